@@ -1,0 +1,34 @@
+"""Batched augmentations that rearrange or mix images: one plan, one kernel.
+
+>>> import torch
+>>> from mosaicaug import CutMix, RecursiveMosaic
+>>> images, labels = torch.rand(8, 3, 64, 64), torch.arange(8)
+>>> mosaics = RecursiveMosaic(r=3)(images)
+>>> mixed, targets = CutMix(num_classes=8)(images, labels)
+>>> mixed.shape, targets.shape
+(torch.Size([8, 3, 64, 64]), torch.Size([8, 8]))
+"""
+
+from mosaicaug.apply import apply
+from mosaicaug.augmentation import Augmentation
+from mosaicaug.combine import Compose, OneOf
+from mosaicaug.plan import Plan
+from mosaicaug.targets import Targets, class_activation_map, cross_entropy, mix_labels
+from mosaicaug.transforms import CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix
+
+__all__ = [
+    "Augmentation",
+    "Compose",
+    "CutMix",
+    "Jigsaw",
+    "MixUp",
+    "OneOf",
+    "Plan",
+    "RecursiveMosaic",
+    "SnapMix",
+    "Targets",
+    "apply",
+    "class_activation_map",
+    "cross_entropy",
+    "mix_labels",
+]

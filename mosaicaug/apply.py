@@ -1,0 +1,163 @@
+"""The one door to pixels: checks what the user passed, picks the backend, hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mosaicaug.backends import torch as torch_backend
+from mosaicaug.plan import Plan
+
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def apply(
+    images: Tensor,
+    plan: Plan,
+    *,
+    window: Tensor | None = None,
+    index: Tensor | None = None,
+    mean: Sequence[float] | Tensor | None = None,
+    std: Sequence[float] | Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
+    out: Tensor | None = None,
+    backend: Literal["auto", "torch"] = "auto",
+) -> Tensor:
+    """Make the images that ``plan`` describes, in one pass: pick, crop, flip, rearrange or mix, normalise, cast.
+
+    Copies are exact. Blending, resampling and normalising are done in float32 (float64 for float64 images) and
+    rounded once; uint8 rounds to nearest. The input is never changed.
+
+    Args:
+        images: ``[N, C, H, W]``, or video ``[N, T, C, H, W]`` (one plan per clip); uint8 or floating, any strides.
+        plan: for B images of ``plan.size``.
+        window: integer ``[B, 3]``, y0, x0 and flip of each batch entry: the crop of ``plan.size`` that the plan works
+            on, mirrored left to right where flip is not 0. Without it the images have ``plan.size``.
+        index: integer ``[B]``, which stored image each batch entry is. Without it N = B.
+        mean, std: one number per channel, in the units of the stored pixels (0 to 255 for uint8; nothing is scaled
+            behind your back): ``(value - mean) / std``.
+        dtype: of the output; by default the images' own, or float32 where uint8 images are normalised.
+        memory_format: ``torch.contiguous_format`` or ``torch.channels_last``; by default the images' own.
+        out: written and returned; may not share memory with ``images``.
+        backend: "torch" runs everywhere and is differentiable; "auto" picks the fastest that fits.
+
+    Returns:
+        ``[B, C, H, W]`` or ``[B, T, C, H, W]``.
+
+    Raises:
+        ValueError: an argument does not fit the others; the message says which and what would.
+        TypeError: ``images`` is not a tensor, or ``plan`` is not a Plan.
+
+    >>> from mosaicaug import RecursiveMosaic
+    >>> stored = torch.randint(0, 256, (100, 3, 36, 36), dtype=torch.uint8)
+    >>> plan = RecursiveMosaic(r=2).sample((8, 3, 32, 32))
+    >>> window = torch.tensor([[2, 2, 1]] * 8)
+    >>> batch = apply(stored, plan, index=torch.arange(8), window=window, mean=[127.5] * 3, std=[127.5] * 3)
+    >>> batch.shape, batch.dtype
+    (torch.Size([8, 3, 32, 32]), torch.float32)
+    """
+    _check_images(images, plan)
+    batch, stored = len(plan), images.shape[0]
+    if index is None and stored != batch:
+        raise ValueError(f"apply: the plan is for {batch} images, got {stored}; draw it for this batch or pass index=")
+    if index is not None:
+        _check_integers("index", index, (batch,), torch.tensor([stored - 1]))
+    if window is None and tuple(images.shape[-2:]) != plan.size:
+        raise ValueError(f"apply: the plan is for {plan.size} px, got {tuple(images.shape[-2:])}; pass window= to crop")
+    if window is not None:
+        room = [have - want for have, want in zip(images.shape[-2:], plan.size, strict=True)]
+        if min(room) < 0:
+            raise ValueError(f"apply: windows of {plan.size} px do not fit images of {tuple(images.shape[-2:])} px")
+        _check_integers("window", window, (batch, 3), torch.tensor([*room, 1]))
+    if dtype is None:
+        normalises = mean is not None or std is not None
+        default = torch.float32 if images.dtype == torch.uint8 and normalises else images.dtype
+        dtype = default if out is None else out.dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"apply: dtype must be one of {_names()}, got {dtype}")
+    if memory_format not in (None, torch.contiguous_format, torch.channels_last):
+        raise ValueError(f"apply: memory_format must be contiguous_format or channels_last, got {memory_format}")
+    if out is not None:
+        _check_out(out, images, (batch, *images.shape[1:-2], *plan.size), dtype, memory_format)
+    if backend not in ("auto", "torch"):
+        raise ValueError(f"apply: backend must be 'auto' or 'torch', got {backend!r}")
+    result = torch_backend.run(
+        images,
+        plan,
+        window=window,
+        index=index,
+        mean=_per_channel("mean", mean, images),
+        std=_per_channel("std", std, images),
+        dtype=dtype,
+        channels_last=_is_channels_last(images) if memory_format is None else memory_format == torch.channels_last,
+    )
+    return result if out is None else out.copy_(result)
+
+
+def _check_images(images: Tensor, plan: Plan) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"apply: images must be a tensor, got {type(images).__name__}")
+    if not isinstance(plan, Plan):
+        raise TypeError(f"apply: plan must be a Plan, got {type(plan).__name__}")
+    if images.ndim not in (4, 5):
+        raise ValueError(f"apply: images must be [B, C, H, W] or [B, T, C, H, W], got {list(images.shape)}")
+    if images.dtype not in DTYPES:
+        raise ValueError(f"apply: images must be one of {_names()}, got {images.dtype}")
+
+
+def _check_integers(name: str, value: Tensor, shape: tuple[int, ...], high: Tensor) -> None:
+    if value.dtype.is_floating_point or value.dtype.is_complex or tuple(value.shape) != shape:
+        raise ValueError(f"apply: {name} must be integer {list(shape)}, got {value.dtype} {list(value.shape)}")
+    # Values on a GPU are not read back: that would stop the host until the device is done.
+    if value.device.type == "cpu" and value.numel() and bool(((value < 0) | (value > high)).any()):
+        raise ValueError(f"apply: {name} must lie in 0..{high.tolist()}, got {value.min()}..{value.max()}")
+
+
+def _check_out(
+    out: Tensor, images: Tensor, shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format | None
+) -> None:
+    if (tuple(out.shape), out.dtype, out.device) != (shape, dtype, images.device):
+        raise ValueError(
+            f"apply: out must be {dtype} {list(shape)} on {images.device}, "
+            f"got {out.dtype} {list(out.shape)} on {out.device}"
+        )
+    if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
+        raise ValueError(f"apply: out is not laid out as {memory_format}; leave memory_format out to keep out's own")
+    if out.requires_grad or (images.requires_grad and torch.is_grad_enabled()):
+        raise ValueError("apply: out= does not record gradients; leave it out, or use torch.no_grad()")
+    (start, end), (out_start, out_end) = _extent(images), _extent(out)
+    if start < out_end and out_start < end:
+        raise ValueError("apply: out shares memory with images, which would be read after being written; pass another")
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """First byte and the byte after the last that the tensor touches."""
+    if tensor.numel() == 0:
+        return 0, 0
+    last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def _per_channel(name: str, values: Sequence[float] | Tensor | None, images: Tensor) -> Tensor | None:
+    """``[C, 1, 1]`` on the images' device, in the dtype that the arithmetic is done in."""
+    if values is None:
+        return None
+    work = torch.float64 if images.dtype == torch.float64 else torch.float32
+    tensor = torch.as_tensor(values, dtype=work)
+    if tensor.numel() not in (1, images.shape[-3]) or tensor.ndim > 1:
+        raise ValueError(f"apply: {name} needs one number per channel ({images.shape[-3]}), got {list(tensor.shape)}")
+    if name == "std" and tensor.device.type == "cpu" and bool((tensor <= 0).any()):
+        raise ValueError(f"apply: std must be above 0, got {tensor.tolist()}")
+    return tensor.to(images.device, non_blocking=True).reshape(-1, 1, 1)
+
+
+def _is_channels_last(images: Tensor) -> bool:
+    return images.shape[-3] > 1 and images.stride(-3) == 1 and not images.is_contiguous()
+
+
+def _names() -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)

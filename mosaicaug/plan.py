@@ -1,0 +1,234 @@
+"""The plan: a value that says where every output pixel comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Where every pixel of B output images comes from: a tiled base with at most one overlay each.
+
+    The images are cut into G x G equal tiles of ``H // G`` by ``W // G`` px; a margin of fewer than G px at the right
+    and at the bottom belongs to no tile and stays where it is. Boxes are ``y0, x0, y1, x1`` in px, half open.
+
+    Args:
+        size: output height and width, px.
+        tiles: int32 ``[B, G*G]``, source of each output tile: ``image * G*G + row * G + column``.
+        overlay: int32 ``[B]``, image that the overlay is cut from.
+        from_box: int32 ``[B, 4]``, the cut in the overlay image.
+        to_box: int32 ``[B, 4]``, where the cut lands in the output; empty means no overlay. Boxes of different sizes
+            are resampled (bilinear, corners aligned).
+        opacity: float32 ``[B]``, 1 replaces, below 1 blends: ``(1 - opacity) * base + opacity * overlay``.
+        drawn_share: float32 ``[B]``, label share of the overlay where it is to be kept as it was drawn and not
+            counted in pixels (``CutMix(true_area=False)``); None otherwise.
+
+    Raises:
+        ValueError: a field has another shape or dtype, or points outside the batch or the image.
+
+    >>> plan = Plan.identity(2, (8, 8)).refine(2)
+    >>> plan.grid, len(plan), plan.tiles.tolist()
+    (2, 2, [[0, 1, 2, 3], [4, 5, 6, 7]])
+    """
+
+    size: tuple[int, int]
+    tiles: Tensor
+    overlay: Tensor
+    from_box: Tensor
+    to_box: Tensor
+    opacity: Tensor
+    drawn_share: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        height, width = self.size
+        object.__setattr__(self, "size", (int(height), int(width)))
+        batch = self.tiles.shape[0] if self.tiles.ndim == 2 else -1
+        wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            "tiles": (torch.int32, (batch, self.tiles.shape[-1] if self.tiles.ndim else 0)),
+            "overlay": (torch.int32, (batch,)),
+            "from_box": (torch.int32, (batch, 4)),
+            "to_box": (torch.int32, (batch, 4)),
+            "opacity": (torch.float32, (batch,)),
+            "drawn_share": (torch.float32, (batch,)),
+        }
+        for name, (dtype, shape) in wanted.items():
+            value = getattr(self, name)
+            if value is None and name == "drawn_share":
+                continue
+            if value.dtype != dtype or tuple(value.shape) != shape:
+                raise ValueError(
+                    f"Plan: {name} must be {dtype} of shape {list(shape)}, got {value.dtype} {list(value.shape)}"
+                )
+        if self.grid**2 != self.tiles.shape[1] or self.grid < 1:
+            raise ValueError(f"Plan: tiles must hold G*G tiles per image, got {self.tiles.shape[1]}")
+        if self.grid > 1 and self.grid > min(self.size):
+            raise ValueError(f"Plan: a grid of {self.grid} needs images of at least {self.grid} px, got {self.size}")
+        if batch > 0:
+            self._check_values(batch)
+
+    def _check_values(self, batch: int) -> None:
+        low, high = torch.aminmax(self.tiles)
+        if low < 0 or high >= batch * self.grid**2:
+            raise ValueError(f"Plan: tiles must lie in 0..{batch * self.grid**2 - 1}, got {int(low)}..{int(high)}")
+        low, high = torch.aminmax(self.overlay)
+        if low < 0 or high >= batch:
+            raise ValueError(f"Plan: overlay must lie in 0..{batch - 1}, got {int(low)}..{int(high)}")
+        boxes = torch.stack([self.from_box, self.to_box]).view(2, batch, 2, 2)  # corner, axis last
+        limit = boxes.new_tensor(self.size)
+        if (boxes < 0).any() or (boxes > limit).any() or (boxes[..., 0, :] > boxes[..., 1, :]).any():
+            raise ValueError(f"Plan: boxes must be y0, x0, y1, x1 inside {self.size} with y0 <= y1 and x0 <= x1")
+        empty = _area(self.from_box).eq(0) & _area(self.to_box).gt(0)
+        if empty.any():
+            raise ValueError(f"Plan: image {int(empty.nonzero()[0])} has an empty from_box for a non-empty to_box")
+        if not ((self.opacity >= 0) & (self.opacity <= 1)).all():
+            raise ValueError("Plan: opacity must lie in 0..1")
+
+    def __len__(self) -> int:
+        return self.tiles.shape[0]
+
+    @property
+    def grid(self) -> int:
+        """G, tiles per side."""
+        return math.isqrt(self.tiles.shape[1])
+
+    @property
+    def home(self) -> Tensor:
+        """int32 ``[B, G*G]``, the tiles of the plan that moves nothing."""
+        return torch.arange(self.tiles.numel(), dtype=torch.int32).view(self.tiles.shape)
+
+    @property
+    def moves_tiles(self) -> bool:
+        """Whether any tile is away from home."""
+        return not torch.equal(self.tiles, self.home)
+
+    @property
+    def has_overlay(self) -> Tensor:
+        """bool ``[B]``, which images carry an overlay."""
+        return _area(self.to_box) > 0
+
+    @classmethod
+    def identity(cls, batch: int, size: tuple[int, int]) -> Plan:
+        """The plan of ``batch`` images that moves nothing."""
+        return cls.of_tiles(torch.arange(batch, dtype=torch.int32)[:, None], size)
+
+    @classmethod
+    def of_tiles(cls, tiles: Tensor, size: tuple[int, int]) -> Plan:
+        """The plan that moves ``tiles`` (int32 ``[B, G*G]``) and lays nothing over them."""
+        batch = tiles.shape[0]
+        no_box = torch.zeros(batch, 4, dtype=torch.int32)
+        return cls(size, tiles, torch.arange(batch, dtype=torch.int32), no_box, no_box, torch.ones(batch))
+
+    def refine(self, factor: int) -> Plan:
+        """The same plan on a grid ``factor`` times finer.
+
+        Raises:
+            ValueError: the tiles cannot be cut into ``factor`` equal parts, so the margin would change.
+        """
+        if factor < 1:
+            raise ValueError(f"Plan.refine: factor must be at least 1, got {factor}")
+        old, new = self.grid, self.grid * factor
+        tile = (self.size[0] // old, self.size[1] // old)
+        if (tile[0] % factor or tile[1] % factor) and self.moves_tiles:
+            raise ValueError(f"Plan.refine: tiles of {tile[0]}x{tile[1]} px cannot be cut into {factor} equal parts")
+        position = torch.arange(new, dtype=torch.int32)
+        coarse = self.tiles.view(-1, old, old)[:, position // factor][:, :, position // factor]  # [B, new, new]
+        image, row, column = coarse // (old * old), coarse // old % old, coarse % old
+        part = position % factor
+        fine = (image * new + row * factor + part[:, None]) * new + column * factor + part
+        return replace(self, tiles=fine.flatten(1))
+
+    def compose(self, then: Plan) -> Plan:
+        """This plan first, then ``then``: ``apply(apply(x, a), b)`` equals ``apply(x, a.compose(b))``.
+
+        Raises:
+            ValueError: the batches or sizes differ, or the result has more parts than one plan can hold (a moved or
+                second overlay, or an overlay cut from an image whose tiles were moved).
+        """
+        if (len(self), self.size) != (len(then), then.size):
+            raise ValueError(
+                f"Plan.compose: both need one batch and size, got {len(self)} x {self.size}, {len(then)} x {then.size}"
+            )
+        if self.has_overlay.any() or self.drawn_share is not None:
+            if then.moves_tiles or then.has_overlay.any():
+                raise ValueError("Plan.compose: the first plan's overlay would be moved or covered; apply one by one")
+            return self
+        away = (self.tiles != self.home).any(1)
+        if away[then.overlay[then.has_overlay].long()].any():
+            raise ValueError("Plan.compose: the overlay would be cut from an image with moved tiles; apply one by one")
+        grid = math.lcm(self.grid, then.grid)
+        first, second = self.refine(grid // self.grid), then.refine(grid // then.grid)
+        return replace(second, tiles=first.tiles.flatten()[second.tiles.long()])
+
+    def invert(self) -> Plan:
+        """The plan that puts every tile back: ``plan.compose(plan.invert())`` is the identity.
+
+        Raises:
+            ValueError: the plan has an overlay, or a tile is used twice.
+        """
+        if self.has_overlay.any():
+            raise ValueError("Plan.invert: what an overlay covered is gone; only tile permutations can be inverted")
+        moved, home = self.tiles.flatten().long(), self.home.flatten()
+        inverse = torch.full_like(home, -1).scatter(0, moved, home)
+        if (inverse < 0).any():
+            raise ValueError("Plan.invert: tiles must be a permutation, but one is used twice")
+        return replace(self, tiles=inverse.view_as(self.tiles))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for ``json.dumps``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """The plan that ``to_dict`` wrote.
+
+        Raises:
+            ValueError: a field is missing, unknown or malformed.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(values) - names or names - set(values) - {"drawn_share"}:
+            raise ValueError(f"Plan.from_dict: needs the fields {sorted(names)}, got {sorted(values)}")
+        batch = len(values["tiles"])
+        columns = {"tiles": -1 if batch else 1, "from_box": 4, "to_box": 4}  # an empty list has lost its width
+        floats = {"opacity", "drawn_share"}
+        parsed: dict[str, Any] = {"size": tuple(values["size"])}
+        for name in names - {"size"}:
+            if values.get(name) is not None:
+                tensor = torch.tensor(values[name], dtype=torch.float32 if name in floats else torch.int32)
+                parsed[name] = tensor.view(batch, columns[name]) if name in columns else tensor
+        return cls(**parsed)
+
+
+def choose(plans: Sequence[Plan], choice: Tensor) -> Plan:
+    """Image i of plan ``choice[i]`` (int64 ``[B]``), on the coarsest grid that carries all plans."""
+    grid = math.lcm(*(plan.grid for plan in plans))
+    plans = [plan.refine(grid // plan.grid) for plan in plans]
+    row = torch.arange(len(choice))
+
+    def pick(name: str) -> Tensor:
+        picked: Tensor = torch.stack([getattr(plan, name) for plan in plans])[choice, row]
+        return picked
+
+    drawn = None
+    if any(plan.drawn_share is not None for plan in plans):
+        drawn = torch.stack([overlay_share(plan) for plan in plans])[choice, row]
+    boxes = pick("from_box"), pick("to_box")
+    return Plan(plans[0].size, pick("tiles"), pick("overlay"), *boxes, pick("opacity"), drawn)
+
+
+def overlay_share(plan: Plan) -> Tensor:
+    """Share of each output image that its overlay makes up, float32 ``[B]``: as drawn, or counted in pixels."""
+    if plan.drawn_share is not None:
+        return plan.drawn_share
+    height, width = plan.size
+    return (plan.opacity.double() * _area(plan.to_box) / max(height * width, 1)).float()
+
+
+def _area(boxes: Tensor) -> Tensor:  # [B, 4] -> [B]
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -1,0 +1,173 @@
+"""Labels counted from a plan, and the loss that takes them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mosaicaug.plan import Plan, overlay_share
+
+
+class Targets(NamedTuple):
+    """Two labels per image and what each weighs.
+
+    Args:
+        labels_a: ``[B]``, label of the image at its own place.
+        labels_b: ``[B]``, label of the image laid over it.
+        weight_a, weight_b: float32 ``[B]``; they add up to 1 but for SnapMix, whose weights are semantic.
+    """
+
+    labels_a: Tensor
+    labels_b: Tensor
+    weight_a: Tensor
+    weight_b: Tensor
+
+    def to_soft(self, num_classes: int) -> Tensor:
+        """Soft labels, float32 ``[B, num_classes]``.
+
+        Raises:
+            ValueError: ``num_classes`` is missing or not larger than every label (checked for labels on the CPU).
+        """
+        _check_num_classes(num_classes, self.labels_a)
+        soft = torch.zeros(len(self.labels_a), num_classes, device=self.labels_a.device)
+        soft.scatter_add_(1, self.labels_a.long()[:, None], self.weight_a[:, None])
+        return soft.scatter_add_(1, self.labels_b.long()[:, None], self.weight_b[:, None])
+
+
+def mix_labels(
+    plan: Plan, labels: Tensor, *, maps: Tensor | None = None, num_classes: int | None = None
+) -> Targets | Tensor:
+    """The labels of the images that ``plan`` makes.
+
+    Args:
+        plan: as drawn for the batch.
+        labels: integer ``[B]``, or soft ``[B, K]``.
+        maps: class activation maps ``[B, h, w]`` of any resolution: weights are then SnapMix's semantic shares
+            (Huang et al. 2021, Eq. 5 to 7, with the published code's rules), otherwise exact pixel shares.
+        num_classes: K, to turn integer labels into soft ones.
+
+    Returns:
+        ``Targets``; or soft labels, float32 ``[B, K]``, if ``num_classes`` is given or the labels are already soft.
+
+    Raises:
+        ValueError: labels or maps do not fit the plan, or ``num_classes`` does not fit the labels.
+    """
+    check_labels("mix_labels", labels, len(plan), num_classes)
+    partner = plan.overlay.to(labels.device, non_blocking=True).long()
+    other = labels[partner]
+    share = overlay_share(plan)
+    weights = ((1 - share.double()).float().to(labels.device), share.to(labels.device))
+    if maps is not None:
+        weights = _semantic_weights(plan, maps.to(labels.device), _same(labels, other), partner)
+    if labels.is_floating_point():
+        return labels.float() * weights[0][:, None] + other.float() * weights[1][:, None]
+    targets = Targets(labels, other, *weights)
+    return targets if num_classes is None else targets.to_soft(num_classes)
+
+
+def check_labels(caller: str, labels: Tensor, batch: int, num_classes: int | None) -> None:
+    """One clear ValueError for labels that do not fit the batch."""
+    soft = labels.is_floating_point()
+    if labels.is_complex() or labels.dtype == torch.bool or labels.ndim != (2 if soft else 1):
+        raise ValueError(
+            f"{caller}: labels must be integer [B] or float [B, K], got {labels.dtype} {list(labels.shape)}"
+        )
+    if len(labels) != batch:
+        raise ValueError(f"{caller}: {batch} images need {batch} labels, got {len(labels)}")
+    if soft and num_classes not in (None, labels.shape[1]):
+        raise ValueError(f"{caller}: num_classes={num_classes}, but the soft labels have {labels.shape[1]} classes")
+    if not soft and num_classes is not None:
+        _check_num_classes(num_classes, labels)
+
+
+def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """Activation maps of each image's own class (SnapMix's source of semantic weights; no gradient).
+
+    Args:
+        features: ``[B, C, h, w]``, last feature maps; negative values count as 0.
+        weight: ``[K, C]`` and bias: ``[K]`` or None, of the linear classifier on the pooled features.
+        labels: integer ``[B]``, or soft ``[B, K]`` (maps are averaged by label weight).
+
+    Returns:
+        ``[B, h, w]``.
+
+    >>> maps = class_activation_map(torch.rand(2, 8, 7, 7), torch.rand(5, 8), None, torch.tensor([0, 4]))
+    >>> maps.shape
+    torch.Size([2, 7, 7])
+    """
+    check_labels("class_activation_map", labels, len(features), len(weight))
+    with torch.no_grad():
+        soft = labels.is_floating_point()
+        rows = labels.to(weight.dtype) @ weight if soft else weight[labels.long()]  # [B, C]
+        maps = torch.einsum("bchw,bc->bhw", features.relu(), rows.to(features.dtype))
+        if bias is None:
+            return maps
+        shift = labels.to(bias.dtype) @ bias if soft else bias[labels.long()]
+        return maps + shift[:, None, None].to(maps.dtype)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor | Targets, **kw: Any) -> Tensor:
+    """``torch.nn.functional.cross_entropy`` that also takes ``Targets``.
+
+    The loss of mixed images is ``mean(weight_a * CE(logits, labels_a) + weight_b * CE(logits, labels_b))``, divided by
+    the batch size and by nothing else, as in the published codes.
+
+    Args:
+        logits: ``[B, K]``.
+        targets: integer ``[B]``, soft ``[B, K]`` or ``Targets``.
+        kw: passed on (``weight``, ``ignore_index``, ``label_smoothing``, ``reduction``).
+    """
+    if not isinstance(targets, Targets):
+        return F.cross_entropy(
+            logits, targets.to(logits.dtype) if targets.is_floating_point() else targets.long(), **kw
+        )
+    reduction = kw.pop("reduction", "mean")
+    losses = targets.weight_a * F.cross_entropy(logits, targets.labels_a.long(), reduction="none", **kw)
+    losses = losses + targets.weight_b * F.cross_entropy(logits, targets.labels_b.long(), reduction="none", **kw)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
+
+
+def _semantic_weights(plan: Plan, maps: Tensor, same: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
+    if maps.ndim != 3 or len(maps) != len(plan):
+        raise ValueError(f"mix_labels: maps must be [{len(plan)}, h, w], got {list(maps.shape)}")
+    boxes = torch.stack([plan.to_box, plan.from_box]).to(maps.device, non_blocking=True).long()  # [2, B, 4]
+    weight_a = 1 - _mass(maps, boxes[0], plan.size)
+    weight_b = _mass(maps[partner], boxes[1], plan.size)
+    both = weight_a + weight_b
+    weight_a, weight_b = torch.where(same, both, weight_a), torch.where(same, both, weight_b)
+    share = overlay_share(plan).to(maps.device).double()
+    # A constant map has no mass (0 / 0): its weight falls back to the target box's area.
+    weight_a = torch.where(weight_a.isnan(), 1 - share, weight_a)
+    weight_b = torch.where(weight_b.isnan(), share, weight_b)
+    mixed = plan.has_overlay.to(maps.device)
+    return torch.where(mixed, weight_a, 1.0).float(), torch.where(mixed, weight_b, 0.0).float()
+
+
+def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+    """Share of each map's mass that lies in its box, float64 ``[B]``; NaN for a constant map."""
+    full = F.interpolate(maps.float()[:, None], size, mode="bilinear", align_corners=False)[:, 0].double()
+    full = full - full.amin((1, 2), keepdim=True)
+    full = full / full.sum((1, 2), keepdim=True)
+    sums = F.pad(full.cumsum(1).cumsum(2), (1, 0, 1, 0))  # [B, H + 1, W + 1]
+    y0, x0, y1, x1 = box.unbind(1)
+    row = torch.arange(len(maps), device=maps.device)
+    inside = sums[row, y1, x1] - sums[row, y0, x1] - sums[row, y1, x0] + sums[row, y0, x0]
+    return inside / (sums[:, -1, -1] + 1e-8)
+
+
+def _same(labels: Tensor, other: Tensor) -> Tensor:
+    return labels == other if labels.ndim == 1 else (labels == other).all(1)
+
+
+def _check_num_classes(num_classes: int | None, labels: Tensor) -> None:
+    if num_classes is None:
+        raise ValueError("soft labels need num_classes, got None")
+    if labels.device.type == "cpu" and labels.numel():
+        low, high = (int(value) for value in torch.aminmax(labels))
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"num_classes={num_classes} needs labels in 0..{num_classes - 1}, got {low}..{high}")
