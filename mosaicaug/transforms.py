@@ -96,15 +96,21 @@ class RecursiveMosaic(_Tiles):
         >>> [phase.shape[0] for phase in RecursiveMosaic.phases(torch.rand(2, 3, 32, 32), r=3)]
         [2, 2, 2, 2]
         """
-        check_choice(cls.__name__, "chain", chain, Chain)
-        first = cls(r, p=p, per=per, permutation=permutation)
-        first.check_shape(images.shape)
-        batch = images if images.ndim > 3 else images[None]
-        plans = sample.mosaic_phases(
-            len(batch), (images.shape[-2], images.shape[-1]), r, chain=chain, generator=generator, **first.options
-        )
-        made = [apply(batch, plan) for plan in plans]
-        return made if images.ndim > 3 else [phase[0] for phase in made]
+        aug = cls(r, p=p, per=per, permutation=permutation)
+        plans = aug.sample_phases(images.shape, chain=chain, generator=generator)
+        if images.ndim == 3:
+            return [apply(images[None], plan)[0] for plan in plans]
+        return [apply(images, plan) for plan in plans]
+
+    def sample_phases(
+        self, shape: Sequence[int], *, chain: Chain = "independent", generator: Generator | None = None
+    ) -> list[Plan]:
+        """The plans of `phases`, for images of ``shape``."""
+        check_choice(self.name, "chain", chain, Chain)
+        self.check_shape(shape)
+        batch = 1 if len(shape) == 3 else shape[0]
+        size = (shape[-2], shape[-1])
+        return sample.mosaic_phases(batch, size, self.r, chain=chain, generator=generator, **self.options)
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
         return sample.recursive_mosaic(batch, size, self.r, generator=generator, **self.options)

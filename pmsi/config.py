@@ -1,0 +1,155 @@
+"""Recipes: named, typed, frozen configurations of a training run. A run is a function of its recipe and its seed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+Method = Literal["none", "cutmix", "mixup", "snapmix", "jigsaw", "rmg"]
+RecipeName = Literal["paper", "released", "quick", "demo"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run, besides data, initial weights and seed.
+
+    Raises:
+        ValueError: a field is out of range, or two contradict each other.
+    """
+
+    augmentation: Method = "rmg"
+    """What makes the inputs of the phases: a row of Table IV (R is "rmg")."""
+    interaction: bool = True
+    """M: multi-stage interaction; without it m_n = x_n."""
+    progressive: bool = True
+    """P: one optimiser step per stage and one for the concat; without it one step on the concat logits alone."""
+    stages: int = 3
+    """StageNum: how many of the deepest stages take part, 1 to 5."""
+    feature_width: int | None = None
+    """Channels of the feature vectors; None is half the last stage's (640 for MobileNetV2)."""
+    hidden_width: int | None = None
+    """Hidden units of convolutions, MLP and classifiers; None is a quarter of the last stage's (320)."""
+    dropout: float = 0.5
+    """Between the layers of the interaction's MLP."""
+    stem_stride: Literal[1, 2] = 2
+    """Of the backbone's first convolution; the published code left a 1 in, its comments and the paper need 2."""
+
+    resize: int = 512
+    """Side that every image is resized to once, px."""
+    crop: int = 448
+    """Side of the random (test: central) crop, px."""
+    batch_size: int = 32
+    """Images per mini-batch; a last smaller one is dropped in training."""
+    epochs: int = 150
+    """Passes over the training images."""
+    freeze_epochs: int = 5
+    """First epochs in which the backbone's weights stay (its batch-norm statistics move)."""
+
+    lr_backbone: float = 1e-4
+    """Learning rate of the pretrained backbone (peak of "onecycle")."""
+    lr_new: float = 1e-3
+    """Learning rate of the newly added layers (peak of "onecycle")."""
+    schedule: Literal["cosine", "released", "onecycle"] = "cosine"
+    """Per mini-batch: to 0 over the run; the released code's (period in images, so all but constant); or one cycle."""
+    warmup: float = 0.25
+    """Share of the run in which "onecycle" rises to its peak."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 5e-4
+    """Of SGD, on all parameters."""
+    concat_weight: float = 2.0
+    """Weight of the concat phase's loss (both published codes; not in the paper's text)."""
+    zero_idle_grads: bool = True
+    """Zero gradients between phases rather than drop them, so that idle layers keep weight decay and momentum."""
+
+    mix_scope: Literal["iteration", "phase", "progressive"] = "iteration"
+    """Mixing methods: one mixed batch for all phases; a fresh one per phase; or fresh ones and the raw batch last."""
+    per: Literal["sample", "batch"] = "batch"
+    """Draw an augmentation for every image, or once per batch as all published codes do."""
+    permutation: Literal["uniform", "cyclic"] = "cyclic"
+    """Law of the 2x2 shuffles and jigsaws; "cyclic" is the published code's, which leaves no tile in place."""
+    chain: Literal["independent", "shared"] = "independent"
+    """Mosaics of one iteration: drawn anew in every phase, or steps of one recursion (the paper's Fig. 3)."""
+    max_recursions: int = 3
+    """Upper bound of r (the paper's r <= 3, which matters for more than three stages)."""
+    cutmix_alpha: float = 3.0
+    """Beta(alpha, alpha) of CutMix."""
+    mixup_alpha: float = 1.0
+    """Beta(alpha, alpha) of MixUp."""
+    mixup_p: float = 0.5
+    """Chance of MixUp."""
+    snapmix_beta: float = 5.0
+    """Beta(beta, beta) of SnapMix."""
+
+    def __post_init__(self) -> None:
+        positive = (
+            "batch_size",
+            "epochs",
+            "crop",
+            "lr_backbone",
+            "lr_new",
+            "cutmix_alpha",
+            "mixup_alpha",
+            "snapmix_beta",
+        )
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"recipe: {name} must be above 0, got {getattr(self, name)}")
+        for name, low, high in (
+            ("stages", 1, 5),
+            ("freeze_epochs", 0, self.epochs),
+            ("resize", self.crop, float("inf")),
+            ("batch_size", 2, float("inf")),  # batch norm needs two
+            ("dropout", 0, 1),
+            ("mixup_p", 0, 1),
+            ("warmup", 0, 1),
+            ("max_recursions", 0, 10),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"recipe: {name} must lie in {low}..{high}, got {getattr(self, name)}")
+        if self.augmentation in ("rmg", "jigsaw") and not self.progressive:
+            raise ValueError(
+                f"recipe: {self.augmentation} makes the inputs of the phases, so it needs progressive=True"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+_FGVC = Recipe()
+
+RECIPES: dict[RecipeName, Recipe] = {
+    # The text's figures (section IV-A) with the published code's law of the mosaic.
+    "paper": _FGVC,
+    # The published code's figures: its cosine's period counts images, its steps batches, so the rate hardly falls.
+    "released": replace(_FGVC, lr_backbone=3e-4, lr_new=3e-3, schedule="released"),
+    # Minutes on two cores, from pretrained weights: small images, narrow heads, one cycle.
+    "quick": replace(
+        _FGVC,
+        resize=110,
+        crop=96,
+        feature_width=256,
+        hidden_width=128,
+        epochs=5,
+        freeze_epochs=0,
+        lr_backbone=1e-3,
+        lr_new=1e-2,
+        schedule="onecycle",
+    ),
+    # A minute a row on two cores, from random weights: the embedded typefaces.
+    "demo": replace(
+        _FGVC,
+        resize=72,
+        crop=64,
+        feature_width=256,
+        hidden_width=128,
+        epochs=8,
+        freeze_epochs=0,
+        lr_backbone=0.05,
+        lr_new=0.05,
+        schedule="onecycle",
+        batch_size=32,
+    ),
+}

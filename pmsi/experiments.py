@@ -1,0 +1,233 @@
+"""Experiments of the paper: lists of runs over recipes, one field apart, in a folder that survives interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from mosaicaug import apply
+from pmsi.backbones import check_weights
+from pmsi.config import METHODS, Method, Recipe
+from pmsi.data import Dataset, load
+from pmsi.files import write_json, write_text
+from pmsi.loader import plan_epoch
+from pmsi.phases import caption_phases
+from pmsi.report import write_report
+from pmsi.train import Trainer, Watch, check_identity
+
+_PREVIEW_IMAGES = 6
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data and initial weights of a run."""
+
+    data: Literal["typefaces", "cub", "folder"] = "typefaces"
+    """"typefaces" is rendered on the spot; "cub" is the official CUB-200-2011 layout; "folder" an ImageFolder."""
+    root: Path | None = None
+    """Folder of "cub" (holds images.txt) or "folder" (holds train/ and test/, or class folders)."""
+    weights: str = "none"
+    """Backbone weights: a file of torchvision's tensors, "imagenet" (downloaded by torchvision), or "none"."""
+    skip_unreadable: bool = False
+    """Leave out and count images that cannot be read, rather than stop at the first."""
+
+    def load(self, recipe: Recipe, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
+        """All images at the recipe's size, held as uint8."""
+        check_weights(self.weights)
+        root = None if self.root is None else Path(self.root)
+        return load(
+            self.data, root, resize=recipe.resize, skip_unreadable=self.skip_unreadable, progress=progress
+        )
+
+
+def identify(source: Source, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
+    """What two runs must share to be one run continued."""
+    return {
+        "data": dataset.name,
+        "classes": len(dataset.classes),
+        "train_images": len(dataset.train.labels),
+        "test_images": len(dataset.test.labels),
+        "data_crc32": zlib.crc32(dataset.train.images.numpy()) ^ zlib.crc32(dataset.test.images.numpy()),
+        "weights": _describe_weights(source.weights),
+        **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},
+    }
+
+
+def compare(
+    source: Source,
+    dataset: Dataset,
+    recipe: Recipe,
+    recipe_name: str,
+    *,
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    folder: Path,
+    fabric: Fabric,
+    watch: Callable[[Method, int, Recipe], Watch],
+) -> dict[str, Any]:
+    """Table IV: one recipe, one field changed. Runs that are finished are kept, one that was stopped goes on.
+
+    Args:
+        folder: gets ``config.json``, ``results.json``, ``metrics.jsonl``, ``report.html`` and a folder for every run.
+        watch: makes the listener of each run.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        ValueError: ``folder`` holds an experiment of another configuration.
+    """
+    identity = {"experiment": "table4", **identify(source, dataset, replace(recipe, augmentation="none"))}
+    _claim(folder, identity)
+    runs = [(method, seed) for seed in seeds for method in METHODS if method in methods]
+    for method, seed in runs:
+        chosen = replace(recipe, augmentation=method)
+        place = folder / f"{method}-seed{seed}"
+        if not (place / "result.json").exists():
+            run_once(source, dataset, chosen, seed=seed, folder=place, fabric=fabric, watch=watch(method, seed, chosen))
+        _summarise(folder, source, dataset, recipe, recipe_name, fabric)
+    return _summarise(folder, source, dataset, recipe, recipe_name, fabric)
+
+
+def run_once(
+    source: Source, dataset: Dataset, recipe: Recipe, *, seed: int, folder: Path, fabric: Fabric, watch: Watch
+) -> dict[str, Any]:
+    """Train or continue one run; ``result.json`` appears in its folder when it is done."""
+    identity = {**identify(source, dataset, recipe), "seed": seed}
+    trainer = Trainer(
+        recipe, dataset, weights=source.weights, seed=seed, identity=identity, folder=folder, fabric=fabric
+    )
+    evaluation = trainer.run(watch)
+    best = max(trainer.history, key=lambda record: float(record["mix"]))
+    result = {
+        "seed": seed,
+        "concat": evaluation.concat,
+        "mix": evaluation.mix,
+        "stages": list(evaluation.stages),
+        "best_epoch": best["epoch"],
+        "best_mix": best["mix"],
+        "seconds": sum(record["seconds"] for record in trainer.history),
+        "curve": trainer.history,
+    }
+    predictions = {
+        "labels": dataset.test.labels.tolist(),
+        "concat": evaluation.concat_predictions.tolist(),
+        "mix": evaluation.mix_predictions.tolist(),
+    }
+    write_json(folder / "predictions.json", predictions)
+    write_json(folder / "result.json", result)
+    return result
+
+
+def preview(dataset: Dataset, recipe: Recipe, seed: int) -> Tensor:
+    """The first images of training as the network saw them, uint8 ``[phases * images, 3, H, W]``, phase by phase."""
+    first = next(plan_epoch(recipe, len(dataset.train.labels), seed=seed, epoch=0))
+    rows = len(caption_phases(recipe))
+    shown = [apply(dataset.train.images, draw.plan, index=first.index, window=first.window) for draw in first.draws[:rows]]
+    return torch.cat([images[:_PREVIEW_IMAGES] for images in shown])
+
+
+def describe_environment(fabric: Fabric) -> dict[str, str]:
+    """Versions and hardware, for the record."""
+    packages = ("torch", "torchvision", "lightning", "numpy", "mosaicaug")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    device = _processor() if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device)
+    threads = f" ({torch.get_num_threads()} threads)" if fabric.device.type == "cpu" else ""
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "device": f"{fabric.device.type}: {device}{threads}",
+        "platform": f"{platform.system()} {platform.machine()}",
+        "commit": _commit(),
+    }
+
+
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
+    config = folder / "config.json"
+    if config.exists():
+        check_identity(json.loads(config.read_text(encoding="utf-8")), identity, folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files and no config.json; choose another --run folder")
+    else:
+        write_json(config, identity)
+
+
+def _summarise(
+    folder: Path, source: Source, dataset: Dataset, recipe: Recipe, recipe_name: str, fabric: Fabric
+) -> dict[str, Any]:
+    """Write results, metrics and the page from the runs that are finished."""
+    rows, metrics, strips, captions = [], [], {}, {}
+    for method in METHODS:
+        places = sorted(folder.glob(f"{method}-seed*/result.json"), key=lambda place: _seed_of(place.parent))
+        finished = [json.loads(place.read_text(encoding="utf-8")) for place in places]
+        rows.append({"method": method, "runs": finished})
+        for run in finished:
+            metrics += [{"method": method, "seed": run["seed"], **record} for record in run["curve"]]
+        if finished:
+            chosen = replace(recipe, augmentation=method)
+            strips[method] = preview(dataset, chosen, finished[0]["seed"])
+            captions[method] = caption_phases(chosen)
+    results = {
+        "schema": 1,
+        "experiment": "table4",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": {
+            "name": dataset.name,
+            "classes": len(dataset.classes),
+            "train_images": len(dataset.train.labels),
+            "test_images": len(dataset.test.labels),
+            "protocol": dataset.protocol,
+            "skipped": list(dataset.skipped),
+        },
+        "recipe": {"name": recipe_name, **recipe.to_dict()},
+        "weights": _describe_weights(source.weights),
+        "environment": describe_environment(fabric),
+        "rows": rows,
+        "strips": captions,
+    }
+    write_text(folder / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in metrics))
+    write_json(folder / "results.json", results)
+    write_report(results, strips, folder / "report.html")
+    return results
+
+
+def _seed_of(place: Path) -> int:
+    return int(place.name.rpartition("seed")[2])
+
+
+def _describe_weights(weights: str) -> str:
+    if weights in ("none", "imagenet"):
+        return weights
+    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return f"{Path(weights).name} (sha256 {digest[:16]})"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
+    return found.stdout.strip()

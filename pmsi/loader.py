@@ -1,0 +1,61 @@
+"""Which images make each batch, and which part of them is shown: positions only, `mosaicaug.apply` moves the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from pmsi.config import Recipe
+from pmsi.phases import Draw, draw_phases
+
+# Per channel, in units of stored pixels, 0 to 255.
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+
+def make_generator(*key: int) -> Generator:
+    """A generator that is a function of its key, e.g. (seed, epoch, purpose): nothing else has to be kept to resume."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One mini-batch of training: which images, which part of each, and what every phase makes of them."""
+
+    index: Tensor  # int64 [B]
+    window: Tensor  # int64 [B, 3]
+    draws: list[Draw]
+
+
+def plan_epoch(recipe: Recipe, count: int, *, seed: int, epoch: int) -> Iterator[Iteration]:
+    """One epoch over ``count`` training images in random order, with random crops and flips.
+
+    Order, crops and flips come from one stream and the augmentation from another, so that recipes that differ in
+    their augmentation see the same crops of the same images in the same order.
+
+    Raises:
+        ValueError: fewer images than one batch.
+    """
+    batch, crop = recipe.batch_size, recipe.crop
+    if count < batch:
+        raise ValueError(f"{count} training images do not fill a batch of {batch}; lower --batch-size")
+    crops, augmentations = make_generator(seed, epoch, 0), make_generator(seed, epoch, 1)
+    order = torch.randperm(count, generator=crops)
+    room = recipe.resize - crop + 1
+    windows = (torch.rand(count, 3, generator=crops, dtype=torch.float64) * torch.tensor([room, room, 2])).long()
+    for start in range(0, count - batch + 1, batch):
+        rows = slice(start, start + batch)
+        yield Iteration(order[rows], windows[rows], draw_phases(recipe, (batch, 3, crop, crop), augmentations))
+
+
+def test_batches(recipe: Recipe, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """All ``count`` images once in order, each with its central crop: ``index`` ``[B]`` and ``window`` ``[B, 3]``."""
+    margin = (recipe.resize - recipe.crop) // 2
+    for start in range(0, count, recipe.batch_size):
+        index = torch.arange(start, min(start + recipe.batch_size, count))
+        yield index, torch.tensor([[margin, margin, 0]]).expand(len(index), 3)

@@ -1,0 +1,210 @@
+"""The embedded data set: twelve typefaces to tell apart, rendered from the fonts that matplotlib ships."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+# Text faces of three families that share skeletons: telling them apart takes serifs, stroke contrast and widths.
+TYPEFACES = {
+    "DejaVu Sans": "DejaVuSans.ttf",
+    "DejaVu Sans Bold": "DejaVuSans-Bold.ttf",
+    "DejaVu Sans Oblique": "DejaVuSans-Oblique.ttf",
+    "DejaVu Sans Mono": "DejaVuSansMono.ttf",
+    "DejaVu Serif": "DejaVuSerif.ttf",
+    "DejaVu Serif Bold": "DejaVuSerif-Bold.ttf",
+    "DejaVu Serif Italic": "DejaVuSerif-Italic.ttf",
+    "STIX General": "STIXGeneral.ttf",
+    "STIX General Italic": "STIXGeneralItalic.ttf",
+    "Computer Modern Roman": "cmr10.ttf",
+    "Computer Modern Sans": "cmss10.ttf",
+    "Computer Modern Typewriter": "cmtt10.ttf",
+}
+
+_SPLITS = ("train", "test")
+_LINES = 3
+_RULER = 100.0  # em, px, at which words are measured
+_LEADING = 1.15  # em from line to line
+# Dark on light: with light on dark as well, eight epochs from random weights reached 47 % rather than 74 %.
+_INK = (0, 80)  # range of each channel
+_PAPER = (176, 256)
+_VOCABULARY = """
+    acorn amber apple april azure basin beach birch blaze bloom brave bread brick bridge bright brown cabin candle
+    canyon cedar chalk cherry civic cliff clover coast copper coral crane crisp dawn delta dozen dune eagle earth
+    ebony echo egret ember equal fable falcon felt fern field finch fjord flame flint fresh frost galaxy garden
+    gentle globe grape hawk hazel heron honey hymn ideal igloo index ivory jasper jazz jelly jewel jolly judge
+    juice kayak kelp king kiwi knoll knot lake lark lemon light lilac linen lunar lyric magpie maple marble meadow
+    melody mixer moon mosaic myth navy nebula night noble north novel oasis ocean olive onyx opal orbit otter
+    oxygen paper pebble pixel plover poem prism puzzle quail quartz quest quick quiet quill quilt radio rain raven
+    reef rhythm river robin ruby sequel shadow silver sketch spruce stork sugar swift table tango thyme tiger
+    topaz tulip unity upper urban valley velvet violet vivid vowel walnut water whale wheat willow winter wren
+    xenon yacht yellow yoga young zebra zenith zephyr zigzag zone
+"""
+_WORDS = _VOCABULARY.split()
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """Three words, one a line, and how they are set.
+
+    Lengths are shares of the image's side, so that a specimen looks alike at any resolution.
+
+    Args:
+        words: of 4 to 6 letters, all in lower, title or upper case.
+        width: of the longest word.
+        rotation: degrees, anticlockwise.
+        slant: horizontal shift per unit of height, positive leans to the right.
+        centre: of the text, (y, x) from the top left corner.
+        ink, paper: RGB, 0..255; every channel of the paper is lighter than every channel of the ink by 97 or more.
+    """
+
+    words: tuple[str, ...]
+    width: float
+    rotation: float
+    slant: float
+    centre: tuple[float, float]
+    ink: tuple[int, ...]
+    paper: tuple[int, ...]
+
+
+class Rendered(NamedTuple):
+    """All images and labels: uint8 ``[N, 3, R, R]`` and int64 ``[N]``, class after class."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+
+def render(
+    resize: int,
+    *,
+    train_per_class: int = 60,
+    test_per_class: int = 40,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Rendered:
+    """Render the whole data set; labels index ``tuple(TYPEFACES)``.
+
+    Each image is a function of (seed, split, class, number) alone, so neither the counts nor the order matter.
+
+    Args:
+        resize: side R of the images, px.
+        train_per_class, test_per_class: images of each typeface.
+        seed: 0 or more.
+        progress: called with (what, done, total) after every image.
+
+    Raises:
+        ValueError: a count, the size or the seed is out of range.
+        FileNotFoundError: matplotlib's fonts are not where it says.
+    """
+    counts = {"resize": resize, "train_per_class": train_per_class, "test_per_class": test_per_class}
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"typefaces: {name} must be at least 1, got {count}")
+    return Rendered(
+        _render_split("train", train_per_class, resize, seed, progress),
+        _render_split("test", test_per_class, resize, seed, progress),
+    )
+
+
+def draw_specimen(typeface: str, split: Literal["train", "test"], number: int, *, seed: int = 0) -> Specimen:
+    """What image ``number`` of a typeface shows.
+
+    >>> draw_specimen("DejaVu Sans", "train", 0) == draw_specimen("DejaVu Sans", "train", 0)
+    True
+    """
+    if seed < 0:
+        raise ValueError(f"typefaces: seed must be 0 or more, got {seed}")
+    key = (_SPLITS.index(split), list(TYPEFACES).index(typeface), number)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+    width = generator.uniform(0.65, 0.95)
+    return Specimen(
+        words=_draw_words(generator),
+        width=width,
+        rotation=generator.uniform(-8, 8),
+        slant=generator.uniform(-0.06, 0.06),
+        centre=(generator.uniform(0.45, 0.55), 0.5 + generator.uniform(-0.3, 0.3) * (1 - width)),
+        ink=tuple(generator.integers(*_INK, size=3).tolist()),
+        paper=tuple(generator.integers(*_PAPER, size=3).tolist()),
+    )
+
+
+def render_specimen(typeface: str, specimen: Specimen, resize: int) -> Tensor:
+    """One image, uint8 ``[3, R, R]``: drawn at twice the size, then averaged down.
+
+    Raises:
+        FileNotFoundError: matplotlib's fonts are not where it says.
+    """
+    side = 2 * resize
+    longest = max(_load_ruler(typeface).getlength(word) for word in specimen.words) / _RULER
+    em = min(specimen.width * side / longest, 0.26 * side)  # px
+    font = _load_font(typeface, em)
+    upright = Image.new("L", (side, side))
+    pen = ImageDraw.Draw(upright)
+    for line, word in enumerate(specimen.words):
+        y = resize + (line - (len(specimen.words) - 1) / 2) * _LEADING * em
+        pen.text((resize, y), word, fill=255, font=font, anchor="mm")
+    placed = upright.transform(
+        (side, side), Image.Transform.AFFINE, _place(specimen, side), resample=Image.Resampling.BICUBIC
+    )
+    coverage = np.asarray(placed.reduce(2), np.float32)[None] / 255  # [1, R, R]
+    ink, paper = (np.array(colour, np.float32)[:, None, None] for colour in (specimen.ink, specimen.paper))
+    return torch.from_numpy(np.rint(paper + (ink - paper) * coverage).astype(np.uint8))
+
+
+def _render_split(
+    split: Literal["train", "test"],
+    per_class: int,
+    resize: int,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(len(TYPEFACES)).repeat_interleave(per_class)
+    images = torch.empty(len(labels), 3, resize, resize, dtype=torch.uint8)
+    for label, typeface in enumerate(TYPEFACES):
+        for number in range(per_class):
+            row = label * per_class + number
+            images[row] = render_specimen(typeface, draw_specimen(typeface, split, number, seed=seed), resize)
+            if progress is not None:
+                progress(f"typefaces: rendering {split} images", row + 1, len(images))
+    return images, labels
+
+
+def _draw_words(generator: np.random.Generator) -> tuple[str, ...]:
+    words = generator.choice(_WORDS, _LINES, replace=False).tolist()
+    change = (str.lower, str.capitalize, str.upper)[generator.integers(3)]
+    return tuple(map(change, words))
+
+
+def _place(specimen: Specimen, side: int) -> tuple[float, ...]:
+    """Where each output pixel comes from in the upright picture: Pillow's six affine coefficients."""
+    cos, sin = math.cos(math.radians(specimen.rotation)), math.sin(math.radians(specimen.rotation))
+    y, x = (share * side for share in specimen.centre)
+    xx, xy = cos + specimen.slant * sin, specimen.slant * cos - sin
+    return (xx, xy, side / 2 - xx * x - xy * y, sin, cos, side / 2 - sin * x - cos * y)
+
+
+@lru_cache(maxsize=len(TYPEFACES))
+def _load_ruler(typeface: str) -> ImageFont.FreeTypeFont:
+    return _load_font(typeface, _RULER)
+
+
+def _load_font(typeface: str, em: float) -> ImageFont.FreeTypeFont:
+    # The basic layout, because the other one depends on how Pillow was built.
+    return ImageFont.truetype(_find_font(typeface), em, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _find_font(typeface: str) -> Path:
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", TYPEFACES[typeface])
+    if not path.is_file():
+        raise FileNotFoundError(f"typefaces: matplotlib's font {path} is missing; reinstall matplotlib")
+    return path
