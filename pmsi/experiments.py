@@ -48,15 +48,15 @@ class Source:
         """All images at the recipe's size, held as uint8."""
         check_weights(self.weights)
         root = None if self.root is None else Path(self.root)
-        return load(
-            self.data, root, resize=recipe.resize, skip_unreadable=self.skip_unreadable, progress=progress
-        )
+        return load(self.data, root, resize=recipe.resize, skip_unreadable=self.skip_unreadable, progress=progress)
 
 
 def identify(source: Source, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
     """What two runs must share to be one run continued."""
     return {
         "data": dataset.name,
+        "root": None if source.root is None else str(Path(source.root).resolve()),
+        "skip_unreadable": source.skip_unreadable,
         "classes": len(dataset.classes),
         "train_images": len(dataset.train.labels),
         "test_images": len(dataset.test.labels),
@@ -136,7 +136,9 @@ def preview(dataset: Dataset, recipe: Recipe, seed: int) -> Tensor:
     """The first images of training as the network saw them, uint8 ``[phases * images, 3, H, W]``, phase by phase."""
     first = next(plan_epoch(recipe, len(dataset.train.labels), seed=seed, epoch=0))
     rows = len(caption_phases(recipe))
-    shown = [apply(dataset.train.images, draw.plan, index=first.index, window=first.window) for draw in first.draws[:rows]]
+    shown = [
+        apply(dataset.train.images, draw.plan, index=first.index, window=first.window) for draw in first.draws[:rows]
+    ]
     return torch.cat([images[:_PREVIEW_IMAGES] for images in shown])
 
 
@@ -227,7 +229,9 @@ def _processor() -> str:
 def _commit() -> str:
     here = Path(__file__).parent
     try:
-        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "not a git checkout"
     return found.stdout.strip()
