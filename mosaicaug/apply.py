@@ -60,7 +60,11 @@ def apply(
     >>> batch.shape, batch.dtype
     (torch.Size([8, 3, 32, 32]), torch.float32)
     """
-    _check_images(images, plan)
+    check_images("apply", images)
+    if not isinstance(plan, Plan):
+        raise TypeError(f"apply: plan must be a Plan, got {type(plan).__name__}")
+    if images.ndim not in (4, 5):
+        raise ValueError(f"apply: images must be [B, C, H, W] or [B, T, C, H, W], got {list(images.shape)}")
     batch, stored = len(plan), images.shape[0]
     if index is None and stored != batch:
         raise ValueError(f"apply: the plan is for {batch} images, got {stored}; draw it for this batch or pass index=")
@@ -98,15 +102,12 @@ def apply(
     return result if out is None else out.copy_(result)
 
 
-def _check_images(images: Tensor, plan: Plan) -> None:
+def check_images(caller: str, images: Tensor) -> None:
+    """TypeError for what is no tensor, ValueError for a dtype that cannot be carried."""
     if not isinstance(images, Tensor):
-        raise TypeError(f"apply: images must be a tensor, got {type(images).__name__}")
-    if not isinstance(plan, Plan):
-        raise TypeError(f"apply: plan must be a Plan, got {type(plan).__name__}")
-    if images.ndim not in (4, 5):
-        raise ValueError(f"apply: images must be [B, C, H, W] or [B, T, C, H, W], got {list(images.shape)}")
+        raise TypeError(f"{caller}: images must be a tensor, got {type(images).__name__}")
     if images.dtype not in DTYPES:
-        raise ValueError(f"apply: images must be one of {_names()}, got {images.dtype}")
+        raise ValueError(f"{caller}: images must be one of {_names()}, got {images.dtype}")
 
 
 def _check_integers(name: str, value: Tensor, shape: tuple[int, ...], high: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from torch import Generator, Tensor, nn
 
-from mosaicaug.apply import apply
+from mosaicaug.apply import apply, check_images
 from mosaicaug.plan import Plan
 from mosaicaug.sample import Per
 from mosaicaug.targets import Targets, check_labels
@@ -63,8 +63,7 @@ class Augmentation(nn.Module):
         Raises:
             ValueError: labels are missing for a mixing augmentation, or do not fit the batch.
         """
-        if not isinstance(images, Tensor):
-            raise TypeError(f"{self.name}: images must be a tensor, got {type(images).__name__}")
+        check_images(self.name, images)
         if labels is None:
             if self.mixes:
                 raise ValueError(

@@ -39,6 +39,19 @@ class _Several(Augmentation):
         """The augmentations, in order."""
         return cast("list[Augmentation]", list(self.augmentations))
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        super().check_shape(shape)
+        for member in self.members:
+            member.check_shape(shape)
+
+    def sample_members(self, batch: int, size: tuple[int, int], generator: Generator | None) -> list[Plan]:
+        """One plan of each member, each from a generator of its own."""
+        generators = sample.spawn(len(self.members), generator)
+        return [
+            member.sample((batch, 1, *size), generator=own)
+            for member, own in zip(self.members, generators, strict=True)
+        ]
+
     def find_maps(self, images: Tensor, labels: Tensor, maps: Tensor | None) -> Tensor | None:
         for member in self.members:
             maps = member.find_maps(images, labels, maps)
@@ -48,7 +61,8 @@ class _Several(Augmentation):
 class Compose(_Several):
     """Tile augmentations one after another, then at most one that mixes: one plan, one pass over the images.
 
-    Every member applies its own ``p`` once. An overlay is cut from the partner as it came in, not from its mosaic.
+    Every member applies its own ``p`` once. An overlay is cut from the partner as it came in, not from its mosaic,
+    and SnapMix reads an image's map as if its tiles had stayed.
 
     Raises:
         ValueError: a mixing augmentation is not the last member (use `OneOf` to choose between several).
@@ -70,7 +84,7 @@ class Compose(_Several):
         return self.members[-1].targets(plan, labels, maps=maps)
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
-        plans = [member.sample((batch, 1, *size), generator=generator) for member in self.members]
+        plans = self.sample_members(batch, size, generator)
         tiles = functools.reduce(Plan.compose, [Plan.of_tiles(plan.tiles, size) for plan in plans]).tiles
         return replace(plans[-1], tiles=tiles)
 
@@ -128,8 +142,9 @@ class OneOf(_Several):
         return pick([targets for targets in counted if isinstance(targets, Tensor)])
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
-        self.last_choice = sample.one_of(batch, self.weights, per=self.per, generator=generator)
-        plans = [member.sample((batch, 1, *size), generator=generator) for member in self.members]
+        chooser, drawer = sample.spawn(2, generator)
+        self.last_choice = sample.one_of(batch, self.weights, per=self.per, generator=chooser)
+        plans = self.sample_members(batch, size, drawer)
         if self.per == "batch" and batch:
             return plans[int(self.last_choice[0])]
         return choose(plans, self.last_choice)

@@ -61,9 +61,10 @@ class Plan:
             value = getattr(self, name)
             if value is None and name == "drawn_share":
                 continue
-            if value.dtype != dtype or tuple(value.shape) != shape:
+            if (value.dtype, tuple(value.shape), value.device.type) != (dtype, shape, "cpu"):
                 raise ValueError(
-                    f"Plan: {name} must be {dtype} of shape {list(shape)}, got {value.dtype} {list(value.shape)}"
+                    f"Plan: {name} must be {dtype} {list(shape)} on the CPU, "
+                    f"got {value.dtype} {list(value.shape)} on {value.device}"
                 )
         if self.grid**2 != self.tiles.shape[1] or self.grid < 1:
             raise ValueError(f"Plan: tiles must hold G*G tiles per image, got {self.tiles.shape[1]}")
@@ -86,8 +87,9 @@ class Plan:
         empty = _area(self.from_box).eq(0) & _area(self.to_box).gt(0)
         if empty.any():
             raise ValueError(f"Plan: image {int(empty.nonzero()[0])} has an empty from_box for a non-empty to_box")
-        if not ((self.opacity >= 0) & (self.opacity <= 1)).all():
-            raise ValueError("Plan: opacity must lie in 0..1")
+        for name, share in (("opacity", self.opacity), ("drawn_share", self.drawn_share)):
+            if share is not None and not ((share >= 0) & (share <= 1)).all():
+                raise ValueError(f"Plan: {name} must lie in 0..1, got {share.tolist()}")
 
     def __len__(self) -> int:
         return self.tiles.shape[0]

@@ -60,7 +60,8 @@ def mosaic_phases(
         block = _block(batch, 1 + 2 * r, per, generator)
         blocks = [block[:, : 1 + 2 * level] for level in range(r, -1, -1)]
     else:
-        blocks = [_block(batch, 1 + 2 * level, per, generator) for level in range(r, -1, -1)]
+        generators = spawn(r + 1, generator)
+        blocks = [_block(batch, 1 + 2 * level, per, generators[r - level]) for level in range(r, -1, -1)]
     return [_mosaic(block, size, p, permutation) for block in blocks]
 
 
@@ -118,6 +119,12 @@ def one_of(batch: int, weights: Sequence[float], *, per: Per, generator: Generat
     bounds = torch.tensor(weights, dtype=torch.float64).cumsum(0)
     choice = torch.searchsorted(bounds, _block(batch, 1, per, generator)[:, 0] * bounds[-1], right=True)
     return choice.clamp(max=len(weights) - 1)
+
+
+def spawn(count: int, generator: Generator | None) -> list[Generator]:
+    """A generator for each of several draws, so that none waits for a block as long as the batch before it."""
+    seeds = torch.randint(2**63 - 1, (count,), generator=generator)
+    return [Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 def _block(batch: int, columns: int, per: Per, generator: Generator | None) -> Tensor:

@@ -31,7 +31,7 @@ class Targets(NamedTuple):
         Raises:
             ValueError: ``num_classes`` is missing or not larger than every label (checked for labels on the CPU).
         """
-        _check_num_classes(num_classes, self.labels_a)
+        _check_num_classes("Targets.to_soft", num_classes, self.labels_a)
         soft = torch.zeros(len(self.labels_a), num_classes, device=self.labels_a.device)
         soft.scatter_add_(1, self.labels_a.long()[:, None], self.weight_a[:, None])
         return soft.scatter_add_(1, self.labels_b.long()[:, None], self.weight_b[:, None])
@@ -80,7 +80,7 @@ def check_labels(caller: str, labels: Tensor, batch: int, num_classes: int | Non
     if soft and num_classes not in (None, labels.shape[1]):
         raise ValueError(f"{caller}: num_classes={num_classes}, but the soft labels have {labels.shape[1]} classes")
     if not soft and num_classes is not None:
-        _check_num_classes(num_classes, labels)
+        _check_num_classes(caller, num_classes, labels)
 
 
 def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -150,6 +150,7 @@ def _semantic_weights(plan: Plan, maps: Tensor, same: Tensor, partner: Tensor) -
 
 def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     """Share of each map's mass that lies in its box, float64 ``[B]``; NaN for a constant map."""
+    constant = maps.amax((1, 2)) == maps.amin((1, 2))  # asked of the raw map: interpolation leaves rounding noise
     full = F.interpolate(maps.float()[:, None], size, mode="bilinear", align_corners=False)[:, 0].double()
     full = full - full.amin((1, 2), keepdim=True)
     full = full / full.sum((1, 2), keepdim=True)
@@ -157,17 +158,19 @@ def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     y0, x0, y1, x1 = box.unbind(1)
     row = torch.arange(len(maps), device=maps.device)
     inside = sums[row, y1, x1] - sums[row, y0, x1] - sums[row, y1, x0] + sums[row, y0, x0]
-    return inside / (sums[:, -1, -1] + 1e-8)
+    return torch.where(constant, torch.nan, inside / (sums[:, -1, -1] + 1e-8))
 
 
 def _same(labels: Tensor, other: Tensor) -> Tensor:
     return labels == other if labels.ndim == 1 else (labels == other).all(1)
 
 
-def _check_num_classes(num_classes: int | None, labels: Tensor) -> None:
+def _check_num_classes(caller: str, num_classes: int | None, labels: Tensor) -> None:
     if num_classes is None:
-        raise ValueError("soft labels need num_classes, got None")
+        raise ValueError(f"{caller}: soft labels need num_classes, got None")
     if labels.device.type == "cpu" and labels.numel():
         low, high = (int(value) for value in torch.aminmax(labels))
         if low < 0 or high >= num_classes:
-            raise ValueError(f"num_classes={num_classes} needs labels in 0..{num_classes - 1}, got {low}..{high}")
+            raise ValueError(
+                f"{caller}: num_classes={num_classes} needs labels in 0..{num_classes - 1}, got {low}..{high}"
+            )

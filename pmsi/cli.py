@@ -105,15 +105,15 @@ def _parse(words: list[str]) -> Compare | Train | Evaluate:
     first.add_argument("--data", default="typefaces")
     first.add_argument("--recipe")
     known, _ = first.parse_known_args(words)
-    recipe = known.recipe or ("demo" if known.data == "typefaces" else "quick")
-    settings = RECIPES.get(recipe, Recipe())  # tyro reports a name that is not there
+    name = known.recipe or ("demo" if known.data == "typefaces" else "quick")
+    settings = {**RECIPES}.get(name, Recipe())  # tyro reports a name that is not there
     commands = (
         Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
         | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     )
     summary = "RMG-PMSI: train and compare networks for fine-grained recognition."
-    return tyro.cli(commands, prog="pmsi", description=summary, args=words)  # type: ignore[return-value, arg-type]
+    return tyro.cli(commands, prog="pmsi", description=summary, args=words)
 
 
 def _compare(command: Compare, console: Console) -> None:

@@ -60,7 +60,7 @@ def identify(source: Source, dataset: Dataset, recipe: Recipe) -> dict[str, Any]
         "classes": len(dataset.classes),
         "train_images": len(dataset.train.labels),
         "test_images": len(dataset.test.labels),
-        "data_crc32": zlib.crc32(dataset.train.images.numpy()) ^ zlib.crc32(dataset.test.images.numpy()),
+        "data_crc32": _crc32(dataset.train.images) ^ _crc32(dataset.test.images),
         "weights": _describe_weights(source.weights),
         **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},
     }
@@ -171,7 +171,9 @@ def _summarise(
     folder: Path, source: Source, dataset: Dataset, recipe: Recipe, recipe_name: str, fabric: Fabric
 ) -> dict[str, Any]:
     """Write results, metrics and the page from the runs that are finished."""
-    rows, metrics, strips, captions = [], [], {}, {}
+    rows, metrics = [], []
+    strips: dict[str, Tensor] = {}
+    captions: dict[str, list[str]] = {}
     for method in METHODS:
         places = sorted(folder.glob(f"{method}-seed*/result.json"), key=lambda place: _seed_of(place.parent))
         finished = [json.loads(place.read_text(encoding="utf-8")) for place in places]
@@ -204,6 +206,10 @@ def _summarise(
     write_json(folder / "results.json", results)
     write_report(results, strips, folder / "report.html")
     return results
+
+
+def _crc32(images: Tensor) -> int:
+    return zlib.crc32(memoryview(images.numpy()).cast("B"))
 
 
 def _seed_of(place: Path) -> int:

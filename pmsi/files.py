@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a file beside ``path``, then put it in place; on failure what was there stays.
 
     Raises:
@@ -32,7 +32,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``."""
-    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8") and None)
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, values: Any) -> None:

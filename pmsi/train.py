@@ -167,7 +167,8 @@ class Camera(nn.Module):
         maps = class_activation_map(features, self.head.weight, self.head.bias, labels)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad()
-        cross_entropy(self.head(features.mean((2, 3))), labels).backward()
+        loss = cross_entropy(self.head(features.mean((2, 3))), labels)
+        torch.autograd.backward(loss)
         self.optimizer.step()
         return maps
 

@@ -63,9 +63,7 @@ def run(
     if dtype == torch.uint8 and result.is_floating_point():
         result = result.round().clamp(0, 255)
     result = result.to(dtype)
-    if channels_last:
-        return result.movedim(-3, -1).contiguous().movedim(-1, -3)
-    result = result.contiguous()
+    result = result.movedim(-3, -1).contiguous().movedim(-1, -3) if channels_last else result.contiguous()
     return result.clone() if result.data_ptr() == images.data_ptr() else result
 
 
