@@ -106,7 +106,9 @@ def _parse(words: list[str]) -> Compare | Train | Evaluate:
     first.add_argument("--recipe")
     known, _ = first.parse_known_args(words)
     name = known.recipe or ("demo" if known.data == "typefaces" else "quick")
-    settings = {**RECIPES}.get(name, Recipe())  # tyro reports a name that is not there
+    settings = next(
+        (recipe for key, recipe in RECIPES.items() if key == name), Recipe()
+    )  # tyro reports a name that is not there
     commands = (
         Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
         | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]

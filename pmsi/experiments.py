@@ -209,7 +209,7 @@ def _summarise(
 
 
 def _crc32(images: Tensor) -> int:
-    return zlib.crc32(memoryview(images.numpy()).cast("B"))
+    return zlib.crc32(images.numpy().data)
 
 
 def _seed_of(place: Path) -> int:

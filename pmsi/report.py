@@ -1,19 +1,255 @@
-"""stub"""
+"""The page and the tables that show a comparison beside the paper's."""
 
 from __future__ import annotations
-from typing import Any
+
+import base64
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from torch import Tensor
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
 from rich.table import Table
+from torch import Tensor
+
+from pmsi.config import METHODS
+from pmsi.files import write_text
+
+SCHEMA = 1
+
+# Concat and Mix accuracy in percent: Table IV of Wu et al. 2021 (arXiv 2112.04223), CUB-200-2011, MobileNetV2.
+PAPER = {
+    "none": (85.5, 85.9),
+    "cutmix": (85.1, 85.3),
+    "mixup": (85.6, 86.0),
+    "snapmix": (85.1, 85.1),
+    "jigsaw": (86.3, 86.6),
+    "rmg": (86.6, 87.0),
+}
+LABELS = {
+    "none": "none (baseline)",
+    "cutmix": "CutMix",
+    "mixup": "MixUp",
+    "snapmix": "SnapMix",
+    "jigsaw": "jigsaw",
+    "rmg": "RMG (the paper's)",
+}
+# Okabe and Ito's colours, told apart by readers with any colour vision.
+_COLOURS: dict[str, str] = dict(
+    zip(METHODS, ("#7f7f7f", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#d55e00"), strict=True)
+)
+_SMALLEST_SIDE = 96  # px, below which pictures are enlarged
 
 
-def write_report(results: dict[str, Any], strips: dict[str, Tensor], path: Path) -> None:
-    path.write_text("x")
+@dataclass(frozen=True)
+class Row:
+    """One method, accuracies in percent: the paper's, and the mean and standard deviation of our runs."""
+
+    method: str
+    label: str
+    paper: tuple[float, float]  # Concat, Mix
+    runs: list[dict[str, Any]]
+
+    def mean(self, what: str) -> float | None:
+        """Of "concat" or "mix" over seeds; None without a run."""
+        return statistics.fmean(run[what] for run in self.runs) if self.runs else None
+
+    def spread(self, what: str) -> float | None:
+        """Standard deviation over seeds; None with fewer than two."""
+        return statistics.stdev(run[what] for run in self.runs) if len(self.runs) > 1 else None
+
+    def show(self, what: str) -> str:
+        """Mean and, with several seeds, standard deviation."""
+        mean, spread = self.mean(what), self.spread(what)
+        if mean is None:
+            return "not run"
+        return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
+
+
+def list_rows(results: dict[str, Any]) -> list[Row]:
+    """The rows of Table IV in the paper's order.
+
+    Raises:
+        ValueError: the results were written by another version.
+    """
+    if results.get("schema") != SCHEMA:
+        raise ValueError(f"report: results must have schema {SCHEMA}, got {results.get('schema')!r}; run them again")
+    runs = {row["method"]: row["runs"] for row in results["rows"]}
+    return [Row(method, LABELS[method], PAPER[method], runs.get(method, [])) for method in METHODS]
 
 
 def rich_table(results: dict[str, Any]) -> Table:
-    t = Table("method", "Concat", "Mix")
-    for row in results["rows"]:
-        for run in row["runs"]:
-            t.add_row(row["method"], f"{run['concat']:.1f}", f"{run['mix']:.1f}")
-    return t
+    """Table IV for a terminal."""
+    table = Table(title=f"Table IV, accuracy in % ({_summarise_run(results)})")
+    table.add_column("augmentation")
+    for name in ("paper Concat", "paper Mix", "ours Concat", "ours Mix"):
+        table.add_column(name, justify="right")
+    for row in list_rows(results):
+        table.add_row(row.label, *(f"{figure:.1f}" for figure in row.paper), row.show("concat"), row.show("mix"))
+    return table
+
+
+def markdown_table(results: dict[str, Any]) -> str:
+    """Table IV for a README."""
+    lines = [
+        "| augmentation | paper Concat, % | paper Mix, % | ours Concat, % | ours Mix, % |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row.label} | {row.paper[0]:.1f} | {row.paper[1]:.1f} | {row.show('concat')} | {row.show('mix')} |"
+        for row in list_rows(results)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_report(results: dict[str, Any], strips: dict[str, Tensor], path: Path) -> None:
+    """Write the page: one file that needs no other.
+
+    Args:
+        results: what ``results.json`` holds.
+        strips: per method the training images as the network saw them, uint8 ``[phases * K, 3, H, W]``.
+        path: of the page.
+    """
+    rows = list_rows(results)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pmsi"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        results=results,
+        rows=rows,
+        summary=_summarise_run(results),
+        order=describe_order(rows, results["data"]["test_images"]),
+        error=standard_error(rows, results["data"]["test_images"]),
+        differences=list_differences(results),
+        gains=[(row, _gain(row, rows[0])) for row in rows],
+        curves=_draw_curves(rows),
+        strips=[_show_strip(row, strips[row.method], results["strips"]) for row in rows if row.method in strips],
+        several=any(len(row.runs) > 1 for row in rows),
+    )
+    write_text(path, page)
+
+
+def standard_error(rows: Sequence[Row], test_images: int) -> float | None:
+    """Of one accuracy, in points: binomial, at the mean Mix accuracy."""
+    means = [mean for row in rows if (mean := row.mean("mix")) is not None]
+    if not means:
+        return None
+    share = statistics.fmean(means) / 100
+    return 100 * math.sqrt(share * (1 - share) / test_images)
+
+
+def describe_order(rows: Sequence[Row], test_images: int) -> str:
+    """What the figures say about the paper's order, and no more."""
+    ours = {row.label: mean for row in rows if (mean := row.mean("mix")) is not None}
+    if len(ours) < 2:
+        return "Fewer than two rows are finished, so there is no order to compare yet."
+    paper = sorted((row for row in rows if row.label in ours), key=lambda row: -row.paper[1])
+    expected, found = [row.label for row in paper], sorted(ours, key=lambda label: -ours[label])
+    error = standard_error(rows, test_images)
+    assert error is not None
+    span = max(ours.values()) - min(ours.values())
+    noise = 2 * math.sqrt(2) * error
+    text = f"By Mix the paper's order is {' > '.join(expected)}; here it is {' > '.join(found)}. "
+    text += "The order is the paper's. " if expected == found else "The paper's order is not reproduced. "
+    text += (
+        f"Best and worst row lie {span:.1f} points apart; two rows that differ by less than about {noise:.1f} points "
+    )
+    text += f"are not told apart by {test_images} test images and one seed. "
+    if expected != found:
+        text += (
+            "Augmentations that make training harder pay off over long training; a short one favours none or little."
+        )
+    return text
+
+
+def list_differences(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Where the protocol is not the paper's: (what, the paper, here)."""
+    recipe, data = results["recipe"], results["data"]
+    heads = (recipe["feature_width"] or 640, recipe["hidden_width"] or 320)
+    seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"]})
+    pairs = [
+        ("data", "cub: 200 classes, 5994 / 5794 images", _describe_data(data)),
+        ("backbone weights", "ImageNet", "random" if results["weights"] == "none" else "ImageNet"),
+        ("images, px", "448 of 512", f"{recipe['crop']} of {recipe['resize']}"),
+        ("epochs", "150", str(recipe["epochs"])),
+        ("batch size", "32", str(recipe["batch_size"])),
+        ("epochs with frozen backbone", "5", str(recipe["freeze_epochs"])),
+        ("learning rates, backbone / new", "0.0001 / 0.001", f"{recipe['lr_backbone']:g} / {recipe['lr_new']:g}"),
+        ("schedule", "cosine", recipe["schedule"]),
+        ("widths of features / hidden layers", "640 / 320", f"{heads[0]} / {heads[1]}"),
+        ("reported epoch", "best on the test images, each column by itself (its code)", "last"),
+        ("seeds", "not said", ", ".join(map(str, seeds)) or "none"),
+    ]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _describe_data(data: dict[str, Any]) -> str:
+    return f"{data['name']}: {data['classes']} classes, {data['train_images']} / {data['test_images']} images"
+
+
+def _summarise_run(results: dict[str, Any]) -> str:
+    recipe, data = results["recipe"], results["data"]
+    return f"{data['name']}, {data['classes']} classes, {recipe['crop']} px, {recipe['epochs']} epochs"
+
+
+def _gain(row: Row, baseline: Row) -> tuple[str, str]:
+    """Mix against the baseline: in the paper, and here."""
+    paper = f"{row.paper[1] - baseline.paper[1]:+.1f}"
+    ours, base = row.mean("mix"), baseline.mean("mix")
+    if row is baseline:
+        return "", ""
+    return paper, "" if ours is None or base is None else f"{ours - base:+.1f}"
+
+
+def _draw_curves(rows: Sequence[Row]) -> Markup:
+    """Test accuracy and training loss by epoch, as inline SVG; every seed is a line."""
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pmsi", "font.size": 10}):
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        accuracy, loss = figure.subplots(1, 2)
+        for row in rows:
+            for number, run in enumerate(row.runs):
+                epochs = [record["epoch"] for record in run["curve"]]
+                style = {"color": _COLOURS[row.method], "lw": 1.8, "label": row.label if number == 0 else None}
+                accuracy.plot(epochs, [record["mix"] for record in run["curve"]], marker="o", ms=3, **style)
+                loss.plot(epochs, [record["losses"][-1] for record in run["curve"]], marker="o", ms=3, **style)
+        accuracy.set(xlabel="epoch", ylabel="test accuracy, Mix, %")
+        loss.set(xlabel="epoch", ylabel="training loss of the concat phase")
+        for axes in (accuracy, loss):
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        if accuracy.get_lines():
+            accuracy.legend(frameon=False, fontsize=9)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    svg = file.getvalue()
+    return Markup(svg[svg.index("<svg") :])
+
+
+@dataclass(frozen=True)
+class _Strip:
+    label: str
+    rows: list[tuple[str, str, int, int]]  # caption, data URI, width and height in px
+
+
+def _show_strip(row: Row, images: Tensor, captions: dict[str, list[str]]) -> _Strip:
+    names = captions[row.method]
+    pictures = [_encode(part) for part in images.chunk(len(names))]
+    return _Strip(row.label, [(name, *picture) for name, picture in zip(names, pictures, strict=True)])
+
+
+def _encode(images: Tensor) -> tuple[str, int, int]:
+    """``[K, 3, H, W]`` side by side as a PNG; the page shows small ones enlarged."""
+    side = images.permute(2, 0, 3, 1).flatten(1, 2).contiguous()  # [H, K*W, 3]
+    file = io.BytesIO()
+    Image.fromarray(side.numpy()).save(file, format="PNG", optimize=True)
+    zoom = max(1, round(_SMALLEST_SIDE / images.shape[2]))
+    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return uri, side.shape[1] * zoom, side.shape[0] * zoom
