@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint gallery lock clean
+.PHONY: install demo test lint tables gallery lock clean
 
 install: $(STAMP)
 
@@ -25,6 +25,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+tables: install  ## tables of README from bench/results
+	$(BIN)/python -m bench.readme_tables
 
 gallery: install  ## the picture in README
 	$(BIN)/python examples/gallery.py
