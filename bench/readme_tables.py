@@ -19,9 +19,10 @@ def render(results: dict[str, Any]) -> str:
     minutes = sum(run["seconds"] for row in results["rows"] for run in row["runs"]) / 60
     heads = f"heads of {recipe['feature_width']}/{recipe['hidden_width']}"
     images = f"{data['train_images']} training and {data['test_images']} test images"
+    device = environment["device"]
     label = (
-        f"{data['name']}, {data['classes']} classes, {images}, {recipe['crop']} px, {recipe['epochs']} epochs, {heads}, "
-        f"seeds {seeds}, last epoch, {environment['device']}, {minutes:.0f} minutes in all."
+        f"{data['name']}, {data['classes']} classes, {images}, {recipe['crop']} px, {recipe['epochs']} epochs, "
+        f"{heads}, seeds {seeds}, last epoch, {device}, {minutes:.0f} minutes in all."
     )
     return f"{markdown_table(results)}\n{label}\n"
 
