@@ -56,14 +56,9 @@ def make_mobilenet_v2(weights: str = "none", *, stem_stride: Literal[1, 2] = 2) 
     return Backbone([model.features[start:end] for start, end in pairs], (32, 24, 32, 96, 1280))
 
 
-def check_weights(weights: str) -> None:
-    """FileNotFoundError for a file that is not there."""
-    if weights not in ("none", "imagenet") and not Path(weights).is_file():
-        raise FileNotFoundError(f"weights: no file {weights}; give a file, 'imagenet' or 'none'")
-
-
 def _read(path: Path) -> Mapping[str, Tensor]:
-    check_weights(str(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: no file {path}; give a file, 'imagenet' or 'none'")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint

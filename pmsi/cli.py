@@ -24,7 +24,7 @@ from rich.progress import (
 from pmsi.config import METHODS, RECIPES, Method, Recipe, RecipeName
 from pmsi.data import Split
 from pmsi.evaluate import evaluate
-from pmsi.experiments import Source, compare, run_once
+from pmsi.experiments import Source, check_folder, compare, run_once
 from pmsi.files import load_checkpoint
 from pmsi.report import rich_table
 from pmsi.train import make_network
@@ -121,6 +121,7 @@ def _parse(words: list[str]) -> Compare | Train | Evaluate:
 def _compare(command: Compare, console: Console) -> None:
     recipe, name = command.settings, _recipe_name(command)
     folder = command.run or Path("runs") / f"compare-{command.source.data}-{name}"
+    check_folder(folder, command.source, recipe, rows=True)
     with _Progress(console) as progress:
         dataset = command.source.load(recipe, progress.loading)
         console.print(dataset.protocol, markup=False, highlight=False)
@@ -143,6 +144,7 @@ def _train(command: Train, console: Console) -> None:
     recipe, name = command.settings, _recipe_name(command)
     default = Path("runs") / f"train-{command.source.data}-{name}-{recipe.augmentation}-seed{command.seed}"
     folder = command.run or default
+    check_folder(folder, command.source, recipe, rows=False)
     with _Progress(console) as progress:
         dataset = command.source.load(recipe, progress.loading)
         console.print(dataset.protocol, markup=False, highlight=False)

@@ -19,10 +19,10 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from mosaicaug import apply
-from pmsi.backbones import check_weights
+from pmsi.backbones import make_mobilenet_v2
 from pmsi.config import METHODS, Method, Recipe
 from pmsi.data import Dataset, load
-from pmsi.files import write_json, write_text
+from pmsi.files import write_json, write_lines
 from pmsi.loader import plan_epoch
 from pmsi.phases import caption_phases
 from pmsi.report import write_report
@@ -45,8 +45,8 @@ class Source:
     """Leave out and count images that cannot be read, rather than stop at the first."""
 
     def load(self, recipe: Recipe, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
-        """All images at the recipe's size, held as uint8."""
-        check_weights(self.weights)
+        """All images at the recipe's size, held as uint8; weights that will not fit are refused first."""
+        make_mobilenet_v2(self.weights)
         root = None if self.root is None else Path(self.root)
         return load(self.data, root, resize=recipe.resize, skip_unreadable=self.skip_unreadable, progress=progress)
 
@@ -54,16 +54,30 @@ class Source:
 def identify(source: Source, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
     """What two runs must share to be one run continued."""
     return {
-        "data": dataset.name,
-        "root": None if source.root is None else str(Path(source.root).resolve()),
-        "skip_unreadable": source.skip_unreadable,
+        **_settings(source, recipe),
         "classes": len(dataset.classes),
         "train_images": len(dataset.train.labels),
         "test_images": len(dataset.test.labels),
         "data_crc32": _crc32(dataset.train.images) ^ _crc32(dataset.test.images),
-        "weights": _describe_weights(source.weights),
-        **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},
     }
+
+
+def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) -> None:
+    """Whether ``folder`` is free or holds this very run, as far as can be told before the data are read.
+
+    Args:
+        rows: the folder is for runs that differ in their augmentation.
+
+    Raises:
+        ValueError: it holds another run, or other files.
+    """
+    config = folder / "config.json"
+    if config.exists():
+        found = json.loads(config.read_text(encoding="utf-8"))
+        wanted = _settings(source, replace(recipe, augmentation="none") if rows else recipe)
+        check_identity({name: found.get(name) for name in wanted}, wanted, folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files and no config.json; choose another --run folder")
 
 
 def compare(
@@ -91,6 +105,7 @@ def compare(
         ValueError: ``folder`` holds an experiment of another configuration.
     """
     identity = {"experiment": "table4", **identify(source, dataset, replace(recipe, augmentation="none"))}
+    check_folder(folder, source, recipe, rows=True)
     _claim(folder, identity)
     runs = [(method, seed) for seed in seeds for method in METHODS if method in methods]
     for method, seed in runs:
@@ -107,6 +122,8 @@ def run_once(
 ) -> dict[str, Any]:
     """Train or continue one run; ``result.json`` appears in its folder when it is done."""
     identity = {**identify(source, dataset, recipe), "seed": seed}
+    check_folder(folder, source, recipe, rows=False)
+    _claim(folder, identity)
     trainer = Trainer(
         recipe, dataset, weights=source.weights, seed=seed, identity=identity, folder=folder, fabric=fabric
     )
@@ -157,12 +174,20 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
     }
 
 
+def _settings(source: Source, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "data": source.data,
+        "root": None if source.root is None else str(Path(source.root).resolve()),
+        "skip_unreadable": source.skip_unreadable,
+        "weights": _describe_weights(source.weights),
+        **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},
+    }
+
+
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     config = folder / "config.json"
     if config.exists():
         check_identity(json.loads(config.read_text(encoding="utf-8")), identity, folder)
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds other files and no config.json; choose another --run folder")
     else:
         write_json(config, identity)
 
@@ -202,7 +227,7 @@ def _summarise(
         "rows": rows,
         "strips": captions,
     }
-    write_text(folder / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in metrics))
+    write_lines(folder / "metrics.jsonl", metrics)
     write_json(folder / "results.json", results)
     write_report(results, strips, folder / "report.html")
     return results
@@ -219,7 +244,8 @@ def _seed_of(place: Path) -> int:
 def _describe_weights(weights: str) -> str:
     if weights in ("none", "imagenet"):
         return weights
-    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    path = Path(weights)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
     return f"{Path(weights).name} (sha256 {digest[:16]})"
 
 

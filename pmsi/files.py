@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Replace ``path`` by readable JSON; NaN is refused."""
     write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Replace ``path`` by JSON lines, one record each."""
+    write_text(path, "".join(f"{json.dumps(record)}\n" for record in records))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

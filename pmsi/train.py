@@ -17,7 +17,7 @@ from pmsi.backbones import make_mobilenet_v2
 from pmsi.config import Recipe
 from pmsi.data import Dataset, Split
 from pmsi.evaluate import Evaluation, evaluate, show
-from pmsi.files import load_checkpoint, save_checkpoint
+from pmsi.files import load_checkpoint, save_checkpoint, write_lines
 from pmsi.loader import Iteration, make_generator, plan_epoch
 from pmsi.model import PMSI
 from pmsi.phases import list_phases
@@ -42,7 +42,7 @@ class Trainer:
         weights: of the backbone, as `make_mobilenet_v2` takes them.
         seed: of initial weights, order, crops, augmentation and dropout.
         identity: what a checkpoint must agree on to be continued.
-        folder: where ``last.ckpt`` is written after every epoch, and looked for.
+        folder: gets ``last.ckpt`` and ``metrics.jsonl`` after every epoch; a checkpoint there is continued.
         fabric: device and precision.
 
     Raises:
@@ -142,6 +142,7 @@ class Trainer:
     def _save(self) -> None:
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         save_checkpoint(self.checkpoint, {"identity": self.identity, "history": self.history, **parts})
+        write_lines(self.checkpoint.with_name("metrics.jsonl"), self.history)
 
     def _restore(self) -> None:
         state = load_checkpoint(self.checkpoint)
