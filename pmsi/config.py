@@ -75,12 +75,16 @@ class Recipe:
     """Upper bound of r (the paper's r <= 3, which matters for more than three stages)."""
     cutmix_alpha: float = 3.0
     """Beta(alpha, alpha) of CutMix."""
+    cutmix_p: float = 1.0
+    """Chance of CutMix."""
     mixup_alpha: float = 1.0
     """Beta(alpha, alpha) of MixUp."""
     mixup_p: float = 0.5
     """Chance of MixUp."""
     snapmix_beta: float = 5.0
     """Beta(beta, beta) of SnapMix."""
+    snapmix_p: float = 1.0
+    """Chance of SnapMix; its authors use 0.5 from random weights."""
 
     def __post_init__(self) -> None:
         positive = (
@@ -102,7 +106,9 @@ class Recipe:
             ("resize", self.crop, float("inf")),
             ("batch_size", 2, float("inf")),  # batch norm needs two
             ("dropout", 0, 1),
+            ("cutmix_p", 0, 1),
             ("mixup_p", 0, 1),
+            ("snapmix_p", 0, 1),
             ("warmup", 0, 1),
             ("max_recursions", 0, 10),
         ):
@@ -145,11 +151,12 @@ RECIPES: dict[RecipeName, Recipe] = {
         crop=64,
         feature_width=256,
         hidden_width=128,
-        epochs=8,
+        epochs=5,
         freeze_epochs=0,
         lr_backbone=0.05,
         lr_new=0.05,
         schedule="onecycle",
-        batch_size=32,
+        cutmix_p=0.5,
+        snapmix_p=0.5,
     ),
 }

@@ -88,9 +88,9 @@ def caption_phases(recipe: Recipe) -> list[str]:
 
 def _mixing(recipe: Recipe) -> mosaicaug.Augmentation | None:
     if recipe.augmentation == "cutmix":
-        return CutMix(recipe.cutmix_alpha, per=recipe.per)
+        return CutMix(recipe.cutmix_alpha, p=recipe.cutmix_p, per=recipe.per)
     if recipe.augmentation == "mixup":
         return MixUp(recipe.mixup_alpha, p=recipe.mixup_p, per=recipe.per)
     if recipe.augmentation == "snapmix":
-        return SnapMix(recipe.snapmix_beta, per=recipe.per)
+        return SnapMix(recipe.snapmix_beta, p=recipe.snapmix_p, per=recipe.per)
     return None
