@@ -68,8 +68,9 @@ class Trainer:
         self.camera = Camera(self.network.backbone.widths[-1], len(dataset.classes), recipe).to(fabric.device)
         backbone, new = self.network.parameter_groups()
         groups = [{"params": backbone, "lr": recipe.lr_backbone}, {"params": new, "lr": recipe.lr_new}]
-        # One kernel for all parameters: a seventh of the whole step at 64 px on two cores.
-        optimizer = SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+        # One kernel for all parameters, a seventh of the step at 64 px on two cores; it wants all gradients there.
+        fused = recipe.zero_idle_grads
+        optimizer = SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused)
         self.model, self.optimizer = fabric.setup(self.network, optimizer)
         self.parts: dict[str, Any] = {"model": self.network, "optimizer": optimizer}
         if recipe.augmentation == "snapmix":
@@ -112,19 +113,25 @@ class Trainer:
             logits = self.model(inputs)
             output = logits.concat if phase.output is None else logits.stages[phase.output]
             loss = phase.weight * cross_entropy(output, draw.targets(labels, maps))
-            self.optimizer.zero_grad(set_to_none=not self.recipe.zero_idle_grads)
+            self._clear_gradients()
             self.fabric.backward(loss)
             self.optimizer.step()
             losses.append(loss.detach())
         return torch.stack(losses)
+
+    def _clear_gradients(self) -> None:
+        """To zero, also those that no backward pass has made yet: idle layers are then alike in a resumed run."""
+        self.optimizer.zero_grad(set_to_none=not self.recipe.zero_idle_grads)
+        if self.recipe.zero_idle_grads:
+            for parameter in self.network.parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
     def _train_epoch(self, watch: Watch) -> Tensor:
         epoch, count = len(self.history), len(self.train_split.labels)
         torch.manual_seed(make_generator(self.seed, epoch, 2).initial_seed())  # dropout
         self.model.train()
         self.network.backbone.requires_grad_(epoch >= self.recipe.freeze_epochs)
-        if self.recipe.zero_idle_grads:
-            _fill_gradients(self.network)
         losses = torch.zeros(len(self.phases), device=self.fabric.device)
         batches = count // self.recipe.batch_size
         for done, iteration in enumerate(plan_epoch(self.recipe, count, seed=self.seed, epoch=epoch), 1):
@@ -213,13 +220,6 @@ def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) ->
 def _brief(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _fill_gradients(network: nn.Module) -> None:
-    """Zero gradients from the first phase on, so that a resumed run treats idle layers as an uninterrupted one does."""
-    for parameter in network.parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
 
 
 def _to_device(split: Split, fabric: Fabric) -> Split:

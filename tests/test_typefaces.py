@@ -84,7 +84,7 @@ def test_ink_stands_out_from_paper() -> None:
     for typeface in TYPEFACES:
         for number in range(50):
             specimen = draw_specimen(typeface, "train", number)
-            assert min(specimen.paper) - max(specimen.ink) >= 97
+            assert min(specimen.paper) - max(specimen.ink) >= 177
     images, _ = render(64, train_per_class=4, test_per_class=1).train
     lumas = luma(images).flatten(1)
     assert (lumas.amax(1) - lumas.amin(1)).min() > 80
