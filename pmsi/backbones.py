@@ -62,7 +62,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint
-        raise ValueError(f"weights: {path} is not a file of tensors that torch can load safely: {error}") from error
+        raise ValueError(f"weights: {path} is not a file of tensors that torch can load safely") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {path} must hold a flat state dict of tensors with torchvision's names")
     return state
@@ -71,9 +71,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 def _download(url: str) -> Mapping[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
-    except urllib.error.URLError as error:
+    except (urllib.error.URLError, RuntimeError) as error:  # RuntimeError: the hash of what came is another
         raise ConnectionError(
-            f"weights: could not download {url} ({error.reason}); give a file with --weights FILE, or 'none'"
+            f"weights: could not download {url} ({error}); give a file with --weights FILE, or 'none'"
         ) from error
     return state
 

@@ -119,9 +119,14 @@ def _parse(words: list[str]) -> Compare | Train | Evaluate:
 
 
 def _compare(command: Compare, console: Console) -> None:
+    if not command.methods:
+        raise ValueError("--methods: name one row or more")
+    if not command.seeds or min(command.seeds) < 0:
+        raise ValueError(f"--seeds: give one number or more, each 0 or above, got {list(command.seeds)}")
     recipe, name = command.settings, _recipe_name(command)
     folder = command.run or Path("runs") / f"compare-{command.source.data}-{name}"
     check_folder(folder, command.source, recipe, rows=True)
+    fabric = _fabric(command.device)
     with _Progress(console) as progress:
         dataset = command.source.load(recipe, progress.loading)
         console.print(dataset.protocol, markup=False, highlight=False)
@@ -133,7 +138,7 @@ def _compare(command: Compare, console: Console) -> None:
             methods=command.methods,
             seeds=command.seeds,
             folder=folder,
-            fabric=_fabric(command.device),
+            fabric=fabric,
             watch=lambda method, seed, chosen: progress.watch(f"{method}, seed {seed}", chosen.epochs),
         )
     console.print(rich_table(results))
@@ -141,10 +146,13 @@ def _compare(command: Compare, console: Console) -> None:
 
 
 def _train(command: Train, console: Console) -> None:
+    if command.seed < 0:
+        raise ValueError(f"--seed: must be 0 or above, got {command.seed}")
     recipe, name = command.settings, _recipe_name(command)
     default = Path("runs") / f"train-{command.source.data}-{name}-{recipe.augmentation}-seed{command.seed}"
     folder = command.run or default
     check_folder(folder, command.source, recipe, rows=False)
+    fabric = _fabric(command.device)
     with _Progress(console) as progress:
         dataset = command.source.load(recipe, progress.loading)
         console.print(dataset.protocol, markup=False, highlight=False)
@@ -154,7 +162,7 @@ def _train(command: Train, console: Console) -> None:
             recipe,
             seed=command.seed,
             folder=folder,
-            fabric=_fabric(command.device),
+            fabric=fabric,
             watch=progress.watch(recipe.augmentation, recipe.epochs),
         )
     console.print(
@@ -164,8 +172,8 @@ def _train(command: Train, console: Console) -> None:
 
 
 def _evaluate(command: Evaluate, console: Console) -> None:
-    state = load_checkpoint(command.checkpoint)
-    identity, fabric = state["identity"], _fabric(command.device)
+    state, fabric = load_checkpoint(command.checkpoint), _fabric(command.device)
+    identity = state["identity"]
     recipe = Recipe(**{name[7:]: value for name, value in identity.items() if name.startswith("recipe.")})
     source = Source(
         data=command.data or identity["data"],
@@ -193,7 +201,10 @@ def _recipe_name(command: Common) -> str:
 
 
 def _fabric(device: _Device) -> Fabric:
-    fabric = Fabric(accelerator="gpu" if device == "cuda" else device, devices=1)
+    try:
+        fabric = Fabric(accelerator="gpu" if device == "cuda" else device, devices=1)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: this machine cannot offer it ({error})") from error
     fabric.launch()
     return fabric
 
@@ -247,6 +258,7 @@ class _RunWatch:
             f"Concat {record['concat']:.1f} %  Mix {record['mix']:.1f} %  {record['seconds']:.0f} s",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
         if self.task is not None and record["epoch"] == self.epochs:
             self.bars.remove_task(self.task)

@@ -91,14 +91,17 @@ class Recipe:
             "batch_size",
             "epochs",
             "crop",
+            "feature_width",
+            "hidden_width",
             "lr_backbone",
             "lr_new",
+            "concat_weight",
             "cutmix_alpha",
             "mixup_alpha",
             "snapmix_beta",
         )
         for name in positive:
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"recipe: {name} must be above 0, got {getattr(self, name)}")
         for name, low, high in (
             ("stages", 1, 5),
@@ -106,6 +109,8 @@ class Recipe:
             ("resize", self.crop, float("inf")),
             ("batch_size", 2, float("inf")),  # batch norm needs two
             ("dropout", 0, 1),
+            ("momentum", 0, 1),
+            ("weight_decay", 0, float("inf")),
             ("cutmix_p", 0, 1),
             ("mixup_p", 0, 1),
             ("snapmix_p", 0, 1),

@@ -23,7 +23,7 @@ from pmsi.backbones import make_mobilenet_v2
 from pmsi.config import METHODS, Method, Recipe
 from pmsi.data import Dataset, load
 from pmsi.files import write_json, write_lines
-from pmsi.loader import plan_epoch
+from pmsi.loader import count_batches, plan_epoch
 from pmsi.phases import caption_phases
 from pmsi.report import write_report
 from pmsi.train import Trainer, Watch, check_identity
@@ -52,7 +52,12 @@ class Source:
 
 
 def identify(source: Source, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
-    """What two runs must share to be one run continued."""
+    """What two runs must share to be one run continued.
+
+    Raises:
+        ValueError: the training images do not fill one batch.
+    """
+    count_batches(recipe, len(dataset.train.labels))
     return {
         **_settings(source, recipe),
         "classes": len(dataset.classes),

@@ -61,7 +61,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint
-        raise ValueError(f"{path} is damaged or no checkpoint: {error}") from error
+        raise ValueError(f"{path} is damaged or no checkpoint") from error
     if not isinstance(state, dict) or "identity" not in state:
         raise ValueError(f"{path} is not a checkpoint of pmsi")
     return state

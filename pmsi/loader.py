@@ -32,24 +32,30 @@ class Iteration:
     draws: list[Draw]
 
 
+def count_batches(recipe: Recipe, count: int) -> int:
+    """Mini-batches of an epoch over ``count`` training images; a last smaller one is dropped.
+
+    Raises:
+        ValueError: fewer images than one batch.
+    """
+    if count < recipe.batch_size:
+        raise ValueError(f"{count} training images do not fill a batch of {recipe.batch_size}; lower --batch-size")
+    return count // recipe.batch_size
+
+
 def plan_epoch(recipe: Recipe, count: int, *, seed: int, epoch: int) -> Iterator[Iteration]:
     """One epoch over ``count`` training images in random order, with random crops and flips.
 
     Order, crops and flips come from one stream and the augmentation from another, so that recipes that differ in
     their augmentation see the same crops of the same images in the same order.
-
-    Raises:
-        ValueError: fewer images than one batch.
     """
     batch, crop = recipe.batch_size, recipe.crop
-    if count < batch:
-        raise ValueError(f"{count} training images do not fill a batch of {batch}; lower --batch-size")
     crops, augmentations = make_generator(seed, epoch, 0), make_generator(seed, epoch, 1)
     order = torch.randperm(count, generator=crops)
     room = recipe.resize - crop + 1
     windows = (torch.rand(count, 3, generator=crops, dtype=torch.float64) * torch.tensor([room, room, 2])).long()
-    for start in range(0, count - batch + 1, batch):
-        rows = slice(start, start + batch)
+    for done in range(count_batches(recipe, count)):
+        rows = slice(done * batch, (done + 1) * batch)
         yield Iteration(order[rows], windows[rows], draw_phases(recipe, (batch, 3, crop, crop), augmentations))
 
 

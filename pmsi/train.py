@@ -18,7 +18,7 @@ from pmsi.config import Recipe
 from pmsi.data import Dataset, Split
 from pmsi.evaluate import Evaluation, evaluate, show
 from pmsi.files import load_checkpoint, save_checkpoint, write_lines
-from pmsi.loader import Iteration, make_generator, plan_epoch
+from pmsi.loader import Iteration, count_batches, make_generator, plan_epoch
 from pmsi.model import PMSI
 from pmsi.phases import list_phases
 
@@ -133,7 +133,7 @@ class Trainer:
         self.model.train()
         self.network.backbone.requires_grad_(epoch >= self.recipe.freeze_epochs)
         losses = torch.zeros(len(self.phases), device=self.fabric.device)
-        batches = count // self.recipe.batch_size
+        batches = count_batches(self.recipe, count)
         for done, iteration in enumerate(plan_epoch(self.recipe, count, seed=self.seed, epoch=epoch), 1):
             losses += self.step(iteration)
             self.schedule.step()
@@ -198,7 +198,7 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> PMS
 
 def make_schedule(recipe: Recipe, optimizer: SGD, count: int) -> LRScheduler:
     """The recipe's learning rates for ``count`` training images, to be stepped once per mini-batch."""
-    steps = recipe.epochs * (count // recipe.batch_size)
+    steps = recipe.epochs * count_batches(recipe, count)
     if recipe.schedule == "onecycle":
         peaks = [recipe.lr_backbone, recipe.lr_new]
         return OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tiny import make_backbone
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -29,3 +30,9 @@ def poison() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer gets a backbone of milliseconds a step."""
+    monkeypatch.setattr("pmsi.train.make_mobilenet_v2", make_backbone)
