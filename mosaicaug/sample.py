@@ -137,25 +137,30 @@ def _partners(batch: int, generator: Generator | None) -> Tensor:
 
 
 def _mosaic(block: Tensor, size: tuple[int, int], p: float, permutation: Permutation) -> Plan:
-    """``block`` ``[B, 1 + 2r]``: touched, then per level the shuffle and the patch that the next level enters."""
+    """``block`` ``[B, 1 + 2r]``: touched, then per level the shuffle and the patch that the next level enters.
+
+    A shuffle moves each quadrant of its window as a whole, so a tile moves by the sum of what its quadrant moves by at
+    the level it belongs to and of what the windows round it move by. All steps are in tiles, row-major.
+    """
     r = (block.shape[1] - 1) // 2
     side = 2**r
-    table = _SHUFFLES[permutation]
-    shuffle = table[(block[:, 1::2] * len(table)).long()]  # [B, r, 4]
+    table, home = _SHUFFLES[permutation], torch.arange(4)
+    half = torch.tensor([side >> level for level in range(1, r + 1)])  # [r], side of a quadrant
+    quadrant = home // 2 * side + home % 2  # of side 1
     patch = (block[:, 2::2] * 4).long()  # [B, r]
-    windows = [(torch.zeros(len(block), 1, dtype=torch.int64),) * 2]  # in units of the window's own side
-    for level in range(r - 1):
-        (top, left), entered = windows[-1], patch[:, level, None]
-        windows.append((2 * top + entered // 2, 2 * left + entered % 2))
-    cell = torch.arange(side * side).expand(len(block), -1)
-    row, column = cell // side, cell % side  # [B, G*G], where each output tile comes from so far
-    for level in reversed(range(r)):
-        (top, left), half = windows[level], 2 ** (r - 1 - level)
-        inside = (row // (2 * half) == top) & (column // (2 * half) == left)
-        source = shuffle[:, level].gather(1, row // half % 2 * 2 + column // half % 2)
-        row = torch.where(inside, (2 * top + source // 2) * half + row % half, row)
-        column = torch.where(inside, (2 * left + source % 2) * half + column % half, column)
-    return _own_tiles(row * side + column, size, block[:, 0] < p)
+    step = (quadrant[table] - quadrant)[(block[:, 1::2] * len(table)).long()] * half[:, None]  # [B, r, 4]
+    around = step.gather(2, patch[..., None])[..., 0]
+    step = step + (around.cumsum(1) - around)[..., None]
+    corner = quadrant[patch] * half
+    corner = corner.cumsum(1) - corner  # [B, r], of the level's window
+    order = torch.arange(side * side).repeat(len(block), 1)
+    for level in range(r):  # coarse to fine: each window is written over the one round it
+        edge = torch.arange(side >> level)
+        cell = (edge[:, None] * side + edge).flatten()
+        own = (edge[:, None] // half[level] * 2 + edge // half[level]).flatten()
+        place = corner[:, level, None] + cell
+        order.scatter_(1, place, place + step[:, level].index_select(1, own))
+    return _own_tiles(order, size, block[:, 0] < p)
 
 
 def _own_tiles(order: Tensor, size: tuple[int, int], touched: Tensor) -> Plan:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
+from pmsi.files import load_tensors
+
 # Where MobileNetV2's `features` are cut: a stage ends with the last block before the next one of stride 2. The paper
 # says "increase in channels", its code cuts here (32 -> 24 channels is no increase).
 _MOBILENET_V2_CUTS = (0, 1, 4, 7, 14, 19)
@@ -59,10 +61,7 @@ def make_mobilenet_v2(weights: str = "none", *, stem_stride: Literal[1, 2] = 2) 
 def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights: no file {path}; give a file, 'imagenet' or 'none'")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint
-        raise ValueError(f"weights: {path} is not a file of tensors that torch can load safely") from error
+    state = load_tensors(path)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {path} must hold a flat state dict of tensors with torchvision's names")
     return state

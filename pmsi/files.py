@@ -50,18 +50,27 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     replace_file(path, lambda beside: torch.save(state, beside))
 
 
+def load_tensors(path: Path) -> Any:
+    """What ``torch.save`` wrote; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: it is damaged, or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a file that is none of its own
+        raise ValueError(f"{path} is damaged, or no file of tensors that torch can load safely") from error
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote; nothing in the file is executed.
+    """What `save_checkpoint` wrote.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not one of our checkpoints.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint
-        raise ValueError(f"{path} is damaged or no checkpoint") from error
+    state = load_tensors(path)
     if not isinstance(state, dict) or "identity" not in state:
         raise ValueError(f"{path} is not a checkpoint of pmsi")
     return state

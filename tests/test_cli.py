@@ -152,7 +152,7 @@ BAD = {
     "--batch-size 13": "12 training images do not fill a batch of 13; lower --batch-size",
     "--augmentation rmg --no-progressive": "rmg makes the inputs of the phases, so it needs progressive=True",
     "--weights nowhere.pth": "weights: no file nowhere.pth; give a file, 'imagenet' or 'none'",
-    "--weights pyproject.toml": "not a file of tensors that torch can load safely",
+    "--weights pyproject.toml": "is damaged, or no file of tensors that torch can load safely",
     "--root nowhere": "there is no folder nowhere; --root must be the folder of the images",
     "--data cub": "images.txt",
     "--data typefaces": "typefaces: takes no --root",
@@ -221,10 +221,10 @@ def test_run_of_another_recipe_is_refused_before_images_are_read(
 
 def test_evaluate_of_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(tmp_path / "last.ckpt")]) == 2
-    assert "no checkpoint" in capsys.readouterr().err
+    assert "there is no file" in capsys.readouterr().err
     (tmp_path / "last.ckpt").write_text("words")
     assert main(["evaluate", str(tmp_path / "last.ckpt")]) == 2
-    assert "is damaged or no checkpoint" in capsys.readouterr().err
+    assert "is damaged, or no file of tensors" in capsys.readouterr().err
 
 
 def test_ctrl_c_in_another_process(photos: Path, tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_checkpoints_go_round(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no checkpoint .*last.ckpt"),
-        ("words", "last.ckpt is damaged or no checkpoint"),
+        (None, "there is no file .*last.ckpt"),
+        ("words", "last.ckpt is damaged, or no file of tensors"),
         ({"model": {}}, "last.ckpt is not a checkpoint of pmsi"),
         ([1, 2], "last.ckpt is not a checkpoint of pmsi"),
     ],
@@ -102,7 +102,7 @@ def test_cut_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, {"identity": {}, "weights": torch.rand(1000)})
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"last\.ckpt is damaged or no checkpoint"):
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged, or no file of tensors"):
         load_checkpoint(path)
 
 
