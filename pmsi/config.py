@@ -132,8 +132,8 @@ class Recipe:
 # The text's figures (section IV-A) with the published code's law of the mosaic.
 _PAPER = Recipe()
 
-# Minutes on two cores, from pretrained weights: small images, narrow heads, one cycle. So few steps underfit: hence less
-# dropout, gentler mixing, and a draw for every image.
+# Minutes on two cores, from pretrained weights: small images, narrow heads, one cycle. So few steps underfit: hence
+# less dropout, gentler mixing, and a draw for every image.
 _QUICK = replace(
     _PAPER,
     resize=110,

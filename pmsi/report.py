@@ -19,7 +19,7 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
-from pmsi.config import METHODS
+from pmsi.config import METHODS, RECIPES
 from pmsi.files import write_text
 
 SCHEMA = 1
@@ -172,22 +172,23 @@ def describe_order(rows: Sequence[Row], test_images: int) -> str:
 def list_differences(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Where the protocol is not the paper's: (what, the paper, here)."""
     recipe, data = results["recipe"], results["data"]
-    heads = (recipe["feature_width"] or 640, recipe["hidden_width"] or 320)
     seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"]})
     pairs = [
         ("data", "cub: 200 classes, 5994 / 5794 images", _describe_data(data)),
         ("backbone weights", "ImageNet", "random" if results["weights"] == "none" else "ImageNet"),
-        ("images, px", "448 of 512", f"{recipe['crop']} of {recipe['resize']}"),
-        ("epochs", "150", str(recipe["epochs"])),
-        ("batch size", "32", str(recipe["batch_size"])),
-        ("epochs with frozen backbone", "5", str(recipe["freeze_epochs"])),
-        ("learning rates, backbone / new", "0.0001 / 0.001", f"{recipe['lr_backbone']:g} / {recipe['lr_new']:g}"),
-        ("schedule", "cosine", recipe["schedule"]),
-        ("widths of features / hidden layers", "640 / 320", f"{heads[0]} / {heads[1]}"),
         ("reported epoch", "best on the test images, each column by itself (its code)", "last"),
         ("seeds", "not said", ", ".join(map(str, seeds)) or "none"),
     ]
+    for name, theirs in RECIPES["paper"].to_dict().items():
+        if name in recipe and name != "augmentation":
+            pairs.append((name.replace("_", " "), _show_setting(name, theirs), _show_setting(name, recipe[name])))
     return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _show_setting(name: str, value: Any) -> str:
+    if value is None:
+        return {"feature_width": "640", "hidden_width": "320"}[name]  # MobileNetV2's, by the published rule
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _describe_data(data: dict[str, Any]) -> str:

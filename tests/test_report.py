@@ -138,8 +138,23 @@ def test_only_what_differs_is_listed(results: dict[str, Any]) -> None:
     assert found["epochs"] == ("150", "2")
     assert found["backbone weights"] == ("ImageNet", "random")
     assert found["seeds"] == ("not said", "0, 1")
-    assert "batch size" not in found
-    assert "images, px" not in found
+    assert found.keys() == {"data", "backbone weights", "reported epoch", "seeds", "epochs", "freeze epochs"}
+
+
+def test_every_setting_that_differs_is_listed(results: dict[str, Any]) -> None:
+    results["recipe"] |= {
+        "augmentation": "none",
+        "feature_width": 256,
+        "lr_new": 0.01,
+        "per": "sample",
+        "cutmix_p": 0.5,
+    }
+    found = {what: (paper, here) for what, paper, here in report.list_differences(results)}
+    assert found["feature width"] == ("640", "256")
+    assert found["lr new"] == ("0.001", "0.01")
+    assert found["per"] == ("batch", "sample")
+    assert found["cutmix p"] == ("1", "0.5")
+    assert "augmentation" not in found
 
 
 def test_page_needs_no_other_file(results: dict[str, Any], tmp_path: Path) -> None:
