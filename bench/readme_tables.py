@@ -15,14 +15,14 @@ RESULTS = {"table4-cub": ROOT / "bench" / "results" / "table4-cub-quick.json"}
 def render(results: dict[str, Any]) -> str:
     """A table and the line that says what was run."""
     recipe, data, environment = results["recipe"], results["data"], results["environment"]
-    seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"]})
+    seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for row in results["rows"] for run in row["runs"]}))
     minutes = sum(run["seconds"] for row in results["rows"] for run in row["runs"]) / 60
     heads = f"heads of {recipe['feature_width']}/{recipe['hidden_width']}"
     images = f"{data['train_images']} training and {data['test_images']} test images"
     device = environment["device"]
     label = (
-        f"{data['name']}, {data['classes']} classes, {images}, {recipe['crop']} px, {recipe['epochs']} epochs, "
-        f"{heads}, seeds {seeds}, last epoch, {device}, {minutes:.0f} minutes in all."
+        f"Recipe `{recipe['name']}` on {data['name']}: {data['classes']} classes, {images}, {recipe['crop']} px, "
+        f"{recipe['epochs']} epochs, {heads}, seed {seeds}, last epoch, {device}, {minutes:.0f} minutes in all."
     )
     return f"{markdown_table(results)}\n{label}\n"
 
