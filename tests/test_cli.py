@@ -215,7 +215,7 @@ def test_run_of_another_recipe_is_refused_before_images_are_read(
     monkeypatch.setattr(Source, "load", lambda *_: pytest.fail("images were read"))
     assert ask("compare", photos, run, "--dropout", "0.25") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "belongs to another run: recipe.dropout is 0.5 there, 0.25 was asked for" in line
+    assert f"belongs to another run: recipe.dropout is {RECIPES['quick'].dropout} there, 0.25 was asked for" in line
     assert read_folder(run) == before
 
 
