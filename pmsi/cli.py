@@ -249,6 +249,8 @@ class _RunWatch:
     def batch(self, done: int, total: int) -> None:
         if self.task is None:
             self.task = self.bars.add_task(self.name, total=total)
+        elif done == 1:  # the time that is left is told from this epoch's own pace
+            self.bars.reset(self.task)
         self.bars.update(self.task, completed=done, total=total)
 
     def epoch(self, record: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from pmsi.phases import caption_phases
 from pmsi.report import write_report
 from pmsi.train import Trainer, Watch, check_identity
 
-_PREVIEW_IMAGES = 6
+_PREVIEW_IMAGES = 8
 
 
 @dataclass(frozen=True)
