@@ -193,6 +193,10 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> PMS
         hidden_width=recipe.hidden_width,
         dropout=recipe.dropout,
     )
+    for part in (network.backbone, network.classifiers, network.concat_classifier):
+        for module in part.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.momentum = recipe.batch_norm_momentum
     return network.to(memory_format=torch.channels_last)
 
 

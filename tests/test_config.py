@@ -64,6 +64,7 @@ def test_recipes_are_plain_values() -> None:
         ("cutmix_p", 1.01, r"0\.\.1"),
         ("mixup_p", float("nan"), r"0\.\.1"),
         ("snapmix_p", -0.01, r"0\.\.1"),
+        ("batch_norm_momentum", 2.0, r"0\.\.1"),
         ("momentum", 1.5, r"0\.\.1"),
         ("weight_decay", -1e-4, r"0\.\.inf"),
         ("concat_weight", 0.0, "above 0"),

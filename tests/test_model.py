@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import catch_inputs, make_backbone
 from torch import Tensor, nn
 
+from pmsi import train
 from pmsi.backbones import make_mobilenet_v2
+from pmsi.config import RECIPES
 from pmsi.model import PMSI, Logits
 
 
@@ -158,3 +162,12 @@ def test_batch_norm_of_the_new_layers_has_the_published_momentum() -> None:
     network = make_network()
     assert {m.momentum for m in network.smooth.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01}
     assert {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm1d)} == {0.1}
+
+
+def test_recipe_sets_the_momentum_of_the_other_batch_norms() -> None:
+    network = train.make_network(replace(RECIPES["paper"], batch_norm_momentum=0.3), 3)
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d
+    momenta = {name: module.momentum for name, module in network.named_modules() if isinstance(module, kinds)}
+    assert {momentum for name, momentum in momenta.items() if name.startswith("smooth")} == {0.01}
+    assert {momentum for name, momentum in momenta.items() if not name.startswith("smooth")} == {0.3}
+    assert len(momenta) == 52 + 6 + 8
