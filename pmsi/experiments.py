@@ -112,14 +112,14 @@ def compare(
     identity = {"experiment": "table4", **identify(source, dataset, replace(recipe, augmentation="none"))}
     check_folder(folder, source, recipe, rows=True)
     _claim(folder, identity)
-    runs = [(method, seed) for seed in seeds for method in METHODS if method in methods]
-    for method, seed in runs:
+    results = None
+    for method, seed in [(method, seed) for seed in seeds for method in METHODS if method in methods]:
         chosen = replace(recipe, augmentation=method)
         place = folder / f"{method}-seed{seed}"
         if not (place / "result.json").exists():
             run_once(source, dataset, chosen, seed=seed, folder=place, fabric=fabric, watch=watch(method, seed, chosen))
-        _summarise(folder, source, dataset, recipe, recipe_name, fabric)
-    return _summarise(folder, source, dataset, recipe, recipe_name, fabric)
+            results = _summarise(folder, source, dataset, recipe, recipe_name, fabric)
+    return results or _summarise(folder, source, dataset, recipe, recipe_name, fabric)
 
 
 def run_once(
