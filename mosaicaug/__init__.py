@@ -9,8 +9,10 @@
 (torch.Size([8, 3, 64, 64]), torch.Size([8, 8]))
 """
 
+import mosaicaug.compiled  # noqa: F401 - registers the operator
 from mosaicaug.apply import apply
 from mosaicaug.augmentation import Augmentation
+from mosaicaug.backends.table import PlanBuffer
 from mosaicaug.combine import Compose, OneOf
 from mosaicaug.plan import Plan
 from mosaicaug.targets import Targets, class_activation_map, cross_entropy, mix_labels
@@ -24,6 +26,7 @@ __all__ = [
     "MixUp",
     "OneOf",
     "Plan",
+    "PlanBuffer",
     "RecursiveMosaic",
     "SnapMix",
     "Targets",

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 from mosaicaug import sample
-from mosaicaug.apply import apply
+from mosaicaug.apply import apply_each
 from mosaicaug.augmentation import Augmentation, check_choice, check_integer
 from mosaicaug.plan import Plan
 from mosaicaug.sample import Chain, Per, Permutation
@@ -99,8 +99,8 @@ class RecursiveMosaic(_Tiles):
         aug = cls(r, p=p, per=per, permutation=permutation)
         plans = aug.sample_phases(images.shape, chain=chain, generator=generator)
         if images.ndim == 3:
-            return [apply(images[None], plan)[0] for plan in plans]
-        return [apply(images, plan) for plan in plans]
+            return [phase[0] for phase in apply_each(images[None], plans)]
+        return apply_each(images, plans)
 
     def sample_phases(
         self, shape: Sequence[int], *, chain: Chain = "independent", generator: Generator | None = None

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined: before anything below imports Triton
+
 from tiny import make_backbone
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+@pytest.fixture(params=["cpu", "triton", "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Every device of this machine; the rest is reported as skipped."""
+    """Every way to carry out a plan: torch on a CPU, the kernel in Triton's interpreter, the kernel on a GPU.
+
+    What this machine cannot do is reported as skipped.
+    """
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
+    if request.param == "triton":
+        if torch.cuda.is_available():
+            pytest.skip("the kernel runs on the GPU instead")
+        request.getfixturevalue("interpreter")
+        return torch.device("cpu")
     return torch.device(request.param)
+
+
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`backend="auto"` takes the Triton kernel for CPU images as it does for CUDA images."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    module = sys.modules["mosaicaug.apply"]
+    find = module._find_triton
+
+    def find_on_cpu(images: torch.Tensor, backend: str) -> Any:
+        return find(images, "triton" if backend == "auto" and not module._needs_grad(images) else backend)
+
+    monkeypatch.setattr(module, "_find_triton", find_on_cpu)
+    convert = interpreter._convert_float
+
+    def convert_rounding(values: Any, source: Any, target: Any, mode: Any) -> Any:
+        """The interpreter cuts float32 off to bfloat16, where GPUs round to nearest."""
+        if (source.name, target.name) != ("fp32", "bf16"):
+            return convert(values, source, target, mode)
+        rounded = torch.from_numpy(np.ascontiguousarray(values)).bfloat16()
+        return rounded.view(torch.int16).numpy().view(np.uint16)
+
+    monkeypatch.setattr(interpreter, "_convert_float", convert_rounding)
 
 
 @pytest.fixture

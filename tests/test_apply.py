@@ -277,7 +277,7 @@ def test_memory_format(layout: str, wanted: torch.memory_format | None, name: st
 
 
 @pytest.mark.usefixtures("poison")
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("name", ["identity", *COPIES])
 def test_out_is_filled_and_returned(name: str, layout: str, device: torch.device) -> None:
     images = number_pixels((4, 3, 8, 9)).to(device)

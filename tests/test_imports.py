@@ -21,10 +21,11 @@ ARROWS: dict[str, set[str]] = {
     "targets": {"plan"},
     "backends": {"plan", "backends"},
     "apply": {"plan", "backends"},
+    "compiled": {"plan", "backends", "apply"},
     "augmentation": TRANSFORMS,
     "transforms": TRANSFORMS | {"augmentation"},
     "combine": TRANSFORMS | {"augmentation"},
-    "__init__": TRANSFORMS | {"augmentation", "transforms", "combine"},
+    "__init__": TRANSFORMS | {"augmentation", "transforms", "combine", "compiled", "backends"},
 }
 # Each is imported in one file of mosaicaug at most.
 GUESTS = {"triton": "backends/triton.py", "kornia": "kornia.py", "nvidia": "dali.py"}

@@ -42,11 +42,11 @@ def run(
     window: Tensor | None,
     index: Tensor | None,
     mean: Tensor | None,
-    std: Tensor | None,
+    scale: Tensor | None,
     dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    """Carry out ``plan``; arguments as `mosaicaug.apply`, already checked."""
+    """Carry out ``plan``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std."""
     device = images.device
     index, window = (None if value is None else _positions(value, device) for value in (index, window))
     view = _View(images, index, window, plan.size[1])
@@ -58,8 +58,8 @@ def run(
         result = _lay_over(result, view, plan, rows, resample=resample)
     if mean is not None:
         result = result.to(work) - mean
-    if std is not None:
-        result = result.to(work) / std
+    if scale is not None:
+        result = result.to(work) * scale
     if dtype == torch.uint8 and result.is_floating_point():
         result = result.round().clamp(0, 255)
     result = result.to(dtype)
@@ -105,8 +105,8 @@ def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: 
     inside = (y >= to_y0) & (y < to_y1) & (x >= to_x0) & (x < to_x1)  # [R, H, W]
     entry = _positions(plan.overlay[rows, None, None], device)
     if resample:
-        vertical = _taps(y - to_y0, y0, y1, to_y1 - to_y0, base.dtype)
-        overlay = _bilinear(view, entry, vertical, _taps(x - to_x0, x0, x1, to_x1 - to_x0, base.dtype))
+        vertical = find_taps(y - to_y0, y0, y1, to_y1 - to_y0, base.dtype)
+        overlay = _bilinear(view, entry, vertical, find_taps(x - to_x0, x0, x1, to_x1 - to_x0, base.dtype))
     else:
         # Outside the box any legal position will do: `inside` hides it.
         from_y = (y - to_y0 + y0).clamp(0, height - 1)
@@ -137,7 +137,7 @@ def _bilinear(view: _View, entry: Tensor, vertical: _Taps, horizontal: _Taps) ->
     return (1 - down) * along(top) + down * along(bottom)
 
 
-def _taps(offset: Tensor, start: Tensor, end: Tensor, length: Tensor, work: torch.dtype) -> _Taps:
+def find_taps(offset: Tensor, start: Tensor, end: Tensor, length: Tensor, work: torch.dtype) -> _Taps:
     """For offsets into ``length`` px: where they fall in ``start..end`` with corners aligned."""
     last = end - start - 1
     scale = torch.where(length > 1, last.to(work) / (length - 1).clamp(min=1).to(work), 0)

@@ -1,0 +1,182 @@
+"""Plans as the Triton kernel reads them: one row of 32-bit words, and what has to be known to compile for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from mosaicaug.plan import Plan
+
+
+class Overlay(IntEnum):
+    """What the kernel has to be able to do with overlays; each can do all that those before it can."""
+
+    NONE = 0
+    IN_PLACE = 1  # from_box == to_box
+    ELSEWHERE = 2  # of one size
+    RESAMPLED = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """``plans`` plans of ``batch`` images each, one after another.
+
+    ``words`` holds, per plan, its grid and where its tiles begin; then, if there are overlays, for all images the
+    partner, the opacity's bits, ``from_box`` and ``to_box``; then tiles.
+    """
+
+    words: Tensor  # int32 [K]
+    plans: int
+    batch: int
+    size: tuple[int, int]
+    grids: tuple[int, ...]  # of the plans that move tiles
+    overlay: Overlay
+    blend: bool
+
+    @property
+    def grid(self) -> int:
+        """Tiles per side; 0 where the plans differ in it."""
+        return self.grids[0] if len(set(self.grids)) == 1 else 0
+
+    @property
+    def outputs(self) -> int:
+        """Images that come out."""
+        return self.plans * self.batch
+
+    @property
+    def overlay_at(self) -> int:
+        """Where the fields of overlays begin."""
+        return 2 * self.plans
+
+    def __str__(self) -> str:
+        moves = f"{self.grid}x{self.grid} tiles" if self.grids else "no moved tiles"
+        overlays = f"overlays {self.overlay.name}{' blended' if self.blend else ''}"
+        return f"{self.batch} images of {self.size} px with {moves} and {overlays}"
+
+    def can_take(self, other: Table) -> bool:
+        """Whether a kernel compiled for this table can read ``other`` in its place."""
+        same = (self.plans, self.batch, self.size, self.overlay, self.blend, self.words.shape)
+        return same == (other.plans, other.batch, other.size, other.overlay, other.blend, other.words.shape) and (
+            not other.grids or other.grids == self.grids
+        )
+
+
+class PlanBuffer:
+    """A plan in fixed memory of a GPU, so that `mosaicaug.apply` can be captured in a CUDA graph and replayed.
+
+    Args:
+        plan: the first plan; it has to use all that later ones will (moved tiles, overlays, blending).
+        device: of the images.
+
+    >>> images = torch.rand(8, 3, 32, 32, device="cuda")  # doctest: +SKIP
+    >>> buffer = PlanBuffer(aug.sample(images.shape), "cuda")  # doctest: +SKIP
+    >>> apply(images, buffer)  # doctest: +SKIP
+    >>> with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):  # doctest: +SKIP
+    ...     out = apply(images, buffer)
+    >>> buffer.copy_(aug.sample(images.shape))  # doctest: +SKIP
+    >>> graph.replay()  # doctest: +SKIP
+    """
+
+    def __init__(self, plan: Plan, device: torch.device | str = "cuda") -> None:
+        table = pack([plan])
+        self.plan, self.table = plan, replace(table, words=_upload(table.words, torch.device(device)))
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Output height and width, px."""
+        return self.plan.size
+
+    def copy_(self, plan: Plan) -> PlanBuffer:
+        """Take ``plan`` over, without waiting for the GPU.
+
+        Raises:
+            ValueError: it has another batch, size or grid, or uses what the first plan did not.
+        """
+        table = pack([plan], overlay=self.table.overlay, blend=self.table.blend)
+        if not self.table.can_take(table):
+            raise ValueError(
+                f"PlanBuffer: holds {self.table}, got {table}; make one from a plan that uses all that later ones will"
+            )
+        self.table.words.copy_(_upload(table.words, self.table.words.device))
+        self.plan = plan
+        return self
+
+
+def pack(plans: Sequence[Plan], *, overlay: Overlay = Overlay.NONE, blend: bool = False) -> Table:
+    """The table of plans of one batch and size, on the CPU, for a kernel that can do ``overlay`` and ``blend``."""
+    first = plans[0]
+    kinds = [_find_overlay(plan) for plan in plans]
+    overlay, blend = max(overlay, *(kind for kind, _ in kinds)), blend or any(blends for _, blends in kinds)
+    fields: list[Tensor] = []
+    if overlay:
+        names = ("overlay", "opacity", "from_box", "to_box")
+        fields = [getattr(plan, name).view(torch.int32).flatten() for name in names for plan in plans]
+    tiles = [plan.tiles.flatten() for plan in plans]
+    begin, heads = 2 * len(plans) + sum(map(len, fields)), list[int]()
+    for plan, row in zip(plans, tiles, strict=True):
+        heads += [plan.grid, begin]
+        begin += len(row)
+    words = torch.cat([torch.tensor(heads, dtype=torch.int32), *fields, *tiles])
+    moves = any(plan.moves_tiles for plan in plans)
+    grids = tuple(plan.grid for plan in plans) if moves else ()
+    return Table(words, len(plans), len(first), first.size, grids, overlay, blend)
+
+
+def place(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:
+    """Where a kernel finds ``table`` and each of ``values``: a tensor, and ``NAME_at``, its first element there.
+
+    What is still on the CPU goes to the device in one upload; what is there already stays where it is.
+
+    Raises:
+        ValueError: something is still on the CPU while a CUDA graph is being captured.
+    """
+    waiting = {name: value for name, value in values.items() if value is not None and value.device.type == "cpu"}
+    placed: dict[str, Tensor | int | None] = {"table": table.words}
+    for name, value in values.items():
+        placed[name], placed[f"{name}_at"] = None if value is None else value.contiguous(), 0
+    parts = [table.words] if table.words.device.type == "cpu" else []
+    if (waiting or parts) and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        late = [*waiting, *(["plan"] if parts else [])]
+        raise ValueError(
+            f"apply: a CUDA graph reads fixed memory of the GPU; pass {late} as CUDA tensors or PlanBuffer"
+        )
+    begin = sum(map(len, parts))
+    for name, value in waiting.items():
+        size = value.element_size() // 4 if value.is_floating_point() else 1  # words of an element
+        padding = begin % size
+        words = value.contiguous().view(torch.int32) if value.is_floating_point() else value.int()
+        parts += [words.new_zeros(padding), words.flatten()]
+        placed[f"{name}_at"] = (begin + padding) // size
+        begin += padding + words.numel()
+    if parts:
+        words = _upload(torch.cat(parts), device)
+        placed.update(dict.fromkeys(waiting, words))
+        if table.words.device.type == "cpu":
+            placed["table"] = words
+    return placed
+
+
+def _upload(values: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device that the host does not wait for."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def _find_overlay(plan: Plan) -> tuple[Overlay, bool]:
+    """The hardest overlay of a plan, and whether any is blended in."""
+    laid = plan.has_overlay
+    if not laid.any():
+        return Overlay.NONE, False
+    blend = bool((laid & (plan.opacity < 1)).any())
+    apart = (plan.from_box != plan.to_box).any(1) & laid
+    if not apart.any():
+        return Overlay.IN_PLACE, blend
+    extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
+    resampled = (laid[:, None] & (extents[0] != extents[1])).any()
+    return Overlay.RESAMPLED if resampled else Overlay.ELSEWHERE, blend
