@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint tables gallery lock clean
+.PHONY: install demo test lint gpu-check tables gallery lock clean
 
 install: $(STAMP)
 
@@ -26,7 +26,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-tables: install  ## tables of README from bench/results
+gpu-check: install  ## tests on CUDA and the star of the benchmark, in under 8 minutes; ends at once without a GPU
+	$(BIN)/python -m bench.gpu_check
+
+tables: install  ## tables of README, and docs/scaling.png, from bench/results
 	$(BIN)/python -m bench.readme_tables
 
 gallery: install  ## the picture in README

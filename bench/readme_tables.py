@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+from bench import scaling_plot, throughput_tables
+from bench.results import FOLDER, ROOT
 from pmsi.report import markdown_table
 
-ROOT = Path(__file__).parents[1]
-RESULTS = {"table4-cub": ROOT / "bench" / "results" / "table4-cub-quick.json"}
 
-
-def render(results: dict[str, Any]) -> str:
+def render_table4(results: dict[str, Any]) -> str:
     """A table and the line that says what was run."""
     recipe, data, environment = results["recipe"], results["data"], results["environment"]
     seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for row in results["rows"] for run in row["runs"]}))
@@ -27,15 +26,22 @@ def render(results: dict[str, Any]) -> str:
     return f"{markdown_table(results)}\n{label}\n"
 
 
+def _table4_cub() -> str:
+    return render_table4(json.loads((FOLDER / "table4-cub-quick.json").read_text(encoding="utf-8")))
+
+
+PLACES: dict[str, Callable[[], str]] = {"table4-cub": _table4_cub, "throughput": throughput_tables.render}
+
+
 def insert(readme: str) -> str:
     """README with its marked places filled from the results."""
-    for name, path in RESULTS.items():
+    for name, render in PLACES.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         head, _, rest = readme.partition(start)
         _, _, tail = rest.partition(end)
         if not tail:
             raise ValueError(f"README.md has no place marked {start.strip()} ... {end}")
-        readme = head + start + "\n" + render(json.loads(path.read_text(encoding="utf-8"))) + "\n" + end + tail
+        readme = head + start + "\n" + render() + "\n" + end + tail
     return readme
 
 
@@ -43,3 +49,7 @@ if __name__ == "__main__":
     place = ROOT / "README.md"
     place.write_text(insert(place.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{place} is up to date")
+    if (results := throughput_tables.load("cpu")) is not None:
+        picture = ROOT / "docs" / "scaling.png"
+        scaling_plot.draw(results, picture)
+        print(f"{picture} is drawn")

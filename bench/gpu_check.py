@@ -1,0 +1,157 @@
+"""One command for a machine with a GPU: tests on CUDA, then the star of the benchmark; `python -m bench.gpu_check`.
+
+It needs torch, triton and pytest; pytest-benchmark and the other libraries are used where they are installed. Each part
+is a process with a time limit of its own, and the files are written after each, so that what one part found is kept
+whatever the next one does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import results, throughput_tables
+
+TESTS = results.ROOT / "tests"
+LIMITS = {"tests": 220, "benchmark": 225}  # seconds
+GRACE = 15  # seconds to write what there is, after a part was told to stop
+
+Part = dict[str, Any]
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("gpu-check: no CUDA device on this machine")
+        return 1
+    report = {**results.describe("cuda"), "parts": [], "rows": []}
+    path = results.place("gpu-check", report)
+    with tempfile.TemporaryDirectory() as folder:
+        for run in (run_tests, run_benchmark):
+            part, rows = run(Path(folder))
+            report["parts"].append(part)
+            report["rows"] += rows
+            write(path, report)
+            print(describe_part(part), flush=True)
+    print(f"{path} and {path.with_suffix('.md').name} are written")
+    return int(any(part["status"] != "passed" for part in report["parts"]))
+
+
+def run_tests(folder: Path) -> tuple[Part, list[results.Row]]:
+    """The tests that take a device, on CUDA, and those of the Triton kernel."""
+    words = [*(str(path) for path in find_tests()), "-k", "cuda or test_triton"]
+    return run_pytest("tests", words, folder), []
+
+
+def run_benchmark(folder: Path) -> tuple[Part, list[results.Row]]:
+    """The star on CUDA."""
+    if importlib.util.find_spec("pytest_benchmark") is None:
+        return make_part("benchmark", "not run: pytest-benchmark missing"), []
+    out = folder / "rows.json"
+    words = ["bench", "--benchmark", "--benchmark-device=cuda", "-m", "star", f"--benchmark-out={out}"]
+    part = run_pytest("benchmark", words, folder)
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    return part, rows
+
+
+def find_tests(folder: Path = TESTS) -> list[Path]:
+    """Files with tests that take the fixture `device`, and those written for CUDA alone."""
+    named = {folder / "test_cuda.py", folder / "test_triton.py"}
+    return [
+        path
+        for path in sorted(folder.glob("test_*.py"))
+        if path in named or re.search(r"\bdevice: torch\.device\b", path.read_text(encoding="utf-8"))
+    ]
+
+
+def run_pytest(name: str, words: Sequence[str], folder: Path) -> Part:
+    """A part that is a run of pytest: its counts and the names of what failed."""
+    xml = folder / f"{name}.xml"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=line", f"--junitxml={xml}", *words]
+    code, seconds, tail = run_within(command, LIMITS[name])
+    counts = read_junit(xml)
+    fine = "passed" if counts.get("passed") else "nothing ran"
+    status = {None: f"stopped after {LIMITS[name]} s", 0: fine}.get(code, "failed")
+    return make_part(name, status, seconds=round(seconds, 1), **counts, tail="" if code == 0 else tail)
+
+
+def make_part(name: str, status: str, **found: Any) -> Part:
+    """A part with nothing counted but what was found."""
+    empty = {"seconds": 0.0, "passed": 0, "failed": 0, "skipped": 0, "failures": [], "tail": ""}
+    return {"name": name, "status": status, **empty, **found}
+
+
+def run_within(command: Sequence[str], limit: float, grace: float = GRACE) -> tuple[int | None, float, str]:
+    """Exit code (None if it ran out of time), seconds, and the last lines; it is interrupted first, then killed."""
+    start = time.monotonic()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(command, cwd=results.ROOT, stdout=output, stderr=subprocess.STDOUT)
+        code = _wait(process, limit)
+        if code is None:
+            process.send_signal(signal.SIGINT)
+            if _wait(process, grace) is None:
+                process.kill()
+                process.wait()
+        output.seek(0)
+        tail = "\n".join(output.read().splitlines()[-30:])
+    return code, time.monotonic() - start, tail
+
+
+def read_junit(path: Path) -> dict[str, Any]:
+    """Counts and names of failures from pytest's XML; nothing if it was not written."""
+    if not path.exists():
+        return {}
+    cases = list(ET.parse(path).getroot().iter("testcase"))
+    failures = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = [case for case in cases if case.find("skipped") is not None]
+    return {
+        "passed": len(cases) - len(failures) - len(skipped),
+        "failed": len(failures),
+        "skipped": len(skipped),
+        "failures": [f"{case.get('classname')}::{case.get('name')}" for case in failures],
+    }
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    """The JSON and, beside it, the summary for people."""
+    results.write(path, {name: value for name, value in report.items() if name != "rows"}, report["rows"])
+    path.with_suffix(".md").write_text(summarise(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+def summarise(report: dict[str, Any]) -> str:
+    """Parts, failures and the tables of what was timed."""
+    parts = [f"# Check on {report['device']}", "\n".join(f"- {describe_part(part)}" for part in report["parts"])]
+    failures = [name for part in report["parts"] for name in part["failures"]]
+    if failures:
+        parts.append("## Failures\n\n" + "\n".join(f"- `{name}`" for name in failures))
+    parts += [f"## End of the output of {p['name']}\n\n```\n{p['tail']}\n```" for p in report["parts"] if p["tail"]]
+    parts.append("## Throughput\n\n" + throughput_tables.describe("GPU", report))
+    return "\n\n".join(parts) + "\n"
+
+
+def describe_part(part: Part) -> str:
+    """One line."""
+    counts = f"{part['passed']} passed, {part['failed']} failed, {part['skipped']} skipped"
+    return f"{part['name']}: {part['status']} ({counts}, {part['seconds']:.0f} s)"
+
+
+def _wait(process: subprocess.Popen[bytes], limit: float) -> int | None:
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Our sides and the plain copy that they are held to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.cases import Case
+from bench.inputs import MEAN, STD, Batch, pick
+from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix, apply
+
+Run = Callable[[], Any]  # one call of a side; what it returns holds the images
+
+
+def make_augmentation(case: Case) -> Augmentation:
+    """The augmentation of a case."""
+    classes: dict[str, Any] = {
+        "rmg": RecursiveMosaic,
+        "jigsaw": Jigsaw,
+        "cutmix": CutMix,
+        "mixup": MixUp,
+        "snapmix": SnapMix,
+    }
+    levels = () if case.level is None else (case.level,)
+    aug: Augmentation = classes[case.augmentation](*levels, per=case.per)
+    return aug
+
+
+def make_ours(case: Case, batch: Batch) -> Run:
+    """Through the door: draw, fresh output, labels."""
+    aug = make_augmentation(case)
+    if not aug.mixes:
+        return lambda: aug(batch.images)
+    maps = {"maps": batch.maps} if isinstance(aug, SnapMix) else {}
+    return lambda: aug(batch.images, batch.labels, **maps)
+
+
+def make_ours_out(case: Case, batch: Batch) -> Run:
+    """Draw, and write into a ready buffer."""
+    aug, out = make_augmentation(case), torch.empty_like(batch.images)
+    return lambda: apply(batch.images, aug.sample(batch.images.shape), out=out)
+
+
+def make_copy(case: Case, batch: Batch) -> Run:  # noqa: ARG001
+    """As many bytes, moved by `copy_` into a ready buffer."""
+    out = torch.empty_like(batch.images)
+    return lambda: out.copy_(batch.images)
+
+
+def make_draw(case: Case, batch: Batch) -> Run:  # noqa: ARG001
+    """A plan alone."""
+    aug = make_augmentation(case)
+    return lambda: aug.sample(case.shape)
+
+
+def make_pipeline(case: Case, batch: Batch) -> Run:
+    """Pick, crop, flip, augment, normalise and cast in one call, its draws included."""
+    return _make_pipeline(case, batch, None)
+
+
+def make_pipeline_out(case: Case, batch: Batch) -> Run:
+    """The same into a ready buffer."""
+    return _make_pipeline(case, batch, torch.empty(case.shape, dtype=case.torch_dtype, device=batch.images.device))
+
+
+def make_pipeline_copy(case: Case, batch: Batch) -> Run:
+    """A copy that reads and writes as many bytes in all."""
+    assert case.bytes is not None
+    source = batch.images.new_zeros(case.bytes // 2)
+    out = torch.empty_like(source)
+    return lambda: out.copy_(source)
+
+
+def count_plan_bytes(case: Case) -> int:
+    """Bytes of a plan's tensors."""
+    plan = make_augmentation(case).sample(case.shape)
+    values = (getattr(plan, field.name) for field in dataclasses.fields(plan))
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+
+def draw_window(case: Case, stored: Tensor) -> Tensor:
+    """Random crops and flips of a batch: int64 ``[B, 3]``, y0, x0 and flip, on the CPU."""
+    room = stored.shape[-1] - case.size
+    return torch.cat([torch.randint(room + 1, (case.batch, 2)), torch.randint(2, (case.batch, 1))], 1)
+
+
+def _make_pipeline(case: Case, batch: Batch, out: Tensor | None) -> Run:
+    aug, stored, dtype = make_augmentation(case), batch.images, case.torch_dtype
+
+    def run() -> Tensor:
+        index, window, plan = pick(case, stored), draw_window(case, stored), aug.sample(case.shape)
+        return apply(stored, plan, index=index, window=window, mean=MEAN, std=STD, dtype=dtype, out=out)
+
+    return run

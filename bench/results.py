@@ -1,0 +1,123 @@
+"""The file of results: what ran where, and one row for each case and side."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.cases import Case
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "bench" / "results"
+PACKAGES = {"dali": "nvidia-dali-cuda130"}  # where the names differ
+NAMES = ("mosaicaug", "torch", "triton", "torchvision", "kornia", "timm", "dali")
+
+Row = dict[str, Any]
+
+
+def describe(device: str) -> dict[str, Any]:
+    """The device, the versions and the commit."""
+    return {
+        "device": name_device(device),
+        "device_type": device,
+        "threads": torch.get_num_threads(),
+        "commit": _find_commit(),
+        "versions": {"python": platform.python_version()} | {name: _find_version(name) for name in NAMES},
+    }
+
+
+def name_device(device: str) -> str:
+    """Of the GPU or the processor."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.+)", info.read_text(encoding="utf-8")) if info.exists() else None
+    return named[1] if named else platform.processor() or platform.machine()
+
+
+def place(kind: str, environment: dict[str, Any]) -> Path:
+    """Where the results of a kind of run on a device belong, such as bench/results/throughput-cpu-amd-epyc.json."""
+    name = ("cpu " if environment["device_type"] == "cpu" else "") + environment["device"]
+    return FOLDER / f"{kind}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+
+
+def make_row(case: Case, side: str, **found: Any) -> Row:
+    """A case, a side, and what was found: times, or why there are none (``skipped``, ``failed``)."""
+    return {**dataclasses.asdict(case), "side": side, **found}
+
+
+def index_rows(rows: Sequence[Row]) -> dict[tuple[Case, str], Row]:
+    """Rows by case and side."""
+    names = [field.name for field in dataclasses.fields(Case)]
+    return {(Case(**{name: row[name] for name in names}), row["side"]): row for row in rows}
+
+
+def make_times(case: Case, *, median: float, q1: float, q3: float, rounds: int) -> dict[str, Any]:
+    """Times in seconds as the fields of a row."""
+    return {
+        "median_ms": _round(median * 1e3),
+        "q1_ms": _round(q1 * 1e3),
+        "q3_ms": _round(q3 * 1e3),
+        "rounds": rounds,
+        "bytes": case.bytes,
+        "gb_per_s": None if case.bytes is None else _round(case.bytes / median / 1e9),
+        "images_per_s": _round(case.batch / median),
+    }
+
+
+def compare_with_copies(rows: Sequence[Row]) -> list[Row]:
+    """The rows, those with times also with ``ratio_to_copy``: over their case's copy, None where that has no time."""
+    copies = {case: row["median_ms"] for (case, side), row in index_rows(rows).items() if side == "copy" and timed(row)}
+    compared = []
+    for (case, _), row in index_rows(rows).items():
+        ratio = _round(row["median_ms"] / copies[case]) if timed(row) and case in copies else None
+        compared.append({**row, "ratio_to_copy": ratio} if timed(row) else row)
+    return compared
+
+
+def timed(row: Row | None) -> bool:
+    """Whether there is a row and it has times."""
+    return row is not None and "median_ms" in row
+
+
+def write(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:
+    """JSON with one row a line."""
+    head = json.dumps(environment, indent=1).removesuffix("\n}")
+    lines = ",\n  ".join(json.dumps(row) for row in compare_with_copies(rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'{head},\n "rows": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+
+
+def _round(value: float) -> float:
+    """To four significant digits, far finer than one run differs from the next."""
+    return float(f"{value:.4g}")
+
+
+def _find_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(PACKAGES.get(name, name))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _find_commit() -> str | None:
+    """With "-dirty" if anything but results is not committed; None outside a repository."""
+    try:
+        commit = _ask_git("rev-parse", "--short", "HEAD")
+        return f"{commit}-dirty" if _ask_git("status", "--porcelain", "--", ".", ":!bench/results") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _ask_git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()

@@ -1,0 +1,146 @@
+"""The throughput part of README, and the summary of a check on a GPU, as Markdown from files of results."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.cases import PEERS, PERS, Case, centre
+from bench.results import FOLDER, Row, index_rows, timed
+
+TITLES = {"rmg": "RMG, r=3", "jigsaw": "jigsaw, n=8", "cutmix": "CutMix", "mixup": "MixUp", "snapmix": "SnapMix"}
+LIBRARIES = {"kornia": "Kornia", "torchvision": "torchvision", "timm": "timm", "dali": "DALI", "loop": "published loop"}
+MIB = 2**20
+
+Rows = dict[tuple[Case, str], Row]
+
+
+def load(device_type: str, folder: Path = FOLDER) -> dict[str, Any] | None:
+    """The results of a full run on a kind of device, or of a check on a GPU; None where there are none."""
+    for pattern in ("throughput-*.json", "gpu-check-*.json"):
+        for path in sorted(folder.glob(pattern)):
+            results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if results["device_type"] == device_type and results["rows"]:
+                return results
+    return None
+
+
+def render(folder: Path = FOLDER) -> str:
+    """All that README says of throughput."""
+    parts = []
+    for device_type, title in (("cpu", "CPU"), ("cuda", "GPU")):
+        results = load(device_type, folder)
+        parts.append(f"**{title}**: not measured yet." if results is None else describe(title, results))
+        if results is not None and device_type == "cpu":
+            parts.append("![Cost over r and n](docs/scaling.png)\n\n*Mosaics and jigsaws of more and more tiles.*")
+    return "\n\n".join(parts) + "\n"
+
+
+def describe(title: str, results: dict[str, Any]) -> str:
+    """Environment, the table of augmentations, that of pipelines, and a line each on drawing and memory."""
+    rows = index_rows(results["rows"])
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
+    head = (
+        f"**{title}**: {results['device']}, {results['threads']} CPU threads; {versions}; commit {results['commit']}."
+    )
+    parts = [head, _augmentations(rows), _pipelines(rows), _drawing(rows), _memory(results["rows"])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def compare(ours: Row | None, peer: Row | None, name: str) -> str | None:
+    """A peer beside ours: how many times slower or faster, or that it failed; None where nothing was measured."""
+    if peer is not None and "failed" in peer:
+        return f"{name} failed"
+    if ours is None or peer is None or not (timed(ours) and timed(peer)):
+        return None
+    ratio = peer["median_ms"] / ours["median_ms"]
+    if 0.95 < ratio < 1.05:
+        return f"{name} as fast"
+    return f"{name} {ratio:.1f}x slower" if ratio > 1 else f"{name} {1 / ratio:.1f}x faster"
+
+
+def _augmentations(rows: Rows) -> str:
+    heads = ["augmentation", "dtype", "ours, ms", "x copy", "ready buffer, ms", "x copy", "GB/s", "images/s"]
+    lines = []
+    for name, dtype in itertools.product(PEERS, ("float32", "uint8")):
+        case = centre(name, dtype=dtype)
+        ours, out = rows.get((case, "ours")), rows.get((case, "ours_out"))
+        if ours is None:
+            continue
+        cells = [
+            TITLES[name],
+            dtype,
+            *_show(ours, "median_ms", "ratio_to_copy"),
+            *_show(out, "median_ms", "ratio_to_copy"),
+        ]
+        lines.append([*cells, *_show(out, "gb_per_s", "images_per_s"), *_others(rows, case)])
+    title = "32 images of 448 px, a draw for each (GB/s and images/s: into a ready buffer):"
+    return _table(title, [*heads, "others, per sample", "others, per batch"], lines)
+
+
+def _pipelines(rows: Rows) -> str:
+    heads = ["pipeline", "ours, ms", "x byte floor", "ready buffer, ms", "x byte floor", "images/s"]
+    lines = []
+    for name in ("rmg", "jigsaw", "cutmix"):
+        case = centre(name, task="pipeline")
+        ours, out = rows.get((case, "ours")), rows.get((case, "ours_out"))
+        if ours is None:
+            continue
+        cells = [TITLES[name], *_show(ours, "median_ms", "ratio_to_copy"), *_show(out, "median_ms", "ratio_to_copy")]
+        lines.append([*cells, *_show(out, "images_per_s"), *_others(rows, case)])
+    title = "From stored uint8 images of 512 px: pick, crop to 448 px, flip, augment, normalise, cast to float32:"
+    return _table(title, [*heads, "others, per sample", "others, per batch"], lines)
+
+
+def _others(rows: Rows, case: Case) -> list[str]:
+    cells = []
+    for per in PERS:
+        same = replace(case, per=per)
+        ours = rows.get((same, "ours"))
+        found = [compare(ours, rows.get((same, peer)), title) for peer, title in LIBRARIES.items()]
+        cells.append(", ".join(text for text in found if text) or "-")
+    return cells
+
+
+def _drawing(rows: Rows) -> str:
+    drawn = [(name, rows.get((centre(name, task="draw", batch=256), "ours"))) for name in PEERS]
+    shown = "; ".join(f"{TITLES[name]}: {row['median_ms'] * 1e3:.0f}" for name, row in drawn if row and timed(row))
+    return f"Drawing plans for 256 images on one core, in us (bar: 300): {shown}." if shown else ""
+
+
+def _memory(rows: Sequence[Row]) -> str:
+    """What a call of ours holds beside input, output and plan, per 32 images begun."""
+    held = [
+        (row["peak_extra_bytes"] - row["plan_bytes"]) / math.ceil(row["batch"] / 32)
+        for row in rows
+        if "peak_extra_bytes" in row
+    ]
+    if not held:
+        return ""
+    within = sum(value <= MIB for value in held)
+    return (
+        "Beside input and output a call should hold at most the plan and 1 MiB per 32 images: "
+        f"{within} of {len(held)} calls do, and the most is {max(0.0, *held) / MIB:.2f} MiB."
+    )
+
+
+def _show(row: Row | None, *fields: str) -> list[str]:
+    if row is not None and "failed" in row:
+        return ["failed"] + ["-"] * (len(fields) - 1)
+    if row is None or not timed(row):
+        return ["-"] * len(fields)
+    digits = {"median_ms": ".3g", "ratio_to_copy": ".2f", "gb_per_s": ".3g", "images_per_s": ",.0f"}
+    return ["-" if row[field] is None else format(row[field], digits[field]) for field in fields]
+
+
+def _table(title: str, heads: list[str], lines: list[list[str]]) -> str:
+    if not lines:
+        return ""
+    numbers = len(heads) - 2 - sum(head in ("augmentation", "dtype", "pipeline") for head in heads)
+    marks = ["---"] * (len(heads) - 2 - numbers) + ["---:"] * numbers + ["---"] * 2
+    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in [heads, marks, *lines])])
