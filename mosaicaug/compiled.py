@@ -56,8 +56,8 @@ def _(images: Tensor, tiles: Tensor, *rest: Any) -> Tensor:
 # Defined one step lower than `custom_op`, which would keep autograd from working inside.
 torch.library.define(
     "mosaicaug::apply_backward",
-    "(Tensor gradient, SymInt[] stored, ScalarType dtype, Tensor tiles, Tensor overlay, Tensor from_box, Tensor to_box, "
-    "Tensor opacity, SymInt height, SymInt width, Tensor? window, Tensor? index, Tensor? std) -> Tensor",
+    "(Tensor gradient, SymInt[] stored, ScalarType dtype, Tensor tiles, Tensor overlay, Tensor from_box, "
+    "Tensor to_box, Tensor opacity, SymInt height, SymInt width, Tensor? window, Tensor? index, Tensor? std) -> Tensor",
 )
 
 

@@ -74,21 +74,20 @@ class Plan:
             self._check_values(batch)
 
     def _check_values(self, batch: int) -> None:
-        low, high = torch.aminmax(self.tiles)
-        if low < 0 or high >= batch * self.grid**2:
-            raise ValueError(f"Plan: tiles must lie in 0..{batch * self.grid**2 - 1}, got {int(low)}..{int(high)}")
-        low, high = torch.aminmax(self.overlay)
-        if low < 0 or high >= batch:
-            raise ValueError(f"Plan: overlay must lie in 0..{batch - 1}, got {int(low)}..{int(high)}")
-        boxes = torch.stack([self.from_box, self.to_box]).view(2, batch, 2, 2)  # corner, axis last
-        limit = boxes.new_tensor(self.size)
-        if (boxes < 0).any() or (boxes > limit).any() or (boxes[..., 0, :] > boxes[..., 1, :]).any():
+        for name, places, count in (("tiles", self.tiles, batch * self.grid**2), ("overlay", self.overlay, batch)):
+            low, high = (int(place) for place in torch.aminmax(places))
+            if low < 0 or high >= count:
+                raise ValueError(f"Plan: {name} must lie in 0..{count - 1}, got {low}..{high}")
+        near, far = torch.stack([self.from_box, self.to_box]).view(2, batch, 2, 2).unbind(2)  # [2, B, axis] each
+        extent, ends = far - near, far.amax((0, 1)).tolist()
+        if near.min() < 0 or extent.min() < 0 or any(end > limit for end, limit in zip(ends, self.size, strict=True)):
             raise ValueError(f"Plan: boxes must be y0, x0, y1, x1 inside {self.size} with y0 <= y1 and x0 <= x1")
-        empty = _area(self.from_box).eq(0) & _area(self.to_box).gt(0)
-        if empty.any():
-            raise ValueError(f"Plan: image {int(empty.nonzero()[0])} has an empty from_box for a non-empty to_box")
+        has_from, has_to = (extent > 0).all(2)
+        if (has_to > has_from).any():
+            image = int((has_to > has_from).nonzero()[0])
+            raise ValueError(f"Plan: image {image} has an empty from_box for a non-empty to_box")
         for name, share in (("opacity", self.opacity), ("drawn_share", self.drawn_share)):
-            if share is not None and not ((share >= 0) & (share <= 1)).all():
+            if share is not None and not (share.min() >= 0 and share.max() <= 1):  # NaN is neither
                 raise ValueError(f"Plan: {name} must lie in 0..1, got {share.tolist()}")
 
     def __len__(self) -> int:
@@ -102,7 +101,7 @@ class Plan:
     @property
     def home(self) -> Tensor:
         """int32 ``[B, G*G]``, the tiles of the plan that moves nothing."""
-        return torch.arange(self.tiles.numel(), dtype=torch.int32).view(self.tiles.shape)
+        return arange(self.tiles.numel()).view(self.tiles.shape)
 
     @property
     def moves_tiles(self) -> bool:
@@ -112,19 +111,18 @@ class Plan:
     @property
     def has_overlay(self) -> Tensor:
         """bool ``[B]``, which images carry an overlay."""
-        return _area(self.to_box) > 0
+        y0, x0, y1, x1 = self.to_box.unbind(1)
+        return (y1 > y0) & (x1 > x0)
 
     @classmethod
     def identity(cls, batch: int, size: tuple[int, int]) -> Plan:
         """The plan of ``batch`` images that moves nothing."""
-        return cls.of_tiles(torch.arange(batch, dtype=torch.int32)[:, None], size)
+        return cls.of_tiles(arange(batch)[:, None], size)
 
     @classmethod
     def of_tiles(cls, tiles: Tensor, size: tuple[int, int]) -> Plan:
         """The plan that moves ``tiles`` (int32 ``[B, G*G]``) and lays nothing over them."""
-        batch = tiles.shape[0]
-        no_box = torch.zeros(batch, 4, dtype=torch.int32)
-        return cls(size, tiles, torch.arange(batch, dtype=torch.int32), no_box, no_box, torch.ones(batch))
+        return cls(size, tiles, *no_overlay(len(tiles)))
 
     def refine(self, factor: int) -> Plan:
         """The same plan on a grid ``factor`` times finer.
@@ -138,7 +136,7 @@ class Plan:
         tile = (self.size[0] // old, self.size[1] // old)
         if (tile[0] % factor or tile[1] % factor) and self.moves_tiles:
             raise ValueError(f"Plan.refine: tiles of {tile[0]}x{tile[1]} px cannot be cut into {factor} equal parts")
-        position = torch.arange(new, dtype=torch.int32)
+        position = arange(new)
         coarse = self.tiles.view(-1, old, old)[:, position // factor][:, :, position // factor]  # [B, new, new]
         image, row, column = coarse // (old * old), coarse // old % old, coarse % old
         part = position % factor
@@ -202,7 +200,9 @@ class Plan:
         parsed: dict[str, Any] = {"size": tuple(values["size"])}
         for name in names - {"size"}:
             if values.get(name) is not None:
-                tensor = torch.tensor(values[name], dtype=torch.float32 if name in floats else torch.int32)
+                tensor = torch.tensor(
+                    values[name], dtype=torch.float32 if name in floats else torch.int32, device="cpu"
+                )
                 parsed[name] = tensor.view(batch, columns[name]) if name in columns else tensor
         return cls(**parsed)
 
@@ -211,7 +211,7 @@ def choose(plans: Sequence[Plan], choice: Tensor) -> Plan:
     """Image i of plan ``choice[i]`` (int64 ``[B]``), on the coarsest grid that carries all plans."""
     grid = math.lcm(*(plan.grid for plan in plans))
     plans = [plan.refine(grid // plan.grid) for plan in plans]
-    row = torch.arange(len(choice))
+    row = arange(len(choice))
 
     def pick(name: str) -> Tensor:
         picked: Tensor = torch.stack([getattr(plan, name) for plan in plans])[choice, row]
@@ -221,7 +221,41 @@ def choose(plans: Sequence[Plan], choice: Tensor) -> Plan:
     if any(plan.drawn_share is not None for plan in plans):
         drawn = torch.stack([overlay_share(plan) for plan in plans])[choice, row]
     boxes = pick("from_box"), pick("to_box")
-    return Plan(plans[0].size, pick("tiles"), pick("overlay"), *boxes, pick("opacity"), drawn)
+    return build_unchecked(plans[0].size, pick("tiles"), pick("overlay"), *boxes, pick("opacity"), drawn)
+
+
+def build_unchecked(
+    size: tuple[int, int],
+    tiles: Tensor,
+    overlay: Tensor,
+    from_box: Tensor,
+    to_box: Tensor,
+    opacity: Tensor,
+    drawn_share: Tensor | None = None,
+) -> Plan:
+    """``Plan(...)`` of fields that are right by construction: checking them would take as long as drawing them."""
+    plan = object.__new__(Plan)
+    vars(plan).update(
+        size=(int(size[0]), int(size[1])),
+        tiles=tiles,
+        overlay=overlay,
+        from_box=from_box,
+        to_box=to_box,
+        opacity=opacity,
+        drawn_share=drawn_share,
+    )
+    return plan
+
+
+def no_overlay(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``overlay``, ``from_box``, ``to_box`` and ``opacity`` of a plan that lays nothing over its tiles."""
+    no_box = torch.zeros(batch, 4, dtype=torch.int32, device="cpu")
+    return arange(batch), no_box, no_box, torch.ones(batch, dtype=torch.float32, device="cpu")
+
+
+def arange(*limits: int) -> Tensor:
+    """``torch.arange`` as plans hold it: int32, and on the CPU whatever torch's default device."""
+    return torch.arange(*limits, dtype=torch.int32, device="cpu")
 
 
 def overlay_share(plan: Plan) -> Tensor:

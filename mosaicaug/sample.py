@@ -3,6 +3,9 @@
 A block of uniforms with one row per image, ``[B, k]`` in row-major order, feeds every choice that belongs to one image,
 so image i's draw does not depend on how many images follow it. Partners are one permutation of the batch, drawn after
 the block. Everything is drawn on the CPU: one seed, one plan, whatever the device of the images.
+
+On a GPU an image costs less than a microsecond and every small torch operation here one to three, so the operations are
+few, and none is repeated per level or tile. A test counts them.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from mosaicaug.plan import Plan
+from mosaicaug.plan import Plan, arange, build_unchecked, no_overlay
 
 Per = Literal["sample", "batch"]
 Permutation = Literal["uniform", "cyclic"]
@@ -41,7 +46,7 @@ def recursive_mosaic(
     generator: Generator | None,
 ) -> Plan:
     """``r`` nested 2x2 shuffles, each within a random patch of the one before."""
-    return _mosaic(_block(batch, 1 + 2 * r, per, generator), size, p, permutation)
+    return _mosaic(batch, _block(batch, 1 + 2 * r, per, generator), size, p, permutation)
 
 
 def mosaic_phases(
@@ -62,7 +67,7 @@ def mosaic_phases(
     else:
         generators = spawn(r + 1, generator)
         blocks = [_block(batch, 1 + 2 * level, per, generators[r - level]) for level in range(r, -1, -1)]
-    return [_mosaic(block, size, p, permutation) for block in blocks]
+    return [_mosaic(batch, block, size, p, permutation) for block in blocks]
 
 
 def jigsaw(
@@ -77,121 +82,181 @@ def jigsaw(
 ) -> Plan:
     """A permutation of each image's own ``n`` x ``n`` tiles; "cyclic" is one random cycle through all of them."""
     block = _block(batch, 1 + n * n, per, generator)
-    order = block[:, 1:].argsort(1)  # [B, n*n]
+    order = _order(block[:, 1:])
     if permutation == "cyclic":
         order = torch.empty_like(order).scatter_(1, order, order.roll(-1, 1))
-    return _own_tiles(order, size, block[:, 0] < p)
+    return _own_tiles(batch, order.int(), block, size, p)
 
 
 def cutmix(
     batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per, true_area: bool, generator: Generator | None
 ) -> Plan:
     """One box of a partner, pasted at its own place; its area is drawn as 1 - Beta(alpha, alpha)."""
-    block = _block(batch, 5, per, generator)
-    touched, weight = block[:, 0] < p, _beta(block[:, 1:3], alpha)
-    box = _box(weight, block[:, 3:5], size).masked_fill(~touched[:, None], 0)
-    drawn = None if true_area else (1 - weight).masked_fill(~touched, 0).float()
-    return _overlay(_partners(batch, generator), box, box, torch.ones(batch), size, drawn)
+    block = _rows(batch, 5, per, generator)
+    share = 1.0 - _beta(block[:, 1:3], alpha)  # with 1, torch would first make a float of it
+    box = _touch(_box(share, block[:, 3:5], size), block, p)
+    drawn = None if true_area else _touch(share[:, None], block, p)[:, 0].float()
+    return _overlay(batch, size, box, box, generator, drawn=drawn)
 
 
 def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
     """A whole partner, blended in with a weight of 1 - Beta(alpha, alpha)."""
-    block = _block(batch, 3, per, generator)
-    touched = block[:, 0] < p
-    whole = torch.tensor([0, 0, *size], dtype=torch.int32) * touched[:, None]
-    opacity = (1 - _beta(block[:, 1:3], alpha)).float()
-    return _overlay(_partners(batch, generator), whole, whole, opacity, size)
+    block = _rows(batch, 3, per, generator)
+    opacity = (1.0 - _beta(block[:, 1:3], alpha)).float()
+    whole = torch.tensor([0, 0, *size], dtype=torch.int32, device="cpu").expand(batch, 4)
+    whole = _touch(whole, block, p).contiguous()
+    return _overlay(batch, size, whole, whole, generator, opacity=opacity)
 
 
 def snapmix(batch: int, size: tuple[int, int], beta: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
     """A box of a partner, resampled into another box; both areas are drawn as 1 - Beta(beta, beta)."""
-    block = _block(batch, 9, per, generator)
-    to_box = _box(_beta(block[:, 1:3], beta), block[:, 3:5], size)
-    from_box = _box(_beta(block[:, 5:7], beta), block[:, 7:9], size)
-    height, width = torch.stack([box[:, 2:] - box[:, :2] for box in (to_box, from_box)]).unbind(-1)  # [2, B] each
-    touched = (block[:, 0] < p) & (height > 0).all(0) & (width > 0).all(0)
-    boxes = [box.masked_fill(~touched[:, None], 0) for box in (from_box, to_box)]
-    return _overlay(_partners(batch, generator), boxes[0], boxes[1], torch.ones(batch), size)
+    block = _rows(batch, 9, per, generator)
+    draws = torch.stack([block[:, 1:5], block[:, 5:]])  # [2, B, 4], of to_box and from_box
+    boxes = _box(1.0 - _beta(draws[..., :2], beta), draws[..., 2:], size)
+    y0, x0, y1, x1 = boxes.unbind(2)
+    filled = ((y1 > y0) & (x1 > x0)).all(0)
+    to_box, from_box = _touch(boxes * filled[:, None], block, p).unbind()
+    return _overlay(batch, size, from_box, to_box, generator)
 
 
 def one_of(batch: int, weights: Sequence[float], *, per: Per, generator: Generator | None) -> Tensor:
     """Which member makes each image: int64 ``[B]``, member k with a chance of ``weights[k] / sum(weights)``."""
-    bounds = torch.tensor(weights, dtype=torch.float64).cumsum(0)
-    choice = torch.searchsorted(bounds, _block(batch, 1, per, generator)[:, 0] * bounds[-1], right=True)
+    bounds = torch.tensor(weights, dtype=torch.float64, device="cpu").cumsum(0)
+    choice = torch.searchsorted(bounds, _rows(batch, 1, per, generator)[:, 0] * bounds[-1], right=True)
     return choice.clamp(max=len(weights) - 1)
 
 
 def spawn(count: int, generator: Generator | None) -> list[Generator]:
     """A generator for each of several draws, so that none waits for a block as long as the batch before it."""
-    seeds = torch.randint(2**63 - 1, (count,), generator=generator)
+    seeds = torch.randint(2**63 - 1, (count,), generator=generator, device="cpu")
     return [Generator().manual_seed(int(seed)) for seed in seeds]
 
 
+def _order(uniforms: Tensor) -> Tensor:
+    """Places in the order of their uniforms, int64 ``[B, k]``."""
+    bits = (uniforms.shape[1] - 1).bit_length()
+    if bits > 10:
+        return uniforms.view(torch.int64).argsort(1)  # uniforms are in the order of their bits
+    # A uniform's 53 bits and its place fit one integer. Numpy sorts these in a sixth of the time of torch's argsort.
+    keys = (uniforms * 2.0**53).long().bitwise_left_shift_(bits).add_(torch.arange(uniforms.shape[1], device="cpu"))
+    keys.numpy().sort()
+    return keys.bitwise_and_(2**bits - 1)
+
+
 def _block(batch: int, columns: int, per: Per, generator: Generator | None) -> Tensor:
+    """Uniforms, one row per image or one row for all."""
     rows = batch if per == "sample" else 1
-    return torch.rand(rows, columns, generator=generator, dtype=torch.float64).expand(batch, columns)
+    return torch.rand(rows, columns, generator=generator, dtype=torch.float64, device="cpu")
 
 
-def _partners(batch: int, generator: Generator | None) -> Tensor:
-    return torch.randperm(batch, generator=generator, dtype=torch.int32)
+def _rows(batch: int, columns: int, per: Per, generator: Generator | None) -> Tensor:
+    """Uniforms, one row per image; where one draw serves all, the rows are equal."""
+    block = _block(batch, columns, per, generator)
+    # A real copy: torch takes powers of one repeated number in two ways, which differ in the last bit.
+    return block if per == "sample" else block.expand(batch, columns).contiguous()
 
 
-def _mosaic(block: Tensor, size: tuple[int, int], p: float, permutation: Permutation) -> Plan:
-    """``block`` ``[B, 1 + 2r]``: touched, then per level the shuffle and the patch that the next level enters.
+def _touch(values: Tensor, block: Tensor, p: float) -> Tensor:
+    """``values``, but 0 for the images that chance leaves alone."""
+    return values if p == 1 else values * (block[:, :1] < p)
 
-    A shuffle moves each quadrant of its window as a whole, so a tile moves by the sum of what its quadrant moves by at
-    the level it belongs to and of what the windows round it move by. All steps are in tiles, row-major.
+
+class _Curve(NamedTuple):
+    """The tiles of r nested windows in Z-order, where each quadrant of each window is one run.
+
+    Choices are, per level, the shuffle of the window's quadrants and the patch that the next level enters. Where the
+    five edges of a level's quadrants lie follows from patches; how far the source tile jumps there, from the shuffle.
     """
-    r = (block.shape[1] - 1) // 2
-    side = 2**r
-    table, home = _SHUFFLES[permutation], torch.arange(4)
-    half = torch.tensor([side >> level for level in range(1, r + 1)])  # [r], side of a quadrant
-    quadrant = home // 2 * side + home % 2  # of side 1
-    patch = (block[:, 2::2] * 4).long()  # [B, r]
-    step = (quadrant[table] - quadrant)[(block[:, 1::2] * len(table)).long()] * half[:, None]  # [B, r, 4]
-    around = step.gather(2, patch[..., None])[..., 0]
-    step = step + (around.cumsum(1) - around)[..., None]
-    corner = quadrant[patch] * half
-    corner = corner.cumsum(1) - corner  # [B, r], of the level's window
-    order = torch.arange(side * side).repeat(len(block), 1)
-    for level in range(r):  # coarse to fine: each window is written over the one round it
-        edge = torch.arange(side >> level)
-        cell = (edge[:, None] * side + edge).flatten()
-        own = (edge[:, None] // half[level] * 2 + edge // half[level]).flatten()
-        place = corner[:, level, None] + cell
-        order.scatter_(1, place, place + step[:, level].index_select(1, own))
-    return _own_tiles(order, size, block[:, 0] < p)
+
+    choices: Tensor  # float64 [2r], how many there are of each
+    weight: Tensor  # float64 [2r, 10r]: chosen @ weight + offset are all edges, and then
+    offset: Tensor  # float64 [10r], the places in `jumps` of what happens there
+    jumps: Tensor  # int32 [r * shuffles * 5]
+    home: Tensor  # int32 [4**r + 1], jumps of the tiles of a plan that moves nothing
+    place: Tensor  # int64 [4**r], of the image's tiles in Z-order
 
 
-def _own_tiles(order: Tensor, size: tuple[int, int], touched: Tensor) -> Plan:
-    batch, count = order.shape
-    order = torch.where(touched[:, None], order, torch.arange(count))
-    return Plan.of_tiles((order + torch.arange(batch)[:, None] * count).int(), size)
+@lru_cache(maxsize=8)
+def _trace_curve(r: int, permutation: Permutation) -> _Curve:
+    with torch.device("cpu"):
+        shuffles, level, edge = _SHUFFLES[permutation], torch.arange(r), torch.arange(5)
+        run, half = 4 ** (r - 1 - level), 2 ** (r - 1 - level)  # tiles of a quadrant, and of its side
+        quadrant = torch.tensor([0, 1, 2**r, 2**r + 1])
+        moves = F.pad(quadrant[shuffles] - quadrant, (1, 1)) * half[:, None, None]  # [r, shuffles, 6], none outside
+        weight = torch.zeros(r, 2, 2, r, 5, dtype=torch.float64)  # level and kind of choice; edge or place, level, edge
+        weight[:, 0, 1] = 5 * torch.eye(r)[..., None]
+        weight[:, 1, 0] = (run[:, None] * torch.ones(r, r, dtype=torch.float64).triu(1))[..., None]
+        offset = torch.stack([run[:, None] * edge, level[:, None] * len(shuffles) * 5 + edge])
+        source = torch.zeros(1, dtype=torch.int64)
+        for side in half.tolist():
+            source = (source[:, None] + quadrant * side).flatten()
+        return _Curve(
+            choices=torch.tensor([len(shuffles), 4] * r, dtype=torch.float64),
+            weight=weight.view(2 * r, 10 * r),
+            offset=offset.flatten().double(),
+            jumps=moves.diff().flatten().int(),
+            home=F.pad(source, (1, 1)).diff().int(),
+            place=source.argsort(),
+        )
+
+
+def _mosaic(batch: int, block: Tensor, size: tuple[int, int], p: float, permutation: Permutation) -> Plan:
+    """``block`` ``[B or 1, 1 + 2r]``: touched, then per level the shuffle and the patch that the next level enters.
+
+    A shuffle moves each quadrant of its window as a whole. So in Z-order the source changes at five edges per level,
+    and the running sum of all jumps is the source.
+    """
+    curve = _trace_curve(block.shape[1] // 2, permutation)
+    chosen = (block[:, 1:] * curve.choices).floor_()
+    edges, kinds = torch.addmm(curve.offset, chosen, curve.weight).long().chunk(2, 1)  # [B or 1, 5r] each
+    jumps = curve.home.expand(len(block), -1).scatter_add(1, edges, curve.jumps.take(kinds))
+    order = jumps.cumsum(1, dtype=torch.int32).gather(1, curve.place.expand(len(block), -1))
+    return _own_tiles(batch, order, block, size, p)
+
+
+def _own_tiles(batch: int, order: Tensor, block: Tensor, size: tuple[int, int], p: float) -> Plan:
+    """The plan that gives each image its own tiles in ``order`` (int32 ``[B or 1, G*G]``)."""
+    count = order.shape[1]
+    if p < 1:
+        order = torch.where(block[:, :1] < p, order, arange(count))
+    first = arange(0, batch * count, count)
+    return build_unchecked(size, order + first[:, None], *no_overlay(batch))
 
 
 def _beta(uniforms: Tensor, alpha: float) -> Tensor:
-    """Beta(alpha, alpha), float64 ``[B]``, exact from two uniforms ``[B, 2]`` (Bailey 1994, Devroye 1996)."""
-    cosine = torch.cos(2 * math.pi * uniforms[:, 1])
-    spread = (uniforms[:, 0] ** (-1 / alpha) - 1) * cosine**2
-    return 0.5 + 0.5 * cosine.sign() / (1 + 1 / spread).sqrt()
+    """Beta(alpha, alpha), float64 ``[...]``, exact from two uniforms ``[..., 2]`` (Bailey 1994, Devroye 1996)."""
+    radius, angle = uniforms.unbind(-1)
+    cosine = torch.cos(angle * (2 * math.pi))
+    spread = radius.pow(-1 / alpha).sub_(1.0).mul_(cosine * cosine)
+    return spread.reciprocal_().add_(1.0).rsqrt_().copysign_(cosine).mul_(0.5).add_(0.5)
 
 
-def _box(weight: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:
-    """CutMix's box of relative area ``1 - weight`` round a uniform centre, clipped to the image: int32 ``[B, 4]``."""
-    limit = torch.tensor(size)
-    middle = (centre * limit).long()  # [B, 2]
-    half = (limit * (1 - weight).sqrt()[:, None]).long() // 2
-    corners = [(middle - half).clamp(min=0), torch.minimum(middle + half, limit)]
-    return torch.cat(corners, 1).int()
+def _box(share: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:
+    """CutMix's box of relative area ``share`` round a uniform centre, clipped to the image: int32 ``[..., 4]``."""
+    limit, reach, least, most = _frame(size)
+    middle = (centre * limit).int()
+    half = (share.sqrt()[..., None, None] * reach).int()  # [..., corner, axis]
+    return half.add_(middle[..., None, :]).clamp_(least, most).flatten(-2)
+
+
+@lru_cache
+def _frame(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_box` needs of a size: itself, from its middle to the corners, and its corners in px."""
+    limit = torch.tensor(size, dtype=torch.float64, device="cpu")
+    return limit, torch.stack([-limit, limit]) / 2, torch.zeros_like(limit).int(), limit.int()
 
 
 def _overlay(
-    partners: Tensor,
+    batch: int,
+    size: tuple[int, int],
     from_box: Tensor,
     to_box: Tensor,
-    opacity: Tensor,
-    size: tuple[int, int],
+    generator: Generator | None,
+    *,
+    opacity: Tensor | None = None,
     drawn: Tensor | None = None,
 ) -> Plan:
-    tiles = torch.arange(len(partners), dtype=torch.int32)[:, None]
-    return Plan(size, tiles, partners, from_box, to_box, opacity, drawn)
+    """The plan that cuts each image's overlay from its partner; partners are drawn last."""
+    partners = torch.randperm(batch, generator=generator, dtype=torch.int32, device="cpu")
+    opacity = torch.ones(batch, dtype=torch.float32, device="cpu") if opacity is None else opacity
+    return build_unchecked(size, arange(batch)[:, None], partners, from_box, to_box, opacity, drawn)

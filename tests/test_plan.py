@@ -1,17 +1,22 @@
-"""The plan as a value: what it means is read off by the oracle, no pixel is touched by the package."""
+"""The plan as a value: what it means is read off by the oracle, no pixel is touched by the package.
+
+At the end, drawn plans: they skip the checks, own their memory and take few operations.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from oracle import copy_pixels, number_pixels
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mosaicaug import Plan
+from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix
 
 
 def shuffle_tiles(batch: int, grid: int, size: tuple[int, int], seed: int, *, across: bool = False) -> Plan:
@@ -104,6 +109,11 @@ def test_compose_is_first_then_second(first: int, second: int, *, across: bool) 
     assert torch.equal(run_oracle(images, one.compose(two)), both)
     if first == second == 2:
         assert not torch.equal(run_oracle(images, two, one), both)  # the order can be told apart
+
+
+def test_a_box_without_height_or_width_is_no_overlay() -> None:
+    for box, some in [((2, 3, 2, 6), False), ((2, 3, 5, 3), False), ((2, 3, 5, 6), True)]:
+        assert paste((8, 8), [1, 0], box).has_overlay.tolist() == [some, some]
 
 
 def test_compose_keeps_an_overlay_of_the_second_or_of_the_first() -> None:
@@ -209,3 +219,98 @@ MALFORMED = {
 def test_malformed_fields_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"Plan.*{message}"):
         dataclasses.replace(Plan.identity(2, (4, 6)), **change)
+
+
+DRAWN: list[Augmentation] = [
+    aug
+    for per in ("sample", "batch")
+    for p in (1.0, 0.5)
+    for aug in (
+        RecursiveMosaic(2, p=p, per=per),
+        Jigsaw(3, p=p, per=per),
+        CutMix(0.3, p=p, per=per, true_area=False),
+        MixUp(0.3, p=p, per=per),
+        SnapMix(0.3, p=p, per=per),
+    )
+]
+
+
+def draw(aug: Augmentation, batch: int, size: tuple[int, int] = (5, 9)) -> Plan:
+    return aug.sample((batch, 3, *size), generator=torch.Generator().manual_seed(11))
+
+
+def list_tensors(plan: Plan) -> list[Tensor]:
+    return [value for value in vars(plan).values() if isinstance(value, Tensor)]
+
+
+@pytest.mark.parametrize("aug", [*DRAWN, OneOf([Jigsaw(2), SnapMix(0.3)])], ids=str)
+@pytest.mark.parametrize("batch", [0, 1, 2, 50])
+def test_drawn_plans_would_pass_the_checks_that_they_skip(aug: Augmentation, batch: int) -> None:
+    plan = draw(aug, batch)
+    checked = dataclasses.replace(plan)
+    assert vars(checked) == vars(plan)
+    assert len(plan) == batch
+    assert all(tensor.is_contiguous() for tensor in list_tensors(plan))
+
+
+@pytest.mark.parametrize("aug", DRAWN, ids=str)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_writing_to_a_drawn_plan_leaves_later_ones_alone(aug: Augmentation, batch: int) -> None:
+    plan = draw(aug, batch)
+    before = plan.to_dict()
+    for tensor in list_tensors(plan):
+        tensor.fill_(-7)
+    assert draw(aug, batch).to_dict() == before
+
+
+@pytest.mark.parametrize("aug", DRAWN, ids=str)
+def test_plans_are_drawn_on_the_cpu_and_in_one_precision_whatever_the_defaults(aug: Augmentation) -> None:
+    size = (8, 6)  # new, so that what is kept per size is made under these defaults
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            plan = draw(aug, 3, size)
+    finally:
+        torch.set_default_dtype(default)
+    assert dataclasses.replace(plan).to_dict() == draw(aug, 3, size).to_dict()
+
+
+class CountOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How many operations torch dispatches, views too: what a small draw costs, on any machine."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_operations(function: Callable[[], object]) -> int:
+    with CountOperations() as operations:  # type: ignore[no-untyped-call]
+        function()
+    return int(operations.count)
+
+
+@pytest.mark.parametrize(
+    ("aug", "most"),
+    [
+        (RecursiveMosaic(1), 20),
+        (RecursiveMosaic(5, p=0.5, per="batch", permutation="cyclic"), 24),
+        (Jigsaw(8), 13),
+        (Jigsaw(8, p=0.5, per="batch", permutation="cyclic"), 20),
+        (CutMix(), 33),
+        (CutMix(p=0.5, per="batch", true_area=False), 44),
+        (MixUp(), 24),
+        (MixUp(p=0.5, per="batch"), 29),
+        (SnapMix(), 44),
+        (SnapMix(p=0.5, per="batch"), 49),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [1, 100])
+def test_drawing_and_asking_take_few_operations(aug: Augmentation, most: int, batch: int) -> None:
+    plan = aug.sample((batch, 3, 64, 64))  # what is kept between draws is made now
+    assert count_operations(lambda: aug.sample((batch, 3, 64, 64))) <= most
+    assert count_operations(lambda: plan.moves_tiles) <= 3
+    assert count_operations(lambda: plan.has_overlay) <= 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -101,9 +102,38 @@ def test_cyclic_mosaic_has_the_published_arrangements(r: int, arrangements: int)
     assert not (plan.tiles == plan.home).any()
 
 
+@pytest.mark.parametrize("permutation", ["uniform", "cyclic"])
+@pytest.mark.parametrize("r", [1, 2, 3, 4])
+def test_mosaic_is_windows_within_windows(r: int, permutation: Permutation) -> None:
+    shuffles = list(itertools.permutations(range(4)))
+    if permutation == "cyclic":
+        shuffles = [
+            shuffle for shuffle in shuffles if shuffle[0] and shuffle[shuffle[0]] and shuffle[shuffle[shuffle[0]]]
+        ]
+    uniforms = torch.rand(30, 1 + 2 * r, generator=seeded(21), dtype=torch.float64).numpy()
+    plan = RecursiveMosaic(r, permutation=permutation).sample((30, 3, 64, 64), generator=seeded(21))
+    for own, row in zip(read_own_tiles(plan), uniforms, strict=True):
+        window = tiles = np.arange(4**r).reshape(2**r, 2**r)
+        for shuffle, patch in row[1:].reshape(r, 2):
+            half = len(window) // 2
+            quadrants = [window[y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+            before = [quadrant.copy() for quadrant in quadrants]
+            for quadrant, source in zip(quadrants, shuffles[int(shuffle * len(shuffles))], strict=True):
+                quadrant[:] = before[source]
+            window = quadrants[int(patch * 4)]
+        assert (own == tiles.flatten()).all()
+
+
 def test_mosaic_of_no_recursion_moves_nothing() -> None:
     plan = RecursiveMosaic(r=0).sample((3, 3, 8, 8))
     assert torch.equal(plan.tiles, plan.home)
+
+
+@pytest.mark.parametrize("per", ["sample", "batch"])
+def test_jigsaw_is_the_order_of_its_uniforms(per: Literal["sample", "batch"]) -> None:
+    uniforms = torch.rand(30 if per == "sample" else 1, 1 + 64, generator=seeded(22), dtype=torch.float64)
+    own = read_own_tiles(Jigsaw(8, per=per).sample((30, 3, 64, 64), generator=seeded(22)))
+    assert (own == np.argsort(uniforms[:, 1:].numpy(), axis=1)).all()
 
 
 @pytest.mark.parametrize(("permutation", "arrangements"), [("uniform", 24), ("cyclic", 6)])
@@ -169,6 +199,30 @@ def test_boxes_follow_the_published_law(name: str, alpha: float) -> None:
         assert compare_samples(drawn[:, column], published[:, column]) > LEAST_P
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (drawn, published)]
     assert compare_samples(*areas) > LEAST_P
+
+
+def make_box(uniforms: list[float], alpha: float, size: tuple[int, int]) -> list[int]:
+    radius, angle, y, x = uniforms
+    cosine = math.cos(2 * math.pi * angle)
+    weight = 0.5 + math.copysign(0.5, cosine) / math.sqrt(1 + 1 / ((radius ** (-1 / alpha) - 1) * cosine**2))
+    centre = [int(place * extent) for place, extent in zip((y, x), size, strict=True)]
+    half = [int(extent * math.sqrt(1 - weight)) // 2 for extent in size]
+    low = [max(at - reach, 0) for at, reach in zip(centre, half, strict=True)]
+    return low + [min(at + reach, extent) for at, reach, extent in zip(centre, half, size, strict=True)]
+
+
+def test_boxes_are_read_off_their_uniforms() -> None:
+    size = (301, 200)
+    uniforms = torch.rand(50, 9, generator=seeded(23), dtype=torch.float64).tolist()
+    snap = SnapMix(0.7).sample((50, 3, *size), generator=seeded(23))
+    drawn = (snap.to_box[:, 2:] > snap.to_box[:, :2]).all(1)
+    assert drawn.sum() > 30
+    for boxes, first in [(snap.to_box, 1), (snap.from_box, 5)]:
+        wanted = [make_box(row[first : first + 4], 0.7, size) for row in uniforms]
+        assert torch.equal(boxes[drawn], torch.tensor(wanted, dtype=torch.int32)[drawn])
+    uniforms = torch.rand(50, 5, generator=seeded(23), dtype=torch.float64).tolist()
+    cut = CutMix(0.7).sample((50, 3, *size), generator=seeded(23))
+    assert cut.to_box.tolist() == [make_box(row[1:], 0.7, size) for row in uniforms]
 
 
 def test_box_centres_are_uniform_over_the_pixels_of_each_axis() -> None:

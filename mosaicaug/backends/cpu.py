@@ -7,7 +7,7 @@ The arithmetic is that of the reference, step by step and bit for bit.
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -17,6 +17,7 @@ from mosaicaug.backends.torch import find_taps
 from mosaicaug.plan import Plan
 
 SCRATCH = 3 * 2**18  # bytes that a block may take beside the output, by a rough count
+STAGE = 5 * 2**20  # bytes of images that the cache holds while rows are picked from them
 
 Block = tuple[slice, slice]  # images, rows
 
@@ -33,33 +34,35 @@ def run(
 ) -> Tensor:
     """Carry out ``plan`` into ``out``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std."""
     view = _View(images, index, window, plan.size)
-    base, overlays = _Base(view, plan), _Overlays(view, plan)
     work = torch.float64 if images.dtype == torch.float64 else torch.float32
-    stage = work if mean is not None or scale is not None or overlays.calculate else images.dtype
-    if stage == out.dtype == images.dtype and window is None and not overlays.calculate:
-        for block in _blocks(out, base.position_bytes, bands=False):
-            base.write(block, out[block[0]])
-        for block in _blocks(out, 2 * stage.itemsize, bands=False):
-            overlays.write(block, out[block[0]])
-        return _normalise(out, mean, scale)
+    base, overlays = _Base(view, plan), _Overlays(view, plan, work)
+    normalises = mean is not None or scale is not None
+    stage = work if normalises or (out.dtype != images.dtype and overlays.calculate) else images.dtype
     staged = out.dtype != stage
-    for block in _blocks(out, base.scratch_bytes(stage) + overlays.scratch_bytes(stage) + staged * stage.itemsize):
+    done = base.reads and not staged and base.write_rows(out)
+    scratch = base.scratch_bytes(stage) * (not done) + overlays.scratch_bytes(stage) + staged * stage.itemsize
+    # Whole images do where a block is written once: nothing of it is worth keeping in the cache.
+    bands = staged or normalises or overlays.blend or (base.reads and not done)
+    for block in _blocks(out, scratch, bands=bands):
         target = out[block[0], ..., block[1], :]
         made = torch.empty_like(target, dtype=stage) if staged else target
-        base.write(block, made)
+        if not done:
+            base.write(block, made)
         overlays.write(block, made)
-        _normalise(made, mean, scale)
+        if mean is not None:
+            made.sub_(mean)
+        if scale is not None:
+            made.mul_(scale)
         if staged:
-            if out.dtype == torch.uint8 and stage.is_floating_point:
-                made.round_().clamp_(0, 255)
-            target.copy_(made)
+            _store(made, target)
     return out
 
 
-def _normalise(values: Tensor, mean: Tensor | None, scale: Tensor | None) -> Tensor:
-    if mean is not None:
-        values.sub_(mean)
-    return values if scale is None else values.mul_(scale)
+def _store(values: Tensor, into: Tensor) -> None:
+    """Rounded once, to uint8 to the nearest."""
+    if into.dtype == torch.uint8 and values.is_floating_point():
+        values = values.round_().clamp_(0, 255)
+    into.copy_(values)
 
 
 def _blocks(out: Tensor, scratch: float, *, bands: bool = True) -> Iterator[Block]:
@@ -94,40 +97,19 @@ class _View:
         """Whether ``entry`` is shown mirrored; None where nothing is."""
         return self.window[entry, 2] != 0 if self.window is not None and self.mirrors else None
 
-    def read(self, begin: Tensor, run: int, into: Tensor, mirrored: Tensor | None, *, tiled: bool = False) -> None:
-        """Copy the runs at ``begin`` ``[k, h, g]`` into ``[k, *lead, h, g * run]``, turned where ``mirrored``.
-
-        ``tiled`` runs begin at multiples of their length, counted from the left edge of what is shown.
-        """
+    def read(self, begin: Tensor, run: int, into: Tensor, mirrored: Tensor | None) -> None:
+        """Copy the runs at ``begin`` ``[k, h, g]`` into ``[k, *lead, h, g * run]``, turned where ``mirrored``."""
         into = into.view(*into.shape[:-1], -1, run)
-        if not tiled or not self._read_whole(begin, run, into):
-            shape = (*self.images.shape[1:-2], run)
-            strides = (*self.images.stride()[1:-2], self.images.stride(-1))
-            stored = self.images.untyped_storage().nbytes() // self.images.element_size()
-            reach = sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
-            places = stored - self.images.storage_offset() - reach
-            runs = self.images.as_strided((places, *shape), (1, *strides))  # one from every element on
-            torch.ops.aten.index.Tensor_out(runs, [begin], out=into.movedim((-3, -2), (1, 2)))
+        shape = (*self.images.shape[1:-2], run)
+        strides = (*self.images.stride()[1:-2], self.images.stride(-1))
+        stored = self.images.untyped_storage().nbytes() // self.images.element_size()
+        reach = sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
+        places = stored - self.images.storage_offset() - reach
+        runs = self.images.as_strided((places, *shape), (1, *strides))  # one from every element on
+        torch.ops.aten.index.Tensor_out(runs, [begin], out=into.movedim((-3, -2), (1, 2)))
         if mirrored is not None and mirrored.any():
             where = mirrored.view(len(mirrored), *(1,) * (into.ndim - 4), *mirrored.shape[1:], 1)
             into.copy_(torch.where(where, into.flip(-1), into))
-
-    def _read_whole(self, begin: Tensor, run: int, into: Tensor) -> bool:
-        """The same where memory is nothing but runs, here and there: `index_select` copies each as a whole."""
-        images, planes = self.images, math.prod(self.images.shape[1:-2])
-        if self.window is not None or images.shape[-1] % run or images.numel() >= 2**31:
-            return False
-        if not (images.is_contiguous() and into.is_contiguous()):
-            images, into = images.movedim(1, -1), into.movedim(1, -1)
-            if images.ndim != 4 or not (images.is_contiguous() and into.is_contiguous()):
-                return False
-            run, planes = run * images.shape[-1], 1
-        place = torch.div(begin, run, rounding_mode="floor").int()[:, None]  # [k, 1, h, g]
-        if planes > 1:
-            step = images.shape[-2] * images.shape[-1] // run
-            place = place + (torch.arange(planes, dtype=torch.int32) * step)[:, None, None]
-        torch.index_select(images.view(-1, run), 0, place.flatten(), out=into.view(-1, run))
-        return True
 
     def crop(self, entry: int, box: list[int]) -> Tensor:
         """What ``entry`` shows in ``box``, ``[*lead, h, w]``; shares memory unless mirrored."""
@@ -152,9 +134,19 @@ class _Base:
         self.tile = plan.size[0] // grid, plan.size[1] // grid
         if self.reads:
             tiles = plan.tiles.long() if moves else torch.arange(len(plan))[:, None]
-            tiles = tiles.view(-1, grid, grid)
-            entry, y, x = tiles // grid**2, tiles // grid % grid * self.tile[0], tiles % grid * self.tile[1]
-            self.begin, self.mirrored = view.find(entry, y, x, self.tile[1]), view.is_mirrored(entry)  # [B, G, G]
+            self.tiles = tiles.view(-1, grid, grid)
+
+    @functools.cached_property
+    def begin(self) -> Tensor:
+        """Where each tile's source begins, int64 ``[B, G, G]``."""
+        grid, (height, width) = self.grid, self.tile
+        y, x = self.tiles // grid % grid * height, self.tiles % grid * width
+        return self.view.find(self.tiles // grid**2, y, x, width)
+
+    @functools.cached_property
+    def mirrored(self) -> Tensor | None:
+        """Which tiles are mirrored, bool ``[B, G, G]``."""
+        return self.view.is_mirrored(self.tiles // self.grid**2)
 
     @property
     def position_bytes(self) -> float:
@@ -184,9 +176,46 @@ class _Base:
                 row = y // height
                 begin = self.begin[images][:, row].add_((y % height * view.images.stride(-2))[:, None])
                 mirrored = None if self.mirrored is None else self.mirrored[images][:, row]
-                view.read(begin, width, into[..., : len(y), : self.grid * width], mirrored, tiled=True)
+                view.read(begin, width, into[..., : len(y), : self.grid * width], mirrored)
                 self._keep(images, rows.start, into[..., : len(y), self.grid * width :])
             self._keep(images, tiled, into[..., len(y) :, :])
+
+    def write_rows(self, out: Tensor) -> bool:
+        """Fill the whole output if memory is nothing but rows of tiles, which `index_select` copies as wholes.
+
+        Rows are picked from a fresh copy of their images, which the cache still holds. That copy is put where the last
+        images of the output go, which are made last. False, and nothing is done, if memory is not like that.
+        """
+        images, index, grid, (height, width) = self.view.images, self.view.index, self.grid, self.tile
+        if self.view.window is not None or out.dtype != images.dtype or self.view.size != (grid * height, grid * width):
+            return False
+        if not (images.is_contiguous() and out.is_contiguous()):
+            images, out = images.movedim(1, -1), out.movedim(1, -1)
+            if images.ndim != 4 or not (images.is_contiguous() and out.is_contiguous()):
+                return False
+            width *= images.shape[-1]
+        count, size = out[:1].numel() // width, out[:1].numel() * out.element_size()  # of an image: rows, bytes
+        block = min(max(STAGE // max(size, 1), 1), SCRATCH // (8 * count), len(out))
+        if block == 0 or count * len(images) >= 2**31:
+            return False
+        tile = self.tiles.int().view(-1, 1, grid, 1, grid)
+        entry, place = tile // grid**2, tile // grid % grid * (height * grid) + tile % grid
+        stored = entry if index is None else index[entry].int()
+        moves_within = bool((entry == torch.arange(len(out)).view(-1, 1, 1, 1, 1)).all())
+        planes = torch.arange(count // (grid**2 * height), dtype=torch.int32).view(-1, 1, 1, 1) * (grid**2 * height)
+        within = planes + torch.arange(height, dtype=torch.int32)[:, None] * grid
+        position = torch.arange(block, dtype=torch.int32).view(-1, 1, 1, 1, 1) * count
+        stage, spare = out[-block:], len(out) - block
+        for first in range(0, len(out), block):
+            last = min(first + block, len(out))
+            if moves_within and last <= spare:
+                some = images[first:last] if index is None else images.index_select(0, index[first:last])
+                source, begin = stage.copy_(some), position
+            else:
+                source, begin = images, stored[first:last] * count
+            rows = (place[first:last] + begin) + within
+            torch.index_select(source.view(-1, width), 0, rows.flatten(), out=out[first:last].view(-1, width))
+        return True
 
     def _keep(self, images: slice, top: int, margin: Tensor) -> None:
         """Fill rows of the margin, from ``top`` on and up to the right edge."""
@@ -198,22 +227,23 @@ class _Base:
 
 
 class _Overlays:
-    """Overlays, laid on one image after another; those at their own place on all images of a block at once."""
+    """Overlays: laid on one image after another, or on all images of a block at once where images are small."""
 
-    def __init__(self, view: _View, plan: Plan) -> None:
-        self.view, self.plan, laid = view, plan, plan.has_overlay
+    def __init__(self, view: _View, plan: Plan, work: torch.dtype) -> None:
+        self.view, self.plan, self.work, laid = view, plan, work, plan.has_overlay
         extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
         resampled = laid & (extents[0] != extents[1]).any(1)
-        apart = laid & (plan.from_box != plan.to_box).any(1)
-        self.laid, self.resampled, self.apart = laid.tolist(), resampled.tolist(), apart.tolist()
-        self.resample, self.calculate = any(self.resampled), bool((resampled | laid & (plan.opacity < 1)).any())
+        self.laid, self.resampled = laid.tolist(), resampled.tolist()
+        self.in_place = not (laid & (plan.from_box != plan.to_box).any(1)).any()
+        self.blend = bool((laid & (plan.opacity < 1)).any())
+        self.calculate = self.blend or any(self.resampled)
         self.partners, self.boxes = plan.overlay.tolist(), plan.to_box.tolist()
 
-    def scratch_bytes(self, stage: torch.dtype) -> float:
+    def scratch_bytes(self, stage: torch.dtype) -> int:
         """Per element of a block that is made in ``stage``."""
         if not any(self.laid):
             return 0
-        return (12 if self.resample else 2) * stage.itemsize
+        return (1 if stage == self.work and self.blend else 2) * self.work.itemsize
 
     def write(self, block: Block, into: Tensor) -> None:
         """Lay the overlays of the block over ``into`` ``[k, *lead, h, W]``."""
@@ -223,7 +253,7 @@ class _Overlays:
             for entry in range(images.start, images.stop)
             if self.laid[entry] and self.boxes[entry][0] < rows.stop and self.boxes[entry][2] > rows.start
         ]
-        if len(members) > 1 and not any(self.apart[entry] for entry in members):
+        if len(members) > 1 and self.in_place and into.numel() * 2 * self.work.itemsize <= SCRATCH:
             self._lay_at_once(members, images.start, into)
             return
         for entry in members:
@@ -232,19 +262,19 @@ class _Overlays:
     def _lay(self, entry: int, rows: slice, into: Tensor) -> None:
         """One overlay, or the band of it that falls into ``rows``, over ``[*lead, h, W]``."""
         y0, x0, y1, x1 = self.boxes[entry]
-        top, end = max(y0, rows.start), min(y1, rows.stop)
-        below = into[..., top - rows.start : end - rows.start, x0:x1]
-        if self.resampled[entry]:
-            over = self._stretch(entry, top, end, below.dtype)
-        else:
-            from_y, from_x = self.plan.from_box[entry, :2].tolist()
-            box = [from_y + top - y0, from_x, from_y + end - y0, from_x + x1 - x0]
-            over = self.view.crop(self.partners[entry], box)
-        opacity = self.plan.opacity[entry].to(below.dtype)
-        if opacity < 1:
-            below.mul_(1 - opacity).add_(over.to(below.dtype).mul(opacity))
-        else:
-            below.copy_(over)
+        first, last = max(y0, rows.start), min(y1, rows.stop)
+        step = last - first
+        if self.resampled[entry]:  # in bands: many values are needed for each that is made
+            step = max(SCRATCH // (14 * self.work.itemsize * into[..., 0, x0:x1].numel()), 1)
+        for top in range(first, last, step):
+            end = min(top + step, last)
+            below = into[..., top - rows.start : end - rows.start, x0:x1]
+            over = self._stretch(entry, top, end) if self.resampled[entry] else self._cut(entry, top, end)
+            opacity = self.plan.opacity[entry].to(self.work)
+            if opacity < 1:
+                over = below.to(self.work).mul_(1 - opacity).add_(over.to(self.work).mul(opacity))
+            if over is not below:
+                _store(over, below)
 
     def _lay_at_once(self, members: list[int], first: int, into: Tensor) -> None:
         """Overlays at their own place over several whole images: all within the smallest box round their boxes."""
@@ -258,29 +288,39 @@ class _Overlays:
         self.view.read(begin, x1 - x0, over, self.view.is_mirrored(partner))
         place = slice(None) if len(members) == len(into) else entry - first
         below, lead = into[place, ..., y0:y1, x0:x1], (1,) * (into.ndim - 3)
-        over = over.to(into.dtype)
         if bool((opacity < 1).any()):
-            weight = opacity.to(into.dtype).view(-1, *lead, 1, 1)
+            weight, over = opacity.to(self.work).view(-1, *lead, 1, 1), over.to(self.work)
+            below = below.to(self.work)
             over = torch.where(weight == 1, over, (1 - weight) * below + weight * over)
         if not bool((boxes == boxes[:1]).all()):
             top, left, bottom, right = boxes[:, :, None, None].unbind(1)
             inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
             over = torch.where(inside.view(-1, *lead, *inside.shape[1:]), over, below)
-        into[place, ..., y0:y1, x0:x1] = over
+        if into.dtype == torch.uint8 and over.is_floating_point():
+            over = over.round_().clamp_(0, 255)
+        into[place, ..., y0:y1, x0:x1] = over.to(into.dtype)
 
-    def _stretch(self, entry: int, top: int, end: int, work: torch.dtype) -> Tensor:
-        """Rows ``top`` to ``end`` of the output under a resampled overlay: ``[*lead, h, w]``."""
-        from_box, to_box = self.plan.from_box[entry], self.plan.to_box[entry]
-        (y0, x0, y1, x1), (to_y0, to_x0, to_y1, to_x1) = from_box.unbind(), to_box.unbind()
-        upper, lower, down = find_taps(torch.arange(top, end) - to_y0, y0, y1, to_y1 - to_y0, work)
-        left, right, across = find_taps(torch.arange(int(to_x1 - to_x0)), x0, x1, to_x1 - to_x0, work)
+    def _cut(self, entry: int, top: int, end: int) -> Tensor:
+        """What a copied overlay shows in rows ``top`` to ``end`` of the output: ``[*lead, h, w]``."""
+        y0, x0, _, x1 = self.boxes[entry]
+        from_y, from_x = self.plan.from_box[entry, :2].tolist()
+        box = [from_y + top - y0, from_x, from_y + end - y0, from_x + x1 - x0]
+        return self.view.crop(self.partners[entry], box)
+
+    def _stretch(self, entry: int, top: int, end: int) -> Tensor:
+        """The same of a resampled overlay."""
+        (y0, x0, y1, x1), (to_y0, to_x0, to_y1, to_x1) = (
+            box[entry].unbind() for box in (self.plan.from_box, self.plan.to_box)
+        )
+        upper, lower, down = find_taps(torch.arange(top, end) - to_y0, y0, y1, to_y1 - to_y0, self.work)
+        left, right, across = find_taps(torch.arange(int(to_x1 - to_x0)), x0, x1, to_x1 - to_x0, self.work)
         first, last = int(upper[0]), int(lower[-1]) + 1
         source = self.view.crop(self.partners[entry], [first, int(x0), last, int(x1)])
         left, right = left - x0, right - x0
 
         def along(y: Tensor) -> Tensor:
-            rows = source.index_select(-2, y - first)
-            near, far = (rows[..., x].to(work) for x in (left, right))
-            return (1 - across) * near + across * far
+            rows = source.index_select(-2, y - first).to(self.work)
+            near, far = (rows.index_select(-1, x) for x in (left, right))
+            return near.mul_(1 - across).add_(far.mul_(across))
 
-        return (1 - down[:, None]) * along(upper) + down[:, None] * along(lower)
+        return along(upper).mul_(1 - down[:, None]).add_(along(lower).mul_(down[:, None]))
