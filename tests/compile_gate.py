@@ -125,18 +125,16 @@ def make_case(
         (batch * len(plans), 3, height, width), made, images.device, channels_last=made_layout == "channels_last"
     )
     options: dict[str, Any] = {"window": None, "index": None, "mean": None, "scale": None, **stages}
-    _, arguments = backend.prepare(images, pack(plans), **options, out=out)
+    _, arguments = backend.find_arguments(images, pack(plans), **options, out=out)
     dtypes = "->".join(str(value).removeprefix("torch.") for value in (dtype, made))
     return Case(f"{name}, {dtypes}, {stored_layout}->{made_layout}", arguments)
 
 
 def build(case: Case, architecture: int) -> Built:
     """Compile as a launch would, with what Triton reads from arguments: 16-fold pointers and numbers, and ones."""
-    arguments = dict(case.arguments)
-    options = {name: arguments.pop(name) for name in ("num_warps", "enable_fp_fusion")}
     signature, constants, attributes = {}, {}, {}
     for place, parameter in enumerate(backend._make.params):
-        name, value = parameter.name, arguments[parameter.name]
+        name, value = parameter.name, case.arguments[parameter.name]
         specialised = not parameter.do_not_specialize
         if parameter.is_constexpr or value is None or (specialised and isinstance(value, int) and value == 1):
             signature[name], constants[(place,)] = "constexpr", value
@@ -148,7 +146,7 @@ def build(case: Case, architecture: int) -> Built:
         if divisible and specialised:
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=backend._make, signature=signature, constexprs=constants, attrs=attributes)
-    kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=backend.OPTIONS)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(kernel.asm["cubin"])
@@ -172,7 +170,9 @@ def count_widths(ptx: str, kind: str) -> dict[int, int]:
 def find_faults(case: Case, built: Built) -> list[str]:
     """What is wrong with it."""
     a = case.arguments
-    each = a["PLANES"] * a["CHUNKS"] // (32 * a["num_warps"])  # accesses per image that is read or written
+    each = (
+        a["PLANES"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
+    )  # accesses per image that is read or written
     faults = [f"{built.spilled} bytes spilled"] if built.spilled else []
     store = a["V"] * a["out"].element_size()
     if built.stores != {store: each}:

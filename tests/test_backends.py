@@ -12,7 +12,7 @@ from oracle import number_pixels
 from torch import Tensor
 
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
-from mosaicaug.backends import cpu
+from mosaicaug.backends import cpu_base
 from mosaicaug.backends import torch as torch_backend
 
 Call = tuple[Tensor, Plan, dict[str, Any]]
@@ -115,11 +115,12 @@ def expect_same(got: Tensor, want: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("poison")
-@pytest.mark.parametrize("scratch", [cpu.SCRATCH, 3000])
+@pytest.mark.parametrize("scratch", [cpu_base.SCRATCH, 3000])
 @pytest.mark.parametrize("seed", range(10))
 def test_runs_give_the_bits_of_the_reference(seed: int, scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of several images, and bands of a few rows."""
-    monkeypatch.setattr(cpu, "SCRATCH", scratch)
+    monkeypatch.setattr(cpu_base, "SCRATCH", scratch)
+    monkeypatch.setattr(cpu_base, "STAGE", scratch)
     for part in range(30):
         images, plan, options = Draw(100 * seed + part).call()
         before = images.clone()

@@ -15,7 +15,8 @@ import torch
 from oracle import number_pixels
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, PlanBuffer, RecursiveMosaic, SnapMix, apply
-from mosaicaug.backends.table import Overlay, Table, pack, place
+from mosaicaug.backends.launch import place
+from mosaicaug.backends.table import Overlay, Table, pack
 
 triton = pytest.importorskip("triton")
 ROOT = Path(__file__).parents[1]

@@ -83,7 +83,7 @@ class PlanBuffer:
 
     def __init__(self, plan: Plan, device: torch.device | str = "cuda") -> None:
         table = pack([plan])
-        self.plan, self.table = plan, replace(table, words=_upload(table.words, torch.device(device)))
+        self.plan, self.table = plan, replace(table, words=upload(table.words, torch.device(device)))
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -104,7 +104,7 @@ class PlanBuffer:
             raise ValueError(
                 f"PlanBuffer: holds {self.table}, got {table}; make one from a plan that uses all that later ones will"
             )
-        self.table.words.copy_(_upload(table.words, self.table.words.device))
+        self.table.words.copy_(upload(table.words, self.table.words.device))
         self.plan = plan
         return self
 
@@ -129,41 +129,7 @@ def pack(plans: Sequence[Plan], *, overlay: Overlay = Overlay.NONE, blend: bool 
     return Table(words, len(plans), len(first), first.size, grids, overlay, blend)
 
 
-def place(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:
-    """Where a kernel finds ``table`` and each of ``values``: a tensor, and ``NAME_at``, its first element there.
-
-    What is still on the CPU goes to the device in one upload; what is there already stays where it is.
-
-    Raises:
-        ValueError: something is still on the CPU while a CUDA graph is being captured.
-    """
-    waiting = {name: value for name, value in values.items() if value is not None and value.device.type == "cpu"}
-    placed: dict[str, Tensor | int | None] = {"table": table.words}
-    for name, value in values.items():
-        placed[name], placed[f"{name}_at"] = None if value is None else value.contiguous(), 0
-    parts = [table.words] if table.words.device.type == "cpu" else []
-    if (waiting or parts) and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        late = [*waiting, *(["plan"] if parts else [])]
-        raise ValueError(
-            f"apply: a CUDA graph reads fixed memory of the GPU; pass {late} as CUDA tensors or PlanBuffer"
-        )
-    begin = sum(map(len, parts))
-    for name, value in waiting.items():
-        size = value.element_size() // 4 if value.is_floating_point() else 1  # words of an element
-        padding = begin % size
-        words = value.contiguous().view(torch.int32) if value.is_floating_point() else value.int()
-        parts += [words.new_zeros(padding), words.flatten()]
-        placed[f"{name}_at"] = (begin + padding) // size
-        begin += padding + words.numel()
-    if parts:
-        words = _upload(torch.cat(parts), device)
-        placed.update(dict.fromkeys(waiting, words))
-        if table.words.device.type == "cpu":
-            placed["table"] = words
-    return placed
-
-
-def _upload(values: Tensor, device: torch.device) -> Tensor:
+def upload(values: Tensor, device: torch.device) -> Tensor:
     """A copy on the device that the host does not wait for."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 

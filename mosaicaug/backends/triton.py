@@ -8,7 +8,6 @@ does not use is left out at compile time.
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,12 +17,11 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
-from mosaicaug.backends.table import Overlay, Table, place
+from mosaicaug.backends.launch import prepare
+from mosaicaug.backends.table import Table
 
-CHUNKS = 256  # per program: two for each thread of four warps
-WARPS = 4
-# A copy moves bits, whatever they mean; so there is one kernel for each size of element.
-BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # the reference rounds after every step, and so do we
+TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.int32: tl.int32, torch.int64: tl.int64}
 
 
 @triton.jit
@@ -272,75 +270,14 @@ def run(
     """
     if out.numel() == 0:
         return out
-    programs, arguments = prepare(images, table, window=window, index=index, mean=mean, scale=scale, out=out)
+    programs, arguments = find_arguments(images, table, window=window, index=index, mean=mean, scale=scale, out=out)
     with torch.cuda.device(images.device) if images.is_cuda else nullcontext():
-        _make[programs](**arguments)
+        _make[programs](**arguments, **OPTIONS)
     return out
 
 
-def prepare(
-    images: Tensor,
-    table: Table,
-    *,
-    window: Tensor | None,
-    index: Tensor | None,
-    mean: Tensor | None,
-    scale: Tensor | None,
-    out: Tensor,
-) -> tuple[tuple[int, int], dict[str, Any]]:
-    """How many programs to launch, and the kernel's arguments."""
-    channels, (height, width) = images.shape[-3], table.size
-    times = math.prod(images.shape[1:-3])
-    unit = 1 if out.is_contiguous() else channels
-    work = None
-    if mean is not None or scale is not None or table.blend or table.overlay == Overlay.RESAMPLED:
-        work = tl.float64 if images.dtype == torch.float64 else tl.float32
-    if work is None and images.dtype == out.dtype:
-        images, out = (tensor.view(BITS[tensor.element_size()]) for tensor in (images, out))
-    n, t, c, y, x = images.stride(0), *((images.stride(1),) if images.ndim == 5 else (0,)), *images.stride()[-3:]
-    runs = window is None and x == unit and (unit == 1 or c == 1)
-    widest = 16 // out.element_size() if table.overlay < Overlay.RESAMPLED else 4  # more would not fit the registers
-    v = math.gcd(widest, width * unit, *(width // grid * unit for grid in table.grids))
-    begin = images.data_ptr() // images.element_size()
-    align = math.gcd(v, begin, n, t, y, *((c,) if unit == 1 else ())) if runs else 1
-    reach = (images.shape[-1] - 1) * x + (channels - 1) * c * (unit > 1)
-    planes = times * channels // unit
-    planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
-    chunks = CHUNKS if runs and table.overlay < Overlay.RESAMPLED else CHUNKS // 2  # pixel by pixel takes registers
-    arguments = {
-        "images": images,
-        "out": out,
-        **place(table, images.device, index=index, window=window, mean=mean, scale=scale),
-        "overlay_at": table.overlay_at,
-        "stride_n": n,
-        "stride_t": t,
-        "stride_c": c,
-        "stride_y": y,
-        "stride_x": x,
-        "batch": table.batch,
-        "outputs": table.outputs,
-        "HEIGHT": height,
-        "WIDTH": width,
-        "CHANNELS": channels,
-        "TIMES": times,
-        "TILES": bool(table.grids),
-        "GRID": table.grid,
-        "PLANS": table.plans,
-        "OVERLAY": int(table.overlay),
-        "BLEND": table.blend,
-        "INDEX": index is not None,
-        "WINDOW": window is not None,
-        "MEAN": mean is not None,
-        "SCALE": scale is not None,
-        "WORK": work,
-        "UNIT": unit,
-        "RUNS": runs,
-        "ALIGN": align,
-        "WORD": tl.int32 if reach < 2**31 else tl.int64,
-        "V": v,
-        "PLANES": planes_each,
-        "CHUNKS": chunks,
-        "num_warps": WARPS,
-        "enable_fp_fusion": False,  # the reference rounds after every step, and so do we
-    }
-    return (table.outputs * -(-(height * width * unit // v) // chunks), planes // planes_each), arguments
+def find_arguments(images: Tensor, table: Table, **options: Any) -> tuple[tuple[int, int], dict[str, Any]]:
+    """How many programs to launch, and the kernel's arguments with Triton's types."""
+    programs, arguments = prepare(images, table, **options)
+    arguments.update((name, TYPES[value]) for name, value in arguments.items() if isinstance(value, torch.dtype))
+    return programs, arguments

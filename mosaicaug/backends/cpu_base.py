@@ -1,0 +1,166 @@
+"""The tiled base on a CPU: runs of pixels found by position, and copied where they belong."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from mosaicaug.plan import Plan
+
+SCRATCH = 3 * 2**18  # bytes that a block may take beside the output, by a rough count
+STAGE = 5 * 2**20  # bytes of images that the cache holds while rows are picked from them
+
+Block = tuple[slice, slice]  # images, rows
+
+
+class View:
+    """What the plan sees: stored images ``[N, *lead, height, width]`` through an index and windows."""
+
+    def __init__(self, images: Tensor, index: Tensor | None, window: Tensor | None, size: tuple[int, int]) -> None:
+        self.images, self.size = images, size
+        self.index, self.window = (None if v is None else v.to("cpu", torch.int64) for v in (index, window))
+        self.mirrors = self.window is not None and bool(self.window[:, 2].any())
+
+    def find(self, entry: Tensor, y: Tensor, x: Tensor | int, run: int) -> Tensor:
+        """Where, counted in elements, the ``run`` pixels lie that ``entry`` shows from ``y, x`` on."""
+        if self.window is not None:
+            top, left, flip = self.window[entry].unbind(-1)
+            x = left + (torch.where(flip != 0, self.size[1] - run - x, x) if self.mirrors else x)
+            y = y + top
+        stored = entry if self.index is None else self.index[entry]
+        strides = self.images.stride()
+        return stored * strides[0] + y * strides[-2] + x * strides[-1]
+
+    def is_mirrored(self, entry: Tensor) -> Tensor | None:
+        """Whether ``entry`` is shown mirrored; None where nothing is."""
+        return self.window[entry, 2] != 0 if self.window is not None and self.mirrors else None
+
+    def read(self, begin: Tensor, run: int, into: Tensor, mirrored: Tensor | None) -> None:
+        """Copy the runs at ``begin`` ``[k, h, g]`` into ``[k, *lead, h, g * run]``, turned where ``mirrored``."""
+        into = into.view(*into.shape[:-1], -1, run)
+        shape = (*self.images.shape[1:-2], run)
+        strides = (*self.images.stride()[1:-2], self.images.stride(-1))
+        stored = self.images.untyped_storage().nbytes() // self.images.element_size()
+        reach = sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
+        places = stored - self.images.storage_offset() - reach
+        runs = self.images.as_strided((places, *shape), (1, *strides))  # one from every element on
+        torch.ops.aten.index.Tensor_out(runs, [begin], out=into.movedim((-3, -2), (1, 2)))
+        if mirrored is not None and mirrored.any():
+            where = mirrored.view(len(mirrored), *(1,) * (into.ndim - 4), *mirrored.shape[1:], 1)
+            into.copy_(torch.where(where, into.flip(-1), into))
+
+    def crop(self, entry: int, box: list[int]) -> Tensor:
+        """What ``entry`` shows in ``box``, ``[*lead, h, w]``; shares memory unless mirrored."""
+        y0, x0, y1, x1 = box
+        stored = self.images[entry if self.index is None else int(self.index[entry])]
+        if self.window is None:
+            return stored[..., y0:y1, x0:x1]
+        top, left, flip = self.window[entry].tolist()
+        if not flip:
+            return stored[..., top + y0 : top + y1, left + x0 : left + x1]
+        end = left + self.size[1]
+        return stored[..., top + y0 : top + y1, end - x1 : end - x0].flip(-1)
+
+
+class Base:
+    """The tiled base."""
+
+    def __init__(self, view: View, plan: Plan) -> None:
+        self.view, moves = view, plan.moves_tiles
+        self.reads = moves or view.window is not None
+        self.grid = grid = plan.grid if moves else 1
+        self.tile = plan.size[0] // grid, plan.size[1] // grid
+        if self.reads:
+            tiles = plan.tiles.long() if moves else torch.arange(len(plan))[:, None]
+            self.tiles = tiles.view(-1, grid, grid)
+
+    @functools.cached_property
+    def begin(self) -> Tensor:
+        """Where each tile's source begins, int64 ``[B, G, G]``."""
+        grid, (height, width) = self.grid, self.tile
+        y, x = self.tiles // grid % grid * height, self.tiles % grid * width
+        return self.view.find(self.tiles // grid**2, y, x, width)
+
+    @functools.cached_property
+    def mirrored(self) -> Tensor | None:
+        """Which tiles are mirrored, bool ``[B, G, G]``."""
+        return self.view.is_mirrored(self.tiles // self.grid**2)
+
+    @property
+    def position_bytes(self) -> float:
+        """Per element of the output."""
+        return 10 / self.tile[1] if self.reads else 0
+
+    def scratch_bytes(self, stage: torch.dtype) -> float:
+        """Per element of a block that is made in ``stage``."""
+        size = self.view.images.element_size()
+        converts = self.reads and self.view.images.dtype != stage
+        return self.position_bytes + (converts + 2 * self.view.mirrors) * size
+
+    def write(self, block: Block, into: Tensor) -> None:
+        """Fill ``into`` ``[k, *lead, h, W]`` with the base of the block."""
+        view, (images, rows) = self.view, block
+        if not self.reads:
+            stored = view.images[..., rows, :]
+            into.copy_(stored[images] if view.index is None else stored.index_select(0, view.index[images]))
+        elif into.dtype != view.images.dtype:
+            scratch = torch.empty_like(into, dtype=view.images.dtype)
+            self.write(block, scratch)
+            into.copy_(scratch)
+        else:
+            (height, width), tiled = self.tile, max(rows.start, min(rows.stop, self.grid * self.tile[0]))
+            y = torch.arange(rows.start, tiled)
+            if len(y):
+                row = y // height
+                begin = self.begin[images][:, row].add_((y % height * view.images.stride(-2))[:, None])
+                mirrored = None if self.mirrored is None else self.mirrored[images][:, row]
+                view.read(begin, width, into[..., : len(y), : self.grid * width], mirrored)
+                self._keep(images, rows.start, into[..., : len(y), self.grid * width :])
+            self._keep(images, tiled, into[..., len(y) :, :])
+
+    def write_rows(self, out: Tensor) -> bool:
+        """Fill the whole output if memory is nothing but rows of tiles, which `index_select` copies as wholes.
+
+        Rows are picked from a fresh copy of their images, which the cache still holds. That copy is put where the last
+        images of the output go, which are made last. False, and nothing is done, if memory is not like that.
+        """
+        images, index, grid, (height, width) = self.view.images, self.view.index, self.grid, self.tile
+        if self.view.window is not None or out.dtype != images.dtype or self.view.size != (grid * height, grid * width):
+            return False
+        if not (images.is_contiguous() and out.is_contiguous()):
+            images, out = images.movedim(1, -1), out.movedim(1, -1)
+            if images.ndim != 4 or not (images.is_contiguous() and out.is_contiguous()):
+                return False
+            width *= images.shape[-1]
+        count, size = out[:1].numel() // width, out[:1].numel() * out.element_size()  # of an image: rows, bytes
+        block = min(max(STAGE // max(size, 1), 1), SCRATCH // (8 * count), len(out))
+        if block == 0 or count * len(images) >= 2**31:
+            return False
+        tile = self.tiles.int().view(-1, 1, grid, 1, grid)
+        entry, place = tile // grid**2, tile // grid % grid * (height * grid) + tile % grid
+        stored = entry if index is None else index[entry].int()
+        moves_within = bool((entry == torch.arange(len(out)).view(-1, 1, 1, 1, 1)).all())
+        planes = torch.arange(count // (grid**2 * height), dtype=torch.int32).view(-1, 1, 1, 1) * (grid**2 * height)
+        within = planes + torch.arange(height, dtype=torch.int32)[:, None] * grid
+        position = torch.arange(block, dtype=torch.int32).view(-1, 1, 1, 1, 1) * count
+        stage, spare = out[-block:], len(out) - block
+        for first in range(0, len(out), block):
+            last = min(first + block, len(out))
+            if moves_within and last <= spare:
+                some = images[first:last] if index is None else images.index_select(0, index[first:last])
+                source, begin = stage.copy_(some), position
+            else:
+                source, begin = images, stored[first:last] * count
+            rows = (place[first:last] + begin) + within
+            torch.index_select(source.view(-1, width), 0, rows.flatten(), out=out[first:last].view(-1, width))
+        return True
+
+    def _keep(self, images: slice, top: int, margin: Tensor) -> None:
+        """Fill rows of the margin, from ``top`` on and up to the right edge."""
+        if margin.numel():
+            height, width = margin.shape[-2:]
+            entry, y = torch.arange(images.start, images.stop)[:, None, None], torch.arange(top, top + height)[:, None]
+            begin = self.view.find(entry, y, self.view.size[1] - width, width)
+            self.view.read(begin, width, margin, self.view.is_mirrored(entry))
