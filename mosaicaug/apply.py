@@ -42,7 +42,8 @@ def apply(
         plan: for B images of ``plan.size``; a `PlanBuffer` for CUDA graphs.
         window: integer ``[B, 3]``, y0, x0 and flip of each batch entry: the crop of ``plan.size`` that the plan works
             on, mirrored left to right where flip is not 0. Without it the images have ``plan.size``.
-        index: integer ``[B]``, which stored image each batch entry is. Without it N = B.
+        index: integer ``[B]``, which stored image each batch entry is. Without it N = B. Values of ``index`` and
+            ``window`` that are on a GPU are not checked, since that would wait for it.
         mean, std: one number per channel, in the units of the stored pixels (0 to 255 for uint8; nothing is scaled
             behind your back): ``(value - mean) * (1 / std)``.
         dtype: of the output; by default the images' own, or float32 where uint8 images are normalised.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -59,9 +60,11 @@ def mix_labels(
     partner = plan.overlay.to(labels.device, non_blocking=True).long()
     other = labels[partner]
     share = overlay_share(plan)
-    weights = ((1 - share.double()).float().to(labels.device), share.to(labels.device))
+    weights = ((1 - share.double()).float(), share)
     if maps is not None:
-        weights = _semantic_weights(plan, maps.to(labels.device), _same(labels, other), partner)
+        maps = maps.to(labels.device, non_blocking=True)
+        weights = _semantic_weights(plan, maps, _same(labels, other), partner)
+    weights = (weights[0].to(labels.device, non_blocking=True), weights[1].to(labels.device, non_blocking=True))
     if labels.is_floating_point():
         return labels.float() * weights[0][:, None] + other.float() * weights[1][:, None]
     targets = Targets(labels, other, *weights)
@@ -140,25 +143,43 @@ def _semantic_weights(plan: Plan, maps: Tensor, same: Tensor, partner: Tensor) -
     weight_b = _mass(maps[partner], boxes[1], plan.size)
     both = weight_a + weight_b
     weight_a, weight_b = torch.where(same, both, weight_a), torch.where(same, both, weight_b)
-    share = overlay_share(plan).to(maps.device).double()
+    share = overlay_share(plan).to(maps.device, non_blocking=True).double()
     # A constant map has no mass (0 / 0): its weight falls back to the target box's area.
     weight_a = torch.where(weight_a.isnan(), 1 - share, weight_a)
     weight_b = torch.where(weight_b.isnan(), share, weight_b)
-    mixed = plan.has_overlay.to(maps.device)
+    mixed = plan.has_overlay.to(maps.device, non_blocking=True)
     return torch.where(mixed, weight_a, 1.0).float(), torch.where(mixed, weight_b, 0.0).float()
 
 
 def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
-    """Share of each map's mass that lies in its box, float64 ``[B]``; NaN for a constant map."""
+    """Share of each map's mass that lies in its box, float64 ``[B]``; NaN for a constant map.
+
+    The mass is that of the map stretched to ``size``, bilinear, with its least value taken off. Stretching is linear,
+    one axis after the other: sums over boxes need the sums of its weights alone, and no map of full size.
+    """
     constant = maps.amax((1, 2)) == maps.amin((1, 2))  # asked of the raw map: interpolation leaves rounding noise
-    full = F.interpolate(maps.float()[:, None], size, mode="bilinear", align_corners=False)[:, 0].double()
-    full = full - full.amin((1, 2), keepdim=True)
-    full = full / full.sum((1, 2), keepdim=True)
-    sums = F.pad(full.cumsum(1).cumsum(2), (1, 0, 1, 0))  # [B, H + 1, W + 1]
-    y0, x0, y1, x1 = box.unbind(1)
-    row = torch.arange(len(maps), device=maps.device)
-    inside = sums[row, y1, x1] - sums[row, y0, x1] - sums[row, y1, x0] + sums[row, y0, x0]
-    return torch.where(constant, torch.nan, inside / (sums[:, -1, -1] + 1e-8))
+    maps, (y0, x0, y1, x1) = maps.double(), box.unbind(1)
+    (rows, least_rows), (columns, least_columns) = (
+        [matrix.to(maps.device, non_blocking=True) for matrix in _find_weights(length, stored)]
+        for length, stored in zip(size, maps.shape[1:], strict=True)
+    )
+    inside = torch.einsum("bh,bhw,bw->b", rows[y1] - rows[y0], maps, columns[x1] - columns[x0])
+    total = torch.einsum("h,bhw,w->b", rows[-1], maps, columns[-1])
+    least = (least_rows @ maps @ least_columns.T).amin((1, 2))
+    share = (inside - least * ((y1 - y0) * (x1 - x0))) / (total - least * (size[0] * size[1]))
+    return torch.where(constant, torch.nan, share / (1 + 1e-8))
+
+
+@functools.lru_cache(maxsize=32)
+def _find_weights(length: int, stored: int) -> tuple[Tensor, Tensor]:
+    """Of ``stored`` values stretched to ``length``: what the first 0, 1, ... pixels together weigh each with, float64
+    ``[length + 1, stored]``; and the weights of the pixels among which the least one must be.
+    """
+    weights = F.interpolate(torch.eye(stored, dtype=torch.float64)[None], length, mode="linear")[0].T
+    place = ((torch.arange(length) + 0.5) * stored / length - 0.5).clamp(min=0).long()
+    # Between two stored values everything is linear: its least value is at the first or the last pixel.
+    ends = (place.diff(prepend=place.new_tensor([-1])) != 0) | (place.diff(append=place.new_tensor([stored])) != 0)
+    return F.pad(weights.cumsum(0), (0, 0, 1, 0)), weights[ends]
 
 
 def _same(labels: Tensor, other: Tensor) -> Tensor:

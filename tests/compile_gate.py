@@ -76,6 +76,7 @@ def make_cases() -> Iterator[Case]:
         plans.items(), (torch.uint8, torch.bfloat16, torch.float32), layouts
     ):
         yield make_case(name, [draw((4, 3, 448, 448))], dtype, dtype, last, last)
+    whole = torch.uint8, torch.bfloat16
     stages: dict[str, Any] = {
         "index": torch.arange(4),
         "window": torch.zeros(4, 3, dtype=torch.int64),
@@ -88,6 +89,10 @@ def make_cases() -> Iterator[Case]:
         yield make_case(
             f"{name} pipeline", [draw((4, 3, 448, 448))], torch.uint8, dtype, stored, made, room=64, **stages
         )
+    on_gpu = make_case(
+        "indices on the GPU", [CutMix().sample((4, 3, 448, 448))], *whole, "NCHW", "NCHW", room=64, **stages
+    )
+    yield Case(on_gpu.name, {**on_gpu.arguments, **stages, **{f"{name}_at": 0 for name in stages}})
     for size, dtype in itertools.product((224, 447), (torch.uint8, torch.float32)):
         yield make_case(f"jigsaw {size} px", [Jigsaw(8).sample((4, 3, size, size))], dtype, dtype, "NCHW", "NCHW")
     for dtype in (torch.float16, torch.float64):

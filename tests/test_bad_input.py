@@ -199,6 +199,11 @@ def test_out_that_would_lose_gradients() -> None:
 APPLY: dict[str, tuple[dict[str, Any], str]] = {
     "out of another shape": ({"out": torch.zeros(4, 3, 16, 15)}, r"out.*16, 15"),
     "out of another dtype": ({"out": torch.zeros(4, 3, 16, 16), "dtype": torch.float16}, r"out.*float16.*float32"),
+    "out that is not contiguous": ({"out": torch.zeros(4, 3, 16, 32)[..., ::2]}, r"out must be contiguous.*1536.*2"),
+    "out of another layout": (
+        {"out": torch.zeros(4, 3, 16, 16), "memory_format": torch.channels_last},
+        r"out.*channels_last",
+    ),
     "dtype": ({"dtype": torch.int32}, r"dtype.*int32"),
     "memory format": ({"memory_format": torch.preserve_format}, r"memory_format.*preserve"),
     "backend": ({"backend": "cupy"}, r"backend.*cupy"),

@@ -48,8 +48,8 @@ class View:
         runs = self.images.as_strided((places, *shape), (1, *strides))  # one from every element on
         torch.ops.aten.index.Tensor_out(runs, [begin], out=into.movedim((-3, -2), (1, 2)))
         if mirrored is not None and mirrored.any():
-            where = mirrored.view(len(mirrored), *(1,) * (into.ndim - 4), *mirrored.shape[1:], 1)
-            into.copy_(torch.where(where, into.flip(-1), into))
+            turned, where = into.flip(-1), mirrored.view(len(mirrored), *(1,) * (into.ndim - 4), *mirrored.shape[1:], 1)
+            into.copy_(turned if mirrored.all() else torch.where(where, turned, into))
 
     def crop(self, entry: int, box: list[int]) -> Tensor:
         """What ``entry`` shows in ``box``, ``[*lead, h, w]``; shares memory unless mirrored."""
@@ -68,12 +68,12 @@ class Base:
     """The tiled base."""
 
     def __init__(self, view: View, plan: Plan) -> None:
-        self.view, moves = view, plan.moves_tiles
-        self.reads = moves or view.window is not None
-        self.grid = grid = plan.grid if moves else 1
+        self.view, self.moves = view, plan.moves_tiles
+        self.reads = self.moves or view.window is not None
+        self.grid = grid = plan.grid if self.moves else 1
         self.tile = plan.size[0] // grid, plan.size[1] // grid
         if self.reads:
-            tiles = plan.tiles.long() if moves else torch.arange(len(plan))[:, None]
+            tiles = plan.tiles.long() if self.moves else torch.arange(len(plan))[:, None]
             self.tiles = tiles.view(-1, grid, grid)
 
     @functools.cached_property
@@ -105,6 +105,8 @@ class Base:
         if not self.reads:
             stored = view.images[..., rows, :]
             into.copy_(stored[images] if view.index is None else stored.index_select(0, view.index[images]))
+        elif len(into) == 1 and not self.moves:
+            into[0].copy_(view.crop(images.start, [rows.start, 0, rows.stop, view.size[1]]))
         elif into.dtype != view.images.dtype:
             scratch = torch.empty_like(into, dtype=view.images.dtype)
             self.write(block, scratch)
@@ -134,27 +136,32 @@ class Base:
             if images.ndim != 4 or not (images.is_contiguous() and out.is_contiguous()):
                 return False
             width *= images.shape[-1]
+        batch, tiled = len(out), self.view.size[0] * grid
         count, size = out[:1].numel() // width, out[:1].numel() * out.element_size()  # of an image: rows, bytes
-        block = min(max(STAGE // max(size, 1), 1), SCRATCH // (8 * count), len(out))
-        if block == 0 or count * len(images) >= 2**31:
+        block, chunk = min(max(STAGE // max(size, 1), 1), SCRATCH // (8 * count)), SCRATCH // (8 * tiled)
+        if min(block, chunk) == 0 or count * len(images) >= 2**31:
             return False
-        tile = self.tiles.int().view(-1, 1, grid, 1, grid)
+        tile = self.tiles.int().view(-1, grid, 1, grid)
         entry, place = tile // grid**2, tile // grid % grid * (height * grid) + tile % grid
-        stored = entry if index is None else index[entry].int()
-        moves_within = bool((entry == torch.arange(len(out)).view(-1, 1, 1, 1, 1)).all())
-        planes = torch.arange(count // (grid**2 * height), dtype=torch.int32).view(-1, 1, 1, 1) * (grid**2 * height)
-        within = planes + torch.arange(height, dtype=torch.int32)[:, None] * grid
-        position = torch.arange(block, dtype=torch.int32).view(-1, 1, 1, 1, 1) * count
-        stage, spare = out[-block:], len(out) - block
-        for first in range(0, len(out), block):
-            last = min(first + block, len(out))
-            if moves_within and last <= spare:
-                some = images[first:last] if index is None else images.index_select(0, index[first:last])
-                source, begin = stage.copy_(some), position
-            else:
-                source, begin = images, stored[first:last] * count
-            rows = (place[first:last] + begin) + within
-            torch.index_select(source.view(-1, width), 0, rows.flatten(), out=out[first:last].view(-1, width))
+        moves_within = bool((entry == torch.arange(batch).view(-1, 1, 1, 1)).all())
+        home = (torch.arange(batch) if index is None else index).int().view(-1, 1, 1) * count
+        if not moves_within:
+            home, place = torch.zeros_like(home), place + (entry if index is None else index[entry].int()) * count
+        row = torch.arange(height, dtype=torch.int32)[:, None] * grid
+        plane = torch.arange(count // tiled, dtype=torch.int32)[:, None] * tiled
+        staged = torch.arange(block, dtype=torch.int32).view(-1, 1, 1) * count + plane
+        rows, stage = torch.empty(block, *plane.shape[:1], tiled, dtype=torch.int32), out[-block:]
+        for top in range(0, batch, chunk):
+            within = (place[top : top + chunk] + row).view(-1, 1, tiled)
+            for first in range(top, min(top + chunk, batch), block):
+                last = min(first + block, top + chunk, batch)
+                picked = rows[: last - first]
+                source, begin = images, home[first:last] + plane
+                if moves_within and last <= batch - block:
+                    some = images[first:last] if index is None else images.index_select(0, index[first:last])
+                    source, begin = stage[: last - first].copy_(some), staged[: last - first]
+                torch.add(within[first - top : last - top], begin, out=picked)
+                torch.index_select(source.view(-1, width), 0, picked.view(-1), out=out[first:last].view(-1, width))
         return True
 
     def _keep(self, images: slice, top: int, margin: Tensor) -> None:

@@ -18,14 +18,15 @@ class Overlays:
 
     def __init__(self, view: View, plan: Plan, work: torch.dtype) -> None:
         self.view, self.plan, self.work, laid = view, plan, work, plan.has_overlay
-        extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
-        resampled = laid & (extents[0] != extents[1]).any(1)
-        self.laid, self.resampled = laid.tolist(), resampled.tolist()
-        self.in_place = not (laid & (plan.from_box != plan.to_box).any(1)).any()
-        self.blend = bool((laid & (plan.opacity < 1)).any())
-        self.calculate = self.blend or any(self.resampled)
-        self.partners, self.opacity = plan.overlay.tolist(), plan.opacity.tolist()
-        self.boxes, self.from_boxes = plan.to_box.tolist(), plan.from_box.tolist()
+        self.laid, self.in_place, self.blend, self.calculate = laid.tolist(), True, False, False
+        if any(self.laid):
+            extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
+            self.resampled = (laid & (extents[0] != extents[1]).any(1)).tolist()
+            self.in_place = not (laid & (plan.from_box != plan.to_box).any(1)).any()
+            self.blend = bool((laid & (plan.opacity < 1)).any())
+            self.calculate = self.blend or any(self.resampled)
+            self.partners, self.opacity = plan.overlay.tolist(), plan.opacity.tolist()
+            self.boxes, self.from_boxes = plan.to_box.tolist(), plan.from_box.tolist()
 
     def scratch_bytes(self, stage: torch.dtype) -> int:
         """Per element of a block that is made in ``stage``."""
@@ -52,20 +53,18 @@ class Overlays:
         y0, x0, y1, x1 = self.boxes[entry]
         first, last = max(y0, rows.start), min(y1, rows.stop)
         step, taps = last - first, None
-        if self.resampled[entry]:  # in bands: five values are needed for each that is made
-            step = max(cpu_base.SCRATCH // (5 * self.work.itemsize * into[..., 0, x0:x1].numel()), 1)
-            taps = self._find_taps(entry)
+        if self.resampled[entry]:
+            taps, width = self._find_taps(entry), self.from_boxes[entry][3] - self.from_boxes[entry][1]
+            planes = into[..., 0, 0].numel()
+            step = max(cpu_base.SCRATCH // (planes * (4 * width + 3 * (x1 - x0)) * self.work.itemsize), 1)
         for top in range(first, last, step):
             end = min(top + step, last)
             below = into[..., top - rows.start : end - rows.start, x0:x1]
-            over = (
-                self._cut(entry, top - y0, end - y0)
-                if taps is None
-                else self._stretch(entry, top - y0, end - y0, *taps)
-            )
+            over = self._cut(entry, top - y0, end - y0, taps)
             if self.opacity[entry] < 1:
                 weight = self.plan.opacity[entry].to(self.work)
-                over = below.to(self.work).mul_(1 - weight).add_(over.to(self.work).mul(weight))
+                over = over.mul(weight) if over.dtype == self.work else over.to(self.work).mul_(weight)
+                over = below.to(self.work).mul_(1 - weight).add_(over)
             if over is not below:
                 store(over, below)
 
@@ -93,34 +92,27 @@ class Overlays:
             over = over.round_().clamp_(0, 255)
         into[place, ..., y0:y1, x0:x1] = over.to(into.dtype)
 
-    def _cut(self, entry: int, top: int, end: int) -> Tensor:
-        """Rows ``top`` to ``end`` of a copied overlay: ``[*lead, h, w]``."""
-        y0, x0, _, x1 = self.from_boxes[entry]
-        return self.view.crop(self.partners[entry], [y0 + top, x0, y0 + end, x1])
+    def _cut(self, entry: int, top: int, end: int, taps: tuple[Taps, Taps] | None) -> Tensor:
+        """Rows ``top`` to ``end`` of an overlay, copied or, with ``taps``, resampled: ``[*lead, h, w]``."""
+        y0, x0, y1, x1 = self.from_boxes[entry]
+        if taps is None:
+            return self.view.crop(self.partners[entry], [y0 + top, x0, y0 + end, x1])
+        source = self.view.crop(self.partners[entry], [y0, x0, y1, x1])
+        (upper, lower, down), (left, right, across) = taps
+        near, far = (source.index_select(-2, y[top:end]).to(self.work) for y in (upper, lower))
+        rows = near.mul_(1 - down[top:end, None]).add_(far.mul_(down[top:end, None]))
+        del far
+        near, far = (rows.index_select(-1, x) for x in (left, right))
+        return near.mul_(1 - across).add_(far.mul_(across))
 
     def _find_taps(self, entry: int) -> tuple[Taps, Taps]:
-        """Which rows and columns of ``from_box`` make those of a resampled overlay."""
-        source, target = (box[entry] for box in (self.plan.from_box, self.plan.to_box))
-        zero, (from_height, from_width), (height, width) = (
-            source.new_zeros(()),
-            source[2:] - source[:2],
-            target[2:] - target[:2],
+        """Which rows and which columns of ``from_box`` make those of a resampled overlay."""
+        (height, width), source = (
+            (box[entry, 2:] - box[entry, :2]).unbind() for box in (self.plan.to_box, self.plan.from_box)
         )
-        vertical = find_taps(torch.arange(int(height)), zero, from_height, height, self.work)
-        return vertical, find_taps(torch.arange(int(width)), zero, from_width, width, self.work)
-
-    def _stretch(self, entry: int, top: int, end: int, vertical: Taps, horizontal: Taps) -> Tensor:
-        """Rows ``top`` to ``end`` of a resampled overlay: ``[*lead, h, w]``."""
-        upper, lower, down = (values[top:end] for values in vertical)
-        left, right, across = horizontal
-        source = self.view.crop(self.partners[entry], self.from_boxes[entry])
-
-        def along(y: Tensor) -> Tensor:
-            rows = source.index_select(-2, y).to(self.work)
-            near, far = (rows.index_select(-1, x) for x in (left, right))
-            return near.mul_(1 - across).add_(far.mul_(across))
-
-        return along(upper).mul_(1 - down[:, None]).add_(along(lower).mul_(down[:, None]))
+        zero = torch.zeros((), dtype=torch.int32)
+        vertical = find_taps(torch.arange(int(height)), zero, source[0], height, self.work)
+        return vertical, find_taps(torch.arange(int(width)), zero, source[1], width, self.work)
 
 
 def store(values: Tensor, into: Tensor) -> None:

@@ -130,11 +130,11 @@ def _bilinear(view: _View, entry: Tensor, vertical: _Taps, horizontal: _Taps) ->
     lead = (1,) * (view.images.ndim - 3)
     down, across = (weight.view(len(weight), *lead, *weight.shape[1:]) for weight in (down, across))
 
-    def along(y: Tensor) -> Tensor:
-        near, far = (view.look_up(entry, y, x).to(across.dtype) for x in (left, right))
-        return (1 - across) * near + across * far
+    def along(x: Tensor) -> Tensor:
+        near, far = (view.look_up(entry, y, x).to(down.dtype) for y in (top, bottom))
+        return (1 - down) * near + down * far
 
-    return (1 - down) * along(top) + down * along(bottom)
+    return (1 - across) * along(left) + across * along(right)
 
 
 def find_taps(offset: Tensor, start: Tensor, end: Tensor, length: Tensor, work: torch.dtype) -> _Taps:

@@ -229,9 +229,9 @@ def _make(
                 right = tl.load((over + away)[:, None] + far_at, mask=inside, other=0).to(WORK)
                 below = tl.load((under + away)[:, None] + near_at, mask=inside, other=0).to(WORK)
                 below_right = tl.load((under + away)[:, None] + far_at, mask=inside, other=0).to(WORK)
-                upper = (1 - across) * laid + across * right
-                lower = (1 - across) * below + across * below_right
-                laid = tl.where(same, laid, (1 - down[:, None]) * upper + down[:, None] * lower)
+                near_one = (1 - down[:, None]) * laid + down[:, None] * below
+                far_one = (1 - down[:, None]) * right + down[:, None] * below_right
+                laid = tl.where(same, laid, (1 - across) * near_one + across * far_one)
             if BLEND:
                 weight = opacity.to(WORK)
                 laid = tl.where(opaque, laid, (1 - weight) * value + weight * laid)
