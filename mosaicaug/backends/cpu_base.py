@@ -73,20 +73,20 @@ class Base:
         self.grid = grid = plan.grid if self.moves else 1
         self.tile = plan.size[0] // grid, plan.size[1] // grid
         if self.reads:
-            tiles = plan.tiles.long() if self.moves else torch.arange(len(plan))[:, None]
+            tiles = plan.tiles if self.moves else torch.arange(len(plan), dtype=torch.int32)
             self.tiles = tiles.view(-1, grid, grid)
 
     @functools.cached_property
     def begin(self) -> Tensor:
         """Where each tile's source begins, int64 ``[B, G, G]``."""
         grid, (height, width) = self.grid, self.tile
-        y, x = self.tiles // grid % grid * height, self.tiles % grid * width
-        return self.view.find(self.tiles // grid**2, y, x, width)
+        tiles = self.tiles.long()
+        return self.view.find(tiles // grid**2, tiles // grid % grid * height, tiles % grid * width, width)
 
     @functools.cached_property
     def mirrored(self) -> Tensor | None:
         """Which tiles are mirrored, bool ``[B, G, G]``."""
-        return self.view.is_mirrored(self.tiles // self.grid**2)
+        return self.view.is_mirrored(self.tiles.long() // self.grid**2)
 
     @property
     def position_bytes(self) -> float:
@@ -126,7 +126,8 @@ class Base:
         """Fill the whole output if memory is nothing but rows of tiles, which `index_select` copies as wholes.
 
         Rows are picked from a fresh copy of their images, which the cache still holds. That copy is put where the last
-        images of the output go, which are made last. False, and nothing is done, if memory is not like that.
+        images of the output go, which are made last. False, and nothing is done, if memory is not like that or a tile
+        comes from another image.
         """
         images, index, grid, (height, width) = self.view.images, self.view.index, self.grid, self.tile
         if self.view.window is not None or out.dtype != images.dtype or self.view.size != (grid * height, grid * width):
@@ -136,32 +137,30 @@ class Base:
             if images.ndim != 4 or not (images.is_contiguous() and out.is_contiguous()):
                 return False
             width *= images.shape[-1]
-        batch, tiled = len(out), self.view.size[0] * grid
-        count, size = out[:1].numel() // width, out[:1].numel() * out.element_size()  # of an image: rows, bytes
-        block, chunk = min(max(STAGE // max(size, 1), 1), SCRATCH // (8 * count)), SCRATCH // (8 * tiled)
-        if min(block, chunk) == 0 or count * len(images) >= 2**31:
+        batch, plane = len(out), height * grid * grid  # rows of a plane
+        rows = out[:1].numel() // width  # of an image
+        block, chunk = min(max(STAGE // out[:1].nbytes, 1), SCRATCH // (8 * rows)), SCRATCH // (8 * plane)
+        above, image = self.tiles // grid, torch.arange(batch, dtype=torch.int32).view(-1, 1, 1)
+        if min(block, chunk) == 0 or rows * len(images) >= 2**31 or not bool((above // grid == image).all()):
             return False
-        tile = self.tiles.int().view(-1, grid, 1, grid)
-        entry, place = tile // grid**2, tile // grid % grid * (height * grid) + tile % grid
-        moves_within = bool((entry == torch.arange(batch).view(-1, 1, 1, 1)).all())
-        home = (torch.arange(batch) if index is None else index).int().view(-1, 1, 1) * count
-        if not moves_within:
-            home, place = torch.zeros_like(home), place + (entry if index is None else index[entry].int()) * count
-        row = torch.arange(height, dtype=torch.int32)[:, None] * grid
-        plane = torch.arange(count // tiled, dtype=torch.int32)[:, None] * tiled
-        staged = torch.arange(block, dtype=torch.int32).view(-1, 1, 1) * count + plane
-        rows, stage = torch.empty(block, *plane.shape[:1], tiled, dtype=torch.int32), out[-block:]
+        # Counted from the image's first tile, a row of a tile is number (row * height + y) * grid + column of a plane.
+        place = self.tiles.add(above, alpha=grid * (height - 1)).view(-1, grid, 1, grid)
+        from_row, from_plane, from_image = _find_steps(height, grid, rows // plane, block)
+        home = (image if index is None else index.int().view(-1, 1, 1)) * rows - image * plane
+        picked, stage = torch.empty(block, rows // plane, plane, dtype=torch.int32), out[-block:]
         for top in range(0, batch, chunk):
-            within = (place[top : top + chunk] + row).view(-1, 1, tiled)
+            within = (place[top : top + chunk] + from_row).view(-1, 1, plane)
             for first in range(top, min(top + chunk, batch), block):
                 last = min(first + block, top + chunk, batch)
-                picked = rows[: last - first]
-                source, begin = images, home[first:last] + plane
-                if moves_within and last <= batch - block:
+                size = last - first
+                source, begin = images, home[first:last]
+                if last <= batch - block:
                     some = images[first:last] if index is None else images.index_select(0, index[first:last])
-                    source, begin = stage[: last - first].copy_(some), staged[: last - first]
-                torch.add(within[first - top : last - top], begin, out=picked)
-                torch.index_select(source.view(-1, width), 0, picked.view(-1), out=out[first:last].view(-1, width))
+                    source, begin = stage[:size].copy_(some), from_image[:size] - image[first:last] * plane
+                torch.add(within[first - top : last - top], begin + from_plane, out=picked[:size])
+                torch.index_select(
+                    source.view(-1, width), 0, picked[:size].view(-1), out=out[first:last].view(-1, width)
+                )
         return True
 
     def _keep(self, images: slice, top: int, margin: Tensor) -> None:
@@ -171,3 +170,12 @@ class Base:
             entry, y = torch.arange(images.start, images.stop)[:, None, None], torch.arange(top, top + height)[:, None]
             begin = self.view.find(entry, y, self.view.size[1] - width, width)
             self.view.read(begin, width, margin, self.view.is_mirrored(entry))
+
+
+@functools.lru_cache(maxsize=64)
+def _find_steps(height: int, grid: int, planes: int, images: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of the first row of each row of pixels, plane and image: ``[height, 1]``, ``[planes, 1]``,
+    ``[images, 1, 1]``."""
+    plane = height * grid**2
+    row, plane_, image = (torch.arange(count, dtype=torch.int32)[:, None] for count in (height, planes, images))
+    return row * grid, plane_ * plane, image[:, None] * (planes * plane)
