@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import number_pixels
+from oracle import copy_pixels, number_pixels
 from torch import Tensor
 
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
@@ -134,6 +134,23 @@ def test_the_kernel_gives_the_bits_of_the_reference(seed: int) -> None:
     for part in range(12):
         images, plan, options = Draw(100 * seed + part).call()
         expect_same(apply(images, plan, backend="triton", **options), carry_out_slowly(images, plan, options))
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 7, 10])
+def test_rows_are_picked_from_a_copy_that_lies_in_the_output(
+    block: int, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that divide the batch and others; the last images, whose place the copy has, are made last."""
+    images = number_pixels((10, 3, 16, 24), layout=layout)
+    monkeypatch.setattr(cpu_base, "STAGE", block * images[0].nbytes)
+    for aug in (RecursiveMosaic(2), Jigsaw(8)):
+        plan = aug.sample(images.shape)
+        assert torch.equal(apply(images, plan), copy_pixels(images, plan.to_dict()))
+        picked = torch.tensor([3, 3, 9, 0, 1, 2, 7, 8, 8, 4])
+        want = copy_pixels(images, plan.to_dict(), index=picked.tolist())
+        assert torch.equal(apply(images, plan, index=picked), want)
 
 
 @pytest.mark.parametrize("left", range(0, 25, 3))

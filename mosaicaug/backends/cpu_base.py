@@ -102,11 +102,11 @@ class Base:
     def write(self, block: Block, into: Tensor) -> None:
         """Fill ``into`` ``[k, *lead, h, W]`` with the base of the block."""
         view, (images, rows) = self.view, block
-        if not self.reads:
-            stored = view.images[..., rows, :]
-            into.copy_(stored[images] if view.index is None else stored.index_select(0, view.index[images]))
-        elif len(into) == 1 and not self.moves:
-            into[0].copy_(view.crop(images.start, [rows.start, 0, rows.stop, view.size[1]]))
+        if not self.reads and view.index is None:
+            into.copy_(view.images[images, ..., rows, :])
+        elif not self.moves and (view.window is None or len(into) == 1):
+            for entry, image in enumerate(into, images.start):
+                image.copy_(view.crop(entry, [rows.start, 0, rows.stop, view.size[1]]))
         elif into.dtype != view.images.dtype:
             scratch = torch.empty_like(into, dtype=view.images.dtype)
             self.write(block, scratch)
@@ -139,28 +139,27 @@ class Base:
             width *= images.shape[-1]
         batch, plane = len(out), height * grid * grid  # rows of a plane
         rows = out[:1].numel() // width  # of an image
-        block, chunk = min(max(STAGE // out[:1].nbytes, 1), SCRATCH // (8 * rows)), SCRATCH // (8 * plane)
+        most = max(STAGE // out[:1].nbytes, 1) if index is None else 1
+        block = min(most, SCRATCH // (12 * rows), batch)
         above, image = self.tiles // grid, torch.arange(batch, dtype=torch.int32).view(-1, 1, 1)
-        if min(block, chunk) == 0 or rows * len(images) >= 2**31 or not bool((above // grid == image).all()):
+        if block == 0 or block * rows >= 2**31 or not bool((above // grid == image).all()):
             return False
         # Counted from the image's first tile, a row of a tile is number (row * height + y) * grid + column of a plane.
-        place = self.tiles.add(above, alpha=grid * (height - 1)).view(-1, grid, 1, grid)
-        from_row, from_plane, from_image = _find_steps(height, grid, rows // plane, block)
-        home = (image if index is None else index.int().view(-1, 1, 1)) * rows - image * plane
-        picked, stage = torch.empty(block, rows // plane, plane, dtype=torch.int32), out[-block:]
-        for top in range(0, batch, chunk):
+        place = self.tiles.add(above, alpha=grid * (height - 1)).sub_(image * plane).view(-1, grid, 1, grid)
+        from_row, from_image = _find_steps(height, grid, rows // plane, block)
+        stage, staged = out[-block:], batch - block
+        for top in range(0, batch, chunk := max(SCRATCH // (12 * plane * block), 1) * block):
             within = (place[top : top + chunk] + from_row).view(-1, 1, plane)
             for first in range(top, min(top + chunk, batch), block):
-                last = min(first + block, top + chunk, batch)
-                size = last - first
-                source, begin = images, home[first:last]
-                if last <= batch - block:
-                    some = images[first:last] if index is None else images.index_select(0, index[first:last])
-                    source, begin = stage[:size].copy_(some), from_image[:size] - image[first:last] * plane
-                torch.add(within[first - top : last - top], begin + from_plane, out=picked[:size])
-                torch.index_select(
-                    source.view(-1, width), 0, picked[:size].view(-1), out=out[first:last].view(-1, width)
-                )
+                picked = within[first - top : first - top + block] + from_image[: batch - first]
+                last = first + len(picked)
+                if last > staged:
+                    source = images[first:last] if index is None else images[int(index[first]), None]
+                elif index is None:
+                    source = stage.copy_(images[first:last])
+                else:
+                    source = torch.index_select(images, 0, index[first:last], out=stage)
+                torch.index_select(source.view(-1, width), 0, picked.flatten(), out=out[first:last].view(-1, width))
         return True
 
     def _keep(self, images: slice, top: int, margin: Tensor) -> None:
@@ -173,9 +172,7 @@ class Base:
 
 
 @functools.lru_cache(maxsize=64)
-def _find_steps(height: int, grid: int, planes: int, images: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers of the first row of each row of pixels, plane and image: ``[height, 1]``, ``[planes, 1]``,
-    ``[images, 1, 1]``."""
-    plane = height * grid**2
-    row, plane_, image = (torch.arange(count, dtype=torch.int32)[:, None] for count in (height, planes, images))
-    return row * grid, plane_ * plane, image[:, None] * (planes * plane)
+def _find_steps(height: int, grid: int, planes: int, images: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the first row of each row of pixels ``[height, 1]``, and of each plane ``[images, planes, 1]``."""
+    planes_before = torch.arange(images * planes, dtype=torch.int32).view(images, planes, 1)
+    return torch.arange(height, dtype=torch.int32)[:, None] * grid, planes_before * (height * grid**2)

@@ -53,10 +53,11 @@ class Overlays:
         y0, x0, y1, x1 = self.boxes[entry]
         first, last = max(y0, rows.start), min(y1, rows.stop)
         step, taps = last - first, None
-        if self.resampled[entry]:
-            taps, width = self._find_taps(entry), self.from_boxes[entry][3] - self.from_boxes[entry][1]
-            planes = into[..., 0, 0].numel()
-            step = max(cpu_base.SCRATCH // (planes * (4 * width + 3 * (x1 - x0)) * self.work.itemsize), 1)
+        if self.resampled[entry]:  # band by band, since each row takes several of the source
+            taps = self._find_taps(entry)
+            from_y0, from_x0, from_y1, from_x1 = self.from_boxes[entry]
+            values = (4 + 2 * -(-(from_y1 - from_y0) // (y1 - y0))) * (from_x1 - from_x0) + 3 * (x1 - x0)
+            step = max(cpu_base.SCRATCH // (into[..., 0, 0].numel() * values * self.work.itemsize), 1)
         for top in range(first, last, step):
             end = min(top + step, last)
             below = into[..., top - rows.start : end - rows.start, x0:x1]
@@ -94,12 +95,13 @@ class Overlays:
 
     def _cut(self, entry: int, top: int, end: int, taps: tuple[Taps, Taps] | None) -> Tensor:
         """Rows ``top`` to ``end`` of an overlay, copied or, with ``taps``, resampled: ``[*lead, h, w]``."""
-        y0, x0, y1, x1 = self.from_boxes[entry]
+        y0, x0, _, x1 = self.from_boxes[entry]
         if taps is None:
             return self.view.crop(self.partners[entry], [y0 + top, x0, y0 + end, x1])
-        source = self.view.crop(self.partners[entry], [y0, x0, y1, x1])
         (upper, lower, down), (left, right, across) = taps
-        near, far = (source.index_select(-2, y[top:end]).to(self.work) for y in (upper, lower))
+        first, last = int(upper[top]), int(lower[end - 1]) + 1
+        source = self.view.crop(self.partners[entry], [y0 + first, x0, y0 + last, x1])
+        near, far = (source.index_select(-2, y[top:end] - first).to(self.work) for y in (upper, lower))
         rows = near.mul_(1 - down[top:end, None]).add_(far.mul_(down[top:end, None]))
         del far
         near, far = (rows.index_select(-1, x) for x in (left, right))
