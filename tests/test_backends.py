@@ -153,6 +153,35 @@ def test_rows_are_picked_from_a_copy_that_lies_in_the_output(
         assert torch.equal(apply(images, plan, index=picked), want)
 
 
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("lead", [(3,), (2, 3)])
+@pytest.mark.parametrize("wanted", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tiles_are_picked_from_a_crop(
+    layout: str, wanted: torch.memory_format, lead: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images as large as the scratch, so that each is a block."""
+    stored = number_pixels((5, *lead, 19, 30), torch.uint8, layout)
+    windows, picked = [[3, 6, 0], [0, 0, 1], [2, 5, 1]], [4, 0, 4]
+    monkeypatch.setattr(cpu_base, "SCRATCH", 16 * 24 * stored[0, ..., 0, 0].numel())
+    crops: list[int] = []
+    pick = cpu_base.Base._pick
+
+    def count(base: cpu_base.Base, entry: int, into: Tensor) -> None:
+        crops.append(entry)
+        pick(base, entry, into)
+
+    monkeypatch.setattr(cpu_base.Base, "_pick", count)
+    for aug in (RecursiveMosaic(2), Jigsaw(8)):
+        plan = aug.sample((3, *stored.shape[1:-2], 16, 24))
+        options: dict[str, Any] = {"window": torch.tensor(windows), "index": torch.tensor(picked)}
+        want = copy_pixels(stored, plan.to_dict(), window=windows, index=picked)
+        assert torch.equal(apply(stored, plan, memory_format=wanted, **options), want)
+        got = apply(stored, plan, memory_format=wanted, mean=[1.0, 2.0, 3.0], **options)
+        assert torch.equal(got, want.float() - torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1))
+    assert crops == 4 * [0, 1, 2]
+
+
 @pytest.mark.parametrize("left", range(0, 25, 3))
 def test_one_box_for_all_may_lie_anywhere(left: int) -> None:
     """Its columns divide the image's width, but it does not begin at a multiple of them."""

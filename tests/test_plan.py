@@ -297,8 +297,8 @@ def count_operations(function: Callable[[], object]) -> int:
     [
         (RecursiveMosaic(1), 20),
         (RecursiveMosaic(5, p=0.5, per="batch", permutation="cyclic"), 24),
-        (Jigsaw(8), 13),
-        (Jigsaw(8, p=0.5, per="batch", permutation="cyclic"), 20),
+        (Jigsaw(8), 16),
+        (Jigsaw(8, p=0.5, per="batch", permutation="cyclic"), 23),
         (CutMix(), 33),
         (CutMix(p=0.5, per="batch", true_area=False), 44),
         (MixUp(), 24),

@@ -42,7 +42,7 @@ def run(
     if done and not normalises and not any(overlays.laid):
         return out
     scratch = base.scratch_bytes(stage) * (not done) + overlays.scratch_bytes(stage) + staged * stage.itemsize
-    for block in _blocks(out, scratch, bands=again or not done):
+    for block in _blocks(out, scratch, bands=(again or not done) and (staged or overlays.blend or not base.picks)):
         target = out[block[0], ..., block[1], :]
         made = torch.empty_like(target, dtype=stage) if staged else target
         if not done:

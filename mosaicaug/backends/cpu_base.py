@@ -88,6 +88,20 @@ class Base:
         """Which tiles are mirrored, bool ``[B, G, G]``."""
         return self.view.is_mirrored(self.tiles.long() // self.grid**2)
 
+    @functools.cached_property
+    def picks(self) -> bool:
+        """Whether each image is best cropped first, and its tiles picked from that: it is small and keeps its tiles."""
+        height, width = self.view.size
+        size = self.view.images[:1, ..., :height, :width].nbytes
+        entry = torch.arange(len(self.tiles))[:, None, None] if self.moves else None
+        return (
+            entry is not None
+            and self.view.window is not None
+            and (self.grid * self.tile[0], self.grid * self.tile[1]) == self.view.size
+            and size <= SCRATCH
+            and bool((self.tiles // self.grid**2 == entry).all())
+        )
+
     @property
     def position_bytes(self) -> float:
         """Per element of the output."""
@@ -107,6 +121,8 @@ class Base:
         elif not self.moves and (view.window is None or len(into) == 1):
             for entry, image in enumerate(into, images.start):
                 image.copy_(view.crop(entry, [rows.start, 0, rows.stop, view.size[1]]))
+        elif self.picks and len(into) == 1 and rows == slice(0, view.size[0]):
+            self._pick(images.start, into[0])
         elif into.dtype != view.images.dtype:
             scratch = torch.empty_like(into, dtype=view.images.dtype)
             self.write(block, scratch)
@@ -161,6 +177,17 @@ class Base:
                     source = torch.index_select(images, 0, index[first:last], out=stage)
                 torch.index_select(source.view(-1, width), 0, picked.flatten(), out=out[first:last].view(-1, width))
         return True
+
+    def _pick(self, entry: int, into: Tensor) -> None:
+        """Fill one image ``[*lead, H, W]`` plane by plane."""
+        (height, width), grid = self.view.size, self.grid
+        crop = self.view.crop(entry, [0, 0, height, width]).contiguous().view(-1, height * grid, self.tile[1])
+        from_row, _ = _find_steps(self.tile[0], grid, 1, 1)
+        tile = self.tiles[entry] - entry * grid**2
+        place = (tile + tile // grid * (grid * (self.tile[0] - 1)))[:, None] + from_row  # see `write_rows`
+        planes = into if into.ndim == 3 else [plane for frame in into for plane in frame]
+        for plane, made in zip(crop, planes, strict=True):
+            made.copy_(plane.index_select(0, place.flatten()).view(height, width))
 
     def _keep(self, images: slice, top: int, margin: Tensor) -> None:
         """Fill rows of the margin, from ``top`` on and up to the right edge."""
