@@ -27,7 +27,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
         _draw_panel(right, rows, "jigsaw", "n", range(1, 17))
         left.set_ylim(bottom=0)
         left.set_ylabel("ms for 32 x 448 px")
-        right.legend(frameon=False, fontsize=7)
+        figure.legend(
+            *right.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=7
+        )
         figure.savefig(path, metadata={"Software": None})
 
 
