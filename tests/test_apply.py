@@ -168,6 +168,21 @@ def test_uint8_ties_go_to_even(device: torch.device) -> None:
     assert apply(images, plan).flatten().tolist() == [0, 2, 2, 2, 254, 254]  # 0.5, 1.5, 2.5, 1.5, 254.5, 254.5
 
 
+def test_an_opaque_overlay_hides_infinities(device: torch.device) -> None:
+    """Beside overlays that are blended in, one of opacity 1 is a copy: below it even infinity weighs nothing."""
+    images = torch.ones(2, 1, 4, 4, device=device)
+    images[0] = float("inf")
+    box = torch.tensor([[0, 0, 4, 3]] * 2, dtype=torch.int32)
+    plan = dataclasses.replace(
+        Plan.identity(2, (4, 4)),
+        overlay=torch.tensor([1, 1], dtype=torch.int32),
+        from_box=box,
+        to_box=box,
+        opacity=torch.tensor([1.0, 0.5]),
+    )
+    assert apply(images, plan)[0, 0].tolist() == [[1, 1, 1, float("inf")]] * 4
+
+
 def test_resampling_aligns_corners(device: torch.device) -> None:
     images = number_pixels((1, 1, 5, 5)).to(device)
 

@@ -127,6 +127,9 @@ def test_plan_buffer_refuses_what_its_kernel_cannot_do() -> None:
     ):
         with pytest.raises(ValueError, match=r"PlanBuffer: holds 4 images of \(24, 32\) px.*got"):
             buffer.copy_(plan)
+    still = PlanBuffer(Plan.identity(4, SHAPE[-2:]).refine(4), "cpu")
+    with pytest.raises(ValueError, match=r"PlanBuffer: holds .* no moved tiles .* got .* 4x4 tiles"):
+        still.copy_(RecursiveMosaic(2).sample(SHAPE))
     with pytest.raises(ValueError, match=r"apply: a PlanBuffer needs the Triton backend"):
         apply(number_pixels(SHAPE), buffer)
 
