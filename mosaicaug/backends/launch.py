@@ -43,7 +43,8 @@ def prepare(
     reach = (images.shape[-1] - 1) * x + (channels - 1) * c * (unit > 1)
     planes = times * channels // unit
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
-    chunks = CHUNKS if runs and table.overlay < Overlay.RESAMPLED else CHUNKS // 2  # pixel by pixel takes registers
+    light = runs and not table.blend and table.overlay < Overlay.RESAMPLED
+    chunks = CHUNKS if light else CHUNKS // 2  # addresses of single pixels and a second image take registers
     arguments = {
         "images": images,
         "out": out,
