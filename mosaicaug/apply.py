@@ -206,7 +206,7 @@ def _check_out(
             f"apply: out must be contiguous or channels_last, got strides {out.stride()} for {list(out.shape)}; "
             "pass a tensor from torch.empty"
         )
-    if out.requires_grad or (images.requires_grad and torch.is_grad_enabled()):
+    if out.requires_grad or _needs_grad(images):
         raise ValueError("apply: out= does not record gradients; leave it out, or use torch.no_grad()")
     (start, end), (out_start, out_end) = _extent(images), _extent(out)
     if start < out_end and out_start < end:
@@ -225,8 +225,8 @@ def _per_channel(name: str, values: Sequence[float] | Tensor | None, images: Ten
     """``[C]`` in the dtype that the arithmetic is done in."""
     if values is None:
         return None
-    work, channels = torch.float64 if images.dtype == torch.float64 else torch.float32, images.shape[-3]
-    tensor = torch.as_tensor(values, dtype=work)
+    channels = images.shape[-3]
+    tensor = torch.as_tensor(values, dtype=torch_backend.find_work(images))
     if tensor.numel() not in (1, channels) or tensor.ndim > 1:
         raise ValueError(f"apply: {name} needs one number per channel ({channels}), got {list(tensor.shape)}")
     if (

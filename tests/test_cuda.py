@@ -18,16 +18,15 @@ SHAPE = (8, 3, 64, 64)
 
 
 @pytest.fixture
-def no_sync() -> Iterator[None]:
-    """Waiting for the GPU is an error."""
-    torch.cuda.set_sync_debug_mode("error")
+def sync_mode() -> Iterator[None]:
+    """Whatever a test says of waiting for the GPU, the next may wait again."""
     yield
     torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.usefixtures("sync_mode")
 @pytest.mark.parametrize("aug", AUGMENTATIONS, ids=lambda aug: aug.name)
-def test_nothing_waits_for_the_gpu(aug: Any, no_sync: None) -> None:  # noqa: ARG001
-    torch.cuda.set_sync_debug_mode("default")
+def test_nothing_waits_for_the_gpu(aug: Any) -> None:
     images, labels = torch.rand(SHAPE, device="cuda"), torch.arange(8, device="cuda")
     options = {"maps": torch.rand(8, 7, 7, device="cuda")} if isinstance(aug, SnapMix) else {}
     aug(images, labels, **options)  # compiles

@@ -15,6 +15,7 @@ from torch import Tensor
 from mosaicaug.backends import cpu_base
 from mosaicaug.backends.cpu_base import Base, Block, View
 from mosaicaug.backends.cpu_overlay import Overlays, store
+from mosaicaug.backends.torch import find_work
 from mosaicaug.plan import Plan
 
 
@@ -30,7 +31,7 @@ def run(
 ) -> Tensor:
     """Carry out ``plan`` into ``out``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std."""
     view = View(images, index, window, plan.size)
-    work = torch.float64 if images.dtype == torch.float64 else torch.float32
+    work = find_work(images)
     base, overlays = Base(view, plan), Overlays(view, plan, work)
     normalises = mean is not None or scale is not None
     stage = work if normalises or (out.dtype != images.dtype and overlays.calculate) else images.dtype

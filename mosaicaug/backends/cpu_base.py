@@ -92,26 +92,29 @@ class Base:
     def picks(self) -> bool:
         """Whether each image is best cropped first, and its tiles picked from that: it is small and keeps its tiles."""
         height, width = self.view.size
-        size = self.view.images[:1, ..., :height, :width].nbytes
-        entry = torch.arange(len(self.tiles))[:, None, None] if self.moves else None
-        return (
-            entry is not None
-            and self.view.window is not None
-            and (self.grid * self.tile[0], self.grid * self.tile[1]) == self.view.size
-            and size <= SCRATCH
-            and bool((self.tiles // self.grid**2 == entry).all())
-        )
+        small = self.view.images[:1, ..., :height, :width].nbytes <= SCRATCH
+        return self.moves and self.view.window is not None and small and self.places is not None
 
-    @property
-    def position_bytes(self) -> float:
-        """Per element of the output."""
-        return 10 / self.tile[1] if self.reads else 0
+    @functools.cached_property
+    def places(self) -> Tensor | None:
+        """First row of pixels of each tile's source, int32 ``[B, G, 1, G]``, counted from the image's first tile.
+
+        Row y of the tile in ``row, column`` of a plane has the number ``(row * height + y) * G + column``. None if
+        there is a margin, or if a tile comes from another image.
+        """
+        grid, (height, width) = self.grid, self.tile
+        above, image = self.tiles // grid, torch.arange(len(self.tiles), dtype=torch.int32).view(-1, 1, 1)
+        if self.view.size != (grid * height, grid * width) or not bool((above // grid == image).all()):
+            return None
+        own = self.tiles.add(above, alpha=grid * (height - 1)).sub_(image * (height * grid**2))
+        return own.view(-1, grid, 1, grid)
 
     def scratch_bytes(self, stage: torch.dtype) -> float:
         """Per element of a block that is made in ``stage``."""
         size = self.view.images.element_size()
         converts = self.reads and self.view.images.dtype != stage
-        return self.position_bytes + (converts + 2 * self.view.mirrors) * size
+        positions = 10 / self.tile[1] if self.reads else 0
+        return positions + (converts + 2 * self.view.mirrors) * size
 
     def write(self, block: Block, into: Tensor) -> None:
         """Fill ``into`` ``[k, *lead, h, W]`` with the base of the block."""
@@ -146,7 +149,7 @@ class Base:
         comes from another image.
         """
         images, index, grid, (height, width) = self.view.images, self.view.index, self.grid, self.tile
-        if self.view.window is not None or out.dtype != images.dtype or self.view.size != (grid * height, grid * width):
+        if self.view.window is not None or out.dtype != images.dtype or self.places is None:
             return False
         if not (images.is_contiguous() and out.is_contiguous()):
             images, out = images.movedim(1, -1), out.movedim(1, -1)
@@ -157,15 +160,12 @@ class Base:
         rows = out[:1].numel() // width  # of an image
         most = max(STAGE // out[:1].nbytes, 1) if index is None else 1
         block = min(most, SCRATCH // (12 * rows), batch)
-        above, image = self.tiles // grid, torch.arange(batch, dtype=torch.int32).view(-1, 1, 1)
-        if block == 0 or block * rows >= 2**31 or not bool((above // grid == image).all()):
+        if block == 0 or block * rows >= 2**31:
             return False
-        # Counted from the image's first tile, a row of a tile is number (row * height + y) * grid + column of a plane.
-        place = self.tiles.add(above, alpha=grid * (height - 1)).sub_(image * plane).view(-1, grid, 1, grid)
         from_row, from_image = _find_steps(height, grid, rows // plane, block)
         stage, staged = out[-block:], batch - block
         for top in range(0, batch, chunk := max(SCRATCH // (12 * plane * block), 1) * block):
-            within = (place[top : top + chunk] + from_row).view(-1, 1, plane)
+            within = (self.places[top : top + chunk] + from_row).view(-1, 1, plane)
             for first in range(top, min(top + chunk, batch), block):
                 picked = within[first - top : first - top + block] + from_image[: batch - first]
                 last = first + len(picked)
@@ -180,14 +180,14 @@ class Base:
 
     def _pick(self, entry: int, into: Tensor) -> None:
         """Fill one image ``[*lead, H, W]`` plane by plane."""
-        (height, width), grid = self.view.size, self.grid
-        crop = self.view.crop(entry, [0, 0, height, width]).contiguous().view(-1, height * grid, self.tile[1])
-        from_row, _ = _find_steps(self.tile[0], grid, 1, 1)
-        tile = self.tiles[entry] - entry * grid**2
-        place = (tile + tile // grid * (grid * (self.tile[0] - 1)))[:, None] + from_row  # see `write_rows`
+        assert self.places is not None
+        height, width = self.view.size
+        crop = self.view.crop(entry, [0, 0, height, width]).contiguous().view(-1, height * self.grid, self.tile[1])
+        from_row, _ = _find_steps(self.tile[0], self.grid, 1, 1)
+        rows = (self.places[entry] + from_row).flatten()
         planes = into if into.ndim == 3 else [plane for frame in into for plane in frame]
         for plane, made in zip(crop, planes, strict=True):
-            made.copy_(plane.index_select(0, place.flatten()).view(height, width))
+            made.copy_(plane.index_select(0, rows).view(height, width))
 
     def _keep(self, images: slice, top: int, margin: Tensor) -> None:
         """Fill rows of the margin, from ``top`` on and up to the right edge."""

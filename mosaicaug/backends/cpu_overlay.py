@@ -89,9 +89,7 @@ class Overlays:
             top, left, bottom, right = boxes[:, :, None, None].unbind(1)
             inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
             over = torch.where(inside.view(-1, *lead, *inside.shape[1:]), over, below)
-        if into.dtype == torch.uint8 and over.is_floating_point():
-            over = over.round_().clamp_(0, 255)
-        into[place, ..., y0:y1, x0:x1] = over.to(into.dtype)
+        into[place, ..., y0:y1, x0:x1] = _round(over, into.dtype).to(into.dtype)
 
     def _cut(self, entry: int, top: int, end: int, taps: tuple[Taps, Taps] | None) -> Tensor:
         """Rows ``top`` to ``end`` of an overlay, copied or, with ``taps``, resampled: ``[*lead, h, w]``."""
@@ -119,6 +117,10 @@ class Overlays:
 
 def store(values: Tensor, into: Tensor) -> None:
     """Rounded once, to uint8 to the nearest."""
-    if into.dtype == torch.uint8 and values.is_floating_point():
-        values = values.round_().clamp_(0, 255)
-    into.copy_(values)
+    into.copy_(_round(values, into.dtype))
+
+
+def _round(values: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype == torch.uint8 and values.is_floating_point():
+        return values.round_().clamp_(0, 255)
+    return values

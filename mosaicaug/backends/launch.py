@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mosaicaug.backends.table import Overlay, Table, upload
+from mosaicaug.backends.torch import find_work
 
 CHUNKS = 256  # per program: two for each thread of four warps
 # A copy moves bits, whatever they mean; so there is one kernel for each size of element.
@@ -31,7 +32,7 @@ def prepare(
     unit = 1 if out.is_contiguous() else channels
     work = None
     if mean is not None or scale is not None or table.blend or table.overlay == Overlay.RESAMPLED:
-        work = torch.float64 if images.dtype == torch.float64 else torch.float32
+        work = find_work(images)
     if work is None and images.dtype == out.dtype:
         images, out = (tensor.view(BITS[tensor.element_size()]) for tensor in (images, out))
     n, t, c, y, x = images.stride(0), *((images.stride(1),) if images.ndim == 5 else (0,)), *images.stride()[-3:]

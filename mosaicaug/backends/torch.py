@@ -35,6 +35,11 @@ class _View:
         return pixels.movedim((1, 2), (-2, -1))
 
 
+def find_work(images: Tensor) -> torch.dtype:
+    """The dtype that arithmetic on ``images`` is done in, whatever the backend."""
+    return torch.float64 if images.dtype == torch.float64 else torch.float32
+
+
 def run(
     images: Tensor,
     plan: Plan,
@@ -50,7 +55,7 @@ def run(
     device = images.device
     index, window = (None if value is None else _positions(value, device) for value in (index, window))
     view = _View(images, index, window, plan.size[1])
-    work = torch.float64 if images.dtype == torch.float64 else torch.float32
+    work = find_work(images)
     result = _base(view, plan)
     for rows, resample in _overlay_groups(plan):
         if resample or bool((plan.opacity[rows] < 1).any()):
