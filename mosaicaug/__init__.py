@@ -10,6 +10,7 @@
 """
 
 import mosaicaug.compiled  # noqa: F401 - registers the operator
+from mosaicaug.annotations import Placed, apply_boxes, apply_keypoints, apply_masks
 from mosaicaug.apply import apply
 from mosaicaug.augmentation import Augmentation
 from mosaicaug.backends.table import PlanBuffer
@@ -25,12 +26,16 @@ __all__ = [
     "Jigsaw",
     "MixUp",
     "OneOf",
+    "Placed",
     "Plan",
     "PlanBuffer",
     "RecursiveMosaic",
     "SnapMix",
     "Targets",
     "apply",
+    "apply_boxes",
+    "apply_keypoints",
+    "apply_masks",
     "class_activation_map",
     "cross_entropy",
     "mix_labels",

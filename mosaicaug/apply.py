@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -69,6 +69,32 @@ def apply(
     (torch.Size([8, 3, 32, 32]), torch.float32)
     """
     check_images("apply", images)
+    options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "out": out}
+    return _carry_out(images, plan, window=window, index=index, **options, backend=backend, nearest=False)
+
+
+def apply_nearest(
+    images: Tensor, plan: Plan, *, window: Tensor | None, index: Tensor | None, backend: Backend = "auto"
+) -> Tensor:
+    """`apply` that takes the nearest pixel where it would interpolate: bits are copied, whatever they mean."""
+    options = dict.fromkeys(("mean", "std", "dtype", "memory_format", "out"))
+    return _carry_out(images, plan, window=window, index=index, **options, backend=backend, nearest=True)
+
+
+def _carry_out(
+    images: Tensor,
+    plan: Plan | PlanBuffer,
+    *,
+    window: Tensor | None,
+    index: Tensor | None,
+    mean: Sequence[float] | Tensor | None,
+    std: Sequence[float] | Tensor | None,
+    dtype: torch.dtype | None,
+    memory_format: torch.memory_format | None,
+    out: Tensor | None,
+    backend: Backend,
+    nearest: bool,
+) -> Tensor:
     if not isinstance(plan, (Plan, PlanBuffer)):
         raise TypeError(f"apply: plan must be a Plan, got {type(plan).__name__}")
     if images.ndim not in (4, 5):
@@ -103,10 +129,11 @@ def apply(
         made: Tensor = torch.ops.mosaicaug.apply(
             images,
             *(fields.tiles, fields.overlay, fields.from_box, fields.to_box, fields.opacity, *fields.size),
-            *(window, index, centre, spread, dtype, channels_last, backend),
+            *(window, index, centre, spread, dtype, channels_last, backend, nearest),
         )
         return made if out is None else out.copy_(made)
-    options = {"window": window, "index": index, "mean": centre, "scale": None if spread is None else 1 / spread}
+    scale = None if spread is None else 1 / spread
+    options: dict[str, Any] = {"window": window, "index": index, "mean": centre, "scale": scale, "nearest": nearest}
     triton_backend, needs_grad = _find_triton(images, backend), _needs_grad(images)
     if triton_backend is not None:
         table = plan.table if isinstance(plan, PlanBuffer) else pack([plan])
@@ -135,7 +162,8 @@ def apply_each(images: Tensor, plans: Sequence[Plan], *, backend: Backend = "aut
     assert all((len(plan), plan.size) == (len(images), tuple(images.shape[-2:])) for plan in plans)
     shape, channels_last = (len(plans) * len(images), *images.shape[1:]), _is_channels_last(images)
     out = make_empty(shape, images.dtype, images.device, channels_last=channels_last)
-    triton_backend.run(images, pack(plans), window=None, index=None, mean=None, scale=None, out=out)
+    options: dict[str, Any] = dict.fromkeys(("window", "index", "mean", "scale"))
+    triton_backend.run(images, pack(plans), **options, nearest=False, out=out)
     return list(torch.split(out, len(images)))
 
 

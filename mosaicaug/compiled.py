@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mosaicaug.apply import apply, make_empty
+from mosaicaug.apply import apply, apply_nearest, make_empty
 from mosaicaug.backends import torch as torch_backend
 from mosaicaug.plan import Plan
 
@@ -32,18 +32,15 @@ def apply_operator(
     dtype: torch.dtype,
     channels_last: bool,
     backend: str,
+    nearest: bool,
 ) -> Tensor:
     """`apply` with the plan's fields one by one."""
-    options: dict[str, Any] = {
-        "window": window,
-        "index": index,
-        "mean": mean,
-        "std": std,
-        "dtype": dtype,
-        "memory_format": torch.channels_last if channels_last else torch.contiguous_format,
-        "backend": backend,
-    }
-    return apply(images.detach(), Plan((height, width), tiles, overlay, from_box, to_box, opacity), **options)
+    plan = Plan((height, width), tiles, overlay, from_box, to_box, opacity)
+    options: dict[str, Any] = {"window": window, "index": index, "backend": backend}
+    if nearest:
+        return apply_nearest(images, plan, **options)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return apply(images.detach(), plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, **options)
 
 
 @apply_operator.register_fake
@@ -66,7 +63,7 @@ def backward_operator(gradient: Tensor, stored: list[int], dtype: torch.dtype, *
     """Gradient of images of shape ``stored``; their values do not matter, as `apply` is linear but for ``mean``."""
     *fields, height, width, window, index, std = rest
     scale = None if std is None else (1 / std).to(gradient.device).view(-1, 1, 1)
-    options: dict[str, Any] = {"window": window, "index": index, "mean": None, "scale": scale}
+    options: dict[str, Any] = {"window": window, "index": index, "mean": None, "scale": scale, "nearest": False}
     with torch.enable_grad():
         images = torch.zeros(stored, dtype=dtype, device=gradient.device, requires_grad=True)
         made = torch_backend.run(
@@ -84,7 +81,7 @@ torch.library.register_fake("mosaicaug::apply_backward", _fake_backward)
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    images, *plan, height, width, window, index, _mean, std, _dtype, _channels_last, _backend = inputs
+    images, *plan, height, width, window, index, _mean, std, _dtype, _channels_last, _backend, _nearest = inputs
     ctx.stored, ctx.dtype, ctx.size = list(images.shape), images.dtype, (height, width)
     ctx.save_for_backward(*plan, window, index, std)
 
@@ -92,7 +89,7 @@ def _set_up(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     *plan, window, index, std = ctx.saved_tensors
     result = torch.ops.mosaicaug.apply_backward(gradient, ctx.stored, ctx.dtype, *plan, *ctx.size, window, index, std)
-    return result, *(None,) * 14
+    return result, *(None,) * 15
 
 
 apply_operator.register_autograd(_backward, setup_context=_set_up)

@@ -97,6 +97,9 @@ def make_cases() -> Iterator[Case]:
         yield make_case(f"jigsaw {size} px", [Jigsaw(8).sample((4, 3, size, size))], dtype, dtype, "NCHW", "NCHW")
     for dtype in (torch.float16, torch.float64):
         yield make_case(f"mixup {dtype}", [MixUp().sample((4, 3, 448, 448))], dtype, dtype, "NCHW", "NCHW")
+    for dtype in (torch.uint8, torch.int64):
+        snapmix = SnapMix().sample((4, 1, 448, 448))
+        yield make_case("masks under snapmix", [snapmix], dtype, dtype, "NCHW", "NCHW", nearest=True)
     for size in (448, 450):  # of 450 px, mosaics of 1 and of 3 recursions have margins of their own
         phases = RecursiveMosaic(3).sample_phases((4, 3, size, size))
         yield make_case(f"phases {size} px", phases, torch.float32, torch.float32, "NCHW", "NCHW")
@@ -117,6 +120,7 @@ def make_case(
     made_layout: str,
     *,
     room: int = 0,
+    nearest: bool = False,
     **stages: Tensor,
 ) -> Case:
     (height, width), batch = plans[0].size, len(plans[0])
@@ -130,7 +134,7 @@ def make_case(
         (batch * len(plans), 3, height, width), made, images.device, channels_last=made_layout == "channels_last"
     )
     options: dict[str, Any] = {"window": None, "index": None, "mean": None, "scale": None, **stages}
-    _, arguments = backend.find_arguments(images, pack(plans), **options, out=out)
+    _, arguments = backend.find_arguments(images, pack(plans), **options, nearest=nearest, out=out)
     dtypes = "->".join(str(value).removeprefix("torch.") for value in (dtype, made))
     return Case(f"{name}, {dtypes}, {stored_layout}->{made_layout}", arguments)
 

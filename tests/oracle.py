@@ -70,6 +70,18 @@ def blend_pixels(images: Tensor, plan: Fields, *, window: Window = None, index: 
     return out
 
 
+def find_mask_pixels(
+    plan: Fields, entry: int, y: int, x: int, *, window: Window = None, index: Index = None
+) -> set[tuple[int, int, int]]:
+    """Which stored pixels (image, y, x) a mask may show there: the heaviest, or any of several as heavy."""
+    weights: dict[tuple[int, int, int], float] = {}
+    seen = find_sources(plan, entry, y, x, window=window, index=index)
+    for place, source in enumerate(seen):
+        blended = place > 0 and plan["opacity"][entry] <= 0.5  # the image itself comes first, and is as heavy at least
+        weights.setdefault(source[1:], 0.0 if blended else source.weight)
+    return {pixel for pixel, weight in weights.items() if weight > max(weights.values()) - 1e-5}
+
+
 def find_sources(
     plan: Fields, entry: int, y: int, x: int, *, window: Window = None, index: Index = None
 ) -> list[Source]:

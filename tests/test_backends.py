@@ -100,6 +100,7 @@ def carry_out_slowly(images: Tensor, plan: Plan, options: dict[str, Any]) -> Ten
         index=options.get("index"),
         mean=mean,
         scale=None if std is None else 1 / std,
+        nearest=False,
         dtype=options["dtype"] or normalised,
         channels_last=dense if wanted is None else wanted == torch.channels_last,
     )

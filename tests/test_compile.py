@@ -20,7 +20,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def arguments_of(images: Tensor, plan: Plan) -> tuple[Any, ...]:
     fields = (plan.tiles, plan.overlay, plan.from_box, plan.to_box, plan.opacity)
-    return (images, *fields, *plan.size, None, None, None, None, torch.float32, False, "auto")
+    return (images, *fields, *plan.size, None, None, None, None, torch.float32, False, "auto", False)
 
 
 @pytest.mark.parametrize("aug", AUGMENTATIONS, ids=lambda aug: aug.name)

@@ -21,11 +21,12 @@ ARROWS: dict[str, set[str]] = {
     "targets": {"plan"},
     "backends": {"plan", "backends"},
     "apply": {"plan", "backends"},
+    "annotations": {"plan", "apply"},
     "compiled": {"plan", "backends", "apply"},
     "augmentation": TRANSFORMS,
     "transforms": TRANSFORMS | {"augmentation"},
     "combine": TRANSFORMS | {"augmentation"},
-    "__init__": TRANSFORMS | {"augmentation", "transforms", "combine", "compiled", "backends"},
+    "__init__": TRANSFORMS | {"augmentation", "transforms", "combine", "compiled", "backends", "annotations"},
 }
 # Each is imported in one file of mosaicaug at most.
 GUESTS = {"triton": "backends/triton.py", "kornia": "kornia.py", "nvidia": "dali.py"}

@@ -27,12 +27,16 @@ def run(
     index: Tensor | None,
     mean: Tensor | None,
     scale: Tensor | None,
+    nearest: bool,
     out: Tensor,
 ) -> Tensor:
-    """Carry out ``plan`` into ``out``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std."""
+    """Carry out ``plan`` into ``out``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std.
+
+    ``nearest`` takes the nearest pixel instead of resampling.
+    """
     view = View(images, index, window, plan.size)
     work = find_work(images)
-    base, overlays = Base(view, plan), Overlays(view, plan, work)
+    base, overlays = Base(view, plan), Overlays(view, plan, work, nearest=nearest)
     normalises = mean is not None or scale is not None
     stage = work if normalises or (out.dtype != images.dtype and overlays.calculate) else images.dtype
     staged = out.dtype != stage

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mosaicaug.backends import cpu_base
 from mosaicaug.backends.cpu_base import Block, View
-from mosaicaug.backends.torch import find_taps
+from mosaicaug.backends.torch import find_nearest, find_taps
 from mosaicaug.plan import Plan
 
 Taps = tuple[Tensor, Tensor, Tensor]  # near and far source positions, and the far one's weight
@@ -16,15 +16,15 @@ Taps = tuple[Tensor, Tensor, Tensor]  # near and far source positions, and the f
 class Overlays:
     """Overlays: laid on one image after another, or on all images of a block at once where images are small."""
 
-    def __init__(self, view: View, plan: Plan, work: torch.dtype) -> None:
-        self.view, self.plan, self.work, laid = view, plan, work, plan.has_overlay
+    def __init__(self, view: View, plan: Plan, work: torch.dtype, *, nearest: bool) -> None:
+        self.view, self.plan, self.work, self.nearest, laid = view, plan, work, nearest, plan.has_overlay
         self.laid, self.in_place, self.blend, self.calculate = laid.tolist(), True, False, False
         if any(self.laid):
             extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
             self.resampled = (laid & (extents[0] != extents[1]).any(1)).tolist()
             self.in_place = not (laid & (plan.from_box != plan.to_box).any(1)).any()
             self.blend = bool((laid & (plan.opacity < 1)).any())
-            self.calculate = self.blend or any(self.resampled)
+            self.calculate = self.blend or (any(self.resampled) and not nearest)
             self.partners, self.opacity = plan.overlay.tolist(), plan.opacity.tolist()
             self.boxes, self.from_boxes = plan.to_box.tolist(), plan.from_box.tolist()
 
@@ -99,6 +99,9 @@ class Overlays:
         (upper, lower, down), (left, right, across) = taps
         first, last = int(upper[top]), int(lower[end - 1]) + 1
         source = self.view.crop(self.partners[entry], [y0 + first, x0, y0 + last, x1])
+        if self.nearest:
+            y, x = (find_nearest(*values) for values in taps)
+            return source.index_select(-2, y[top:end] - first).index_select(-1, x)
         near, far = (source.index_select(-2, y[top:end] - first).to(self.work) for y in (upper, lower))
         rows = near.mul_(1 - down[top:end, None]).add_(far.mul_(down[top:end, None]))
         del far
@@ -110,9 +113,9 @@ class Overlays:
         (height, width), source = (
             (box[entry, 2:] - box[entry, :2]).unbind() for box in (self.plan.to_box, self.plan.from_box)
         )
-        zero = torch.zeros((), dtype=torch.int32)
-        vertical = find_taps(torch.arange(int(height)), zero, source[0], height, self.work)
-        return vertical, find_taps(torch.arange(int(width)), zero, source[1], width, self.work)
+        zero, precision = torch.zeros((), dtype=torch.int32), torch.float32 if self.nearest else self.work
+        vertical = find_taps(torch.arange(int(height)), zero, source[0], height, precision)
+        return vertical, find_taps(torch.arange(int(width)), zero, source[1], width, precision)
 
 
 def store(values: Tensor, into: Tensor) -> None:

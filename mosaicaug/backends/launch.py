@@ -24,6 +24,7 @@ def prepare(
     index: Tensor | None,
     mean: Tensor | None,
     scale: Tensor | None,
+    nearest: bool,
     out: Tensor,
 ) -> tuple[tuple[int, int], dict[str, Any]]:
     """How many programs to launch, and the kernel's arguments."""
@@ -31,7 +32,8 @@ def prepare(
     times = math.prod(images.shape[1:-3])
     unit = 1 if out.is_contiguous() else channels
     work = None
-    if mean is not None or scale is not None or table.blend or table.overlay == Overlay.RESAMPLED:
+    interpolates = table.overlay == Overlay.RESAMPLED and not nearest
+    if mean is not None or scale is not None or table.blend or interpolates:
         work = find_work(images)
     if work is None and images.dtype == out.dtype:
         images, out = (tensor.view(BITS[tensor.element_size()]) for tensor in (images, out))

@@ -48,19 +48,23 @@ def run(
     index: Tensor | None,
     mean: Tensor | None,
     scale: Tensor | None,
+    nearest: bool,
     dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    """Carry out ``plan``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std."""
+    """Carry out ``plan``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std.
+
+    ``nearest`` takes the nearest pixel instead of resampling.
+    """
     device = images.device
     index, window = (None if value is None else _positions(value, device) for value in (index, window))
     view = _View(images, index, window, plan.size[1])
     work = find_work(images)
     result = _base(view, plan)
     for rows, resample in _overlay_groups(plan):
-        if resample or bool((plan.opacity[rows] < 1).any()):
+        if (resample and not nearest) or bool((plan.opacity[rows] < 1).any()):
             result = result.to(work)
-        result = _lay_over(result, view, plan, rows, resample=resample)
+        result = _lay_over(result, view, plan, rows, resample=resample, nearest=nearest)
     if mean is not None:
         result = result.to(work) - mean
     if scale is not None:
@@ -101,7 +105,7 @@ def _overlay_groups(plan: Plan) -> list[tuple[Tensor, bool]]:
     return [(mask.nonzero()[:, 0], kind) for mask, kind in groups if mask.any()]
 
 
-def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: bool) -> Tensor:
+def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: bool, nearest: bool) -> Tensor:
     """``base`` with the overlays of ``rows`` laid on it."""
     device, (height, width) = base.device, plan.size
     y0, x0, y1, x1 = _positions(plan.from_box[rows, :, None, None], device).unbind(1)  # [R, 1, 1] each
@@ -110,8 +114,13 @@ def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: 
     inside = (y >= to_y0) & (y < to_y1) & (x >= to_x0) & (x < to_x1)  # [R, H, W]
     entry = _positions(plan.overlay[rows, None, None], device)
     if resample:
-        vertical = find_taps(y - to_y0, y0, y1, to_y1 - to_y0, base.dtype)
-        overlay = _bilinear(view, entry, vertical, find_taps(x - to_x0, x0, x1, to_x1 - to_x0, base.dtype))
+        precision = torch.float32 if nearest else base.dtype
+        vertical = find_taps(y - to_y0, y0, y1, to_y1 - to_y0, precision)
+        horizontal = find_taps(x - to_x0, x0, x1, to_x1 - to_x0, precision)
+        if nearest:
+            overlay = view.look_up(entry, find_nearest(*vertical), find_nearest(*horizontal))
+        else:
+            overlay = _bilinear(view, entry, vertical, horizontal)
     else:
         # Outside the box any legal position will do: `inside` hides it.
         from_y = (y - to_y0 + y0).clamp(0, height - 1)
@@ -150,6 +159,11 @@ def find_taps(offset: Tensor, start: Tensor, end: Tensor, length: Tensor, work: 
     near = torch.minimum(position.long(), last)
     far = torch.minimum(near + 1, last)
     return start + near, start + far, (position - near).clamp(0, 1)
+
+
+def find_nearest(near: Tensor, far: Tensor, weight: Tensor) -> Tensor:
+    """The nearest of two taps; the near one if both are as near."""
+    return torch.where(weight > 0.5, far, near)
 
 
 def _positions(values: Tensor, device: torch.device) -> Tensor:

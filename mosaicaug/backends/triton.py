@@ -175,8 +175,11 @@ def _make(
         if OVERLAY == 1:
             top, near = y, x
         if OVERLAY == 3:
-            top, bottom, down = _taps(y - to_y0, from_y0, from_y1, to_y1 - to_y0, WORK)
-            near, far, across = _taps(x - to_x0, from_x0, from_x1, to_x1 - to_x0, WORK)
+            PRECISION: tl.constexpr = tl.float32 if WORK is None else WORK
+            top, bottom, down = _taps(y - to_y0, from_y0, from_y1, to_y1 - to_y0, PRECISION)
+            near, far, across = _taps(x - to_x0, from_x0, from_x1, to_x1 - to_x0, PRECISION)
+            if WORK is None:  # the nearest pixel
+                top, near = tl.where(down > 0.5, bottom, top), tl.where(across > 0.5, far, near)
         over, over_begin, over_step = _row(
             images, partner, top, tl.zeros_like(y), index, index_at, window, window_at, stride_n, stride_y, stride_x,
             INDEX, WINDOW, WIDTH, WORD,
@@ -188,7 +191,7 @@ def _make(
             near_at = over_begin[:, None] + near.to(WORD) * over_step[:, None]
             if UNIT > 1:
                 near_at += c.to(WORD) * stride_c
-        if OVERLAY == 3:
+        if OVERLAY == 3 and WORK is not None:
             far_at = near_at + (far - near).to(WORD) * over_step[:, None]
             under, over_begin, over_step = _row(
                 images, partner, bottom, tl.zeros_like(y), index, index_at, window, window_at,
@@ -225,7 +228,7 @@ def _make(
                 laid = tl.load((over + away)[:, None] + near_at, mask=over_mask, other=0)
             if WORK is not None:
                 laid = laid.to(WORK)
-            if OVERLAY == 3:
+            if OVERLAY == 3 and WORK is not None:
                 right = tl.load((over + away)[:, None] + far_at, mask=inside, other=0).to(WORK)
                 below = tl.load((under + away)[:, None] + near_at, mask=inside, other=0).to(WORK)
                 below_right = tl.load((under + away)[:, None] + far_at, mask=inside, other=0).to(WORK)
@@ -262,6 +265,7 @@ def run(
     index: Tensor | None,
     mean: Tensor | None,
     scale: Tensor | None,
+    nearest: bool,
     out: Tensor,
 ) -> Tensor:
     """Carry out the plans of ``table``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std.
@@ -270,7 +274,8 @@ def run(
     """
     if out.numel() == 0:
         return out
-    programs, arguments = find_arguments(images, table, window=window, index=index, mean=mean, scale=scale, out=out)
+    options: dict[str, Any] = {"window": window, "index": index, "mean": mean, "scale": scale, "nearest": nearest}
+    programs, arguments = find_arguments(images, table, **options, out=out)
     with torch.cuda.device(images.device) if images.is_cuda else nullcontext():
         _make[programs](**arguments, **OPTIONS)
     return out
