@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, get_args
+from weakref import WeakValueDictionary
 
+import torch
 from torch import Generator, Tensor, nn
 
 from mosaicaug.apply import apply, check_images
 from mosaicaug.plan import Plan
 from mosaicaug.sample import Per
 from mosaicaug.targets import Targets, check_labels
+
+# A compiled graph holds numbers: this is how it finds the augmentation whose draw it runs.
+augmentations: WeakValueDictionary[int, Augmentation] = WeakValueDictionary()
+_handles = itertools.count()
+# What every draw in a compiled graph says that it writes, so that none overtakes another.
+_order = torch.zeros((), device="cpu")
 
 
 class Augmentation(nn.Module):
@@ -23,6 +32,7 @@ class Augmentation(nn.Module):
 
     mixes: bool = False  # whether images of other batch entries come in, and labels with them
     num_classes: int | None = None
+    grid: int = 1  # tiles per side of its plans
     settings: tuple[str, ...] = ("p", "per")  # arguments to show in `repr`
 
     def __init__(self, *, p: float, per: Per) -> None:
@@ -32,6 +42,15 @@ class Augmentation(nn.Module):
         check_choice(self.name, "per", per, Per)
         self.p, self.per = p, per
         self.last_plan: Plan | None = None
+        self._register()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._register()
+
+    def _register(self) -> None:
+        self.handle = next(_handles)
+        augmentations[self.handle] = self
 
     def sample(self, shape: Sequence[int], *, generator: Generator | None = None) -> Plan:
         """Draw the plan for images of ``shape``, and keep it as ``last_plan``.
@@ -42,8 +61,14 @@ class Augmentation(nn.Module):
         self.check_shape(shape)
         if generator is not None and generator.device.type != "cpu":
             raise ValueError(f"{self.name}: plans are drawn on the CPU, got a generator on {generator.device}")
-        batch = 1 if len(shape) == 3 else shape[0]
-        self.last_plan = self.draw(batch, (shape[-2], shape[-1]), generator)
+        batch, size = 1 if len(shape) == 3 else shape[0], (shape[-2], shape[-1])
+        if torch.compiler.is_compiling():
+            *fields, choices = torch.ops.mosaicaug.draw(self.handle, batch, *size, _order)
+            self.last_plan = Plan(size, *fields)
+            for chooser, choice in zip(self.choosers, choices, strict=True):
+                chooser.last_choice = choice
+        else:
+            self.last_plan = self.draw(batch, size, generator)
         return self.last_plan
 
     def targets(self, plan: Plan, labels: Tensor, *, maps: Tensor | None = None) -> Tensor | Targets:
@@ -78,6 +103,11 @@ class Augmentation(nn.Module):
         maps = self.find_maps(images, labels, maps)
         plan = self.sample(images.shape, generator=generator)
         return apply(images, plan), self.targets(plan, labels, maps=maps)
+
+    @property
+    def choosers(self) -> list[Any]:
+        """Those within it that choose a member for each image (`mosaicaug.OneOf`)."""
+        return [module for module in self.modules() if hasattr(module, "last_choice")]
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -28,6 +29,7 @@ class _Several(Augmentation):
         if wrong or not augmentations:
             raise ValueError(f"{self.name}: needs one or more augmentations of mosaicaug, got {wrong or 'none'}")
         self.augmentations = nn.ModuleList(augmentations)
+        self.grid = math.lcm(*(member.grid for member in augmentations))
         kinds = {member.num_classes for member in self.members if member.mixes}
         if len(kinds) > 1:
             raise ValueError(f"{self.name}: num_classes must be the same for all mixing members, got {kinds}")

@@ -1,18 +1,34 @@
-"""`mosaicaug.apply` as one opaque operator, for `torch.compile` and `torch.export`.
+"""Drawing and `mosaicaug.apply` as opaque operators, for `torch.compile` and `torch.export`.
 
-A compiler sees shapes alone; all that depends on values - checks, backend, launch - waits until the operator runs.
+A compiler sees shapes alone; all that depends on values - draws, checks, backend, launch - waits until an operator runs.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import GetAttrKey, register_pytree_node
 
 from mosaicaug.apply import apply, apply_nearest, make_empty
+from mosaicaug.augmentation import augmentations
 from mosaicaug.backends import torch as torch_backend
-from mosaicaug.plan import Plan
+from mosaicaug.plan import Plan, build_unchecked, overlay_share
+
+_FIELDS = [field.name for field in fields(Plan) if field.name != "size"]
+
+# So that a plan may be an argument of what `torch.export` exports.
+register_pytree_node(
+    Plan,
+    lambda plan: ([getattr(plan, name) for name in _FIELDS], plan.size),
+    lambda values, size: build_unchecked(size, *values),
+    flatten_with_keys_fn=lambda plan: ([(GetAttrKey(name), getattr(plan, name)) for name in _FIELDS], plan.size),
+    serialized_type_name="mosaicaug.Plan",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
+)
 
 
 @torch.library.custom_op("mosaicaug::apply", mutates_args=())
@@ -93,3 +109,31 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 apply_operator.register_autograd(_backward, setup_context=_set_up)
+
+
+@torch.library.custom_op("mosaicaug::draw", mutates_args={"order"})
+def draw_operator(
+    handle: int,
+    batch: int,
+    height: int,
+    width: int,
+    order: Tensor,  # noqa: ARG001 - see `mosaicaug.augmentation`
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The fields of a plan that an augmentation draws, in the order of `Plan`, and the choices of members."""
+    augmentation = augmentations[handle]
+    plan = augmentation.draw(batch, (height, width), None)
+    plan = plan.refine(augmentation.grid // plan.grid)
+    choices = [torch.zeros(0, batch, dtype=torch.int64)]
+    choices += [chooser.last_choice[None] for chooser in augmentation.choosers]
+    fields = plan.tiles, plan.overlay, plan.from_box, plan.to_box, plan.opacity, overlay_share(plan)
+    # An operator's results may not share memory, as both boxes of a CutMix do.
+    return *(field.clone() for field in fields), torch.cat(choices)  # type: ignore[return-value]
+
+
+@draw_operator.register_fake
+def _(handle: int, batch: int, height: int, width: int, order: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG001
+    augmentation = augmentations[handle]
+    shapes = (batch, augmentation.grid**2), (batch,), (batch, 4), (batch, 4)
+    places = (torch.empty(shape, dtype=torch.int32, device="cpu") for shape in shapes)
+    shares = (torch.empty(batch, dtype=torch.float32, device="cpu") for _ in range(2))
+    return *places, *shares, torch.empty(len(augmentation.choosers), batch, dtype=torch.int64, device="cpu")

@@ -70,7 +70,7 @@ class Plan:
             raise ValueError(f"Plan: tiles must hold G*G tiles per image, got {self.tiles.shape[1]}")
         if self.grid > 1 and self.grid > min(self.size):
             raise ValueError(f"Plan: a grid of {self.grid} needs images of at least {self.grid} px, got {self.size}")
-        if batch > 0:
+        if batch > 0 and not torch.compiler.is_compiling():  # a compiler sees no values
             self._check_values(batch)
 
     def _check_values(self, batch: int) -> None:
@@ -132,6 +132,8 @@ class Plan:
         """
         if factor < 1:
             raise ValueError(f"Plan.refine: factor must be at least 1, got {factor}")
+        if factor == 1:
+            return self
         old, new = self.grid, self.grid * factor
         tile = (self.size[0] // old, self.size[1] // old)
         if (tile[0] % factor or tile[1] % factor) and self.moves_tiles:
@@ -234,6 +236,8 @@ def build_unchecked(
     drawn_share: Tensor | None = None,
 ) -> Plan:
     """``Plan(...)`` of fields that are right by construction: checking them would take as long as drawing them."""
+    if torch.compiler.is_compiling():  # which follows constructors alone
+        return Plan(size, tiles, overlay, from_box, to_box, opacity, drawn_share)
     plan = object.__new__(Plan)
     vars(plan).update(
         size=(int(size[0]), int(size[1])),

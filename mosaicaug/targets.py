@@ -159,8 +159,9 @@ def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     """
     constant = maps.amax((1, 2)) == maps.amin((1, 2))  # asked of the raw map: interpolation leaves rounding noise
     maps, (y0, x0, y1, x1) = maps.double(), box.unbind(1)
+    find = _find_weights.__wrapped__ if torch.compiler.is_compiling() else _find_weights
     (rows, least_rows), (columns, least_columns) = (
-        [matrix.to(maps.device, non_blocking=True) for matrix in _find_weights(length, stored)]
+        [matrix.to(maps.device, non_blocking=True) for matrix in find(length, stored)]
         for length, stored in zip(size, maps.shape[1:], strict=True)
     )
     inside = torch.einsum("bh,bhw,bw->b", rows[y1] - rows[y0], maps, columns[x1] - columns[x0])
@@ -189,7 +190,7 @@ def _same(labels: Tensor, other: Tensor) -> Tensor:
 def _check_num_classes(caller: str, num_classes: int | None, labels: Tensor) -> None:
     if num_classes is None:
         raise ValueError(f"{caller}: soft labels need num_classes, got None")
-    if labels.device.type == "cpu" and labels.numel():
+    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
         low, high = (int(value) for value in torch.aminmax(labels))
         if low < 0 or high >= num_classes:
             raise ValueError(

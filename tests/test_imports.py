@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "backends": {"plan", "backends"},
     "apply": {"plan", "backends"},
     "annotations": {"plan", "apply"},
-    "compiled": {"plan", "backends", "apply"},
+    "compiled": {"plan", "backends", "apply", "augmentation"},
     "augmentation": TRANSFORMS,
     "transforms": TRANSFORMS | {"augmentation"},
     "combine": TRANSFORMS | {"augmentation"},

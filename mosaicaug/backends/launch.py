@@ -39,7 +39,9 @@ def prepare(
         images, out = (tensor.view(BITS[tensor.element_size()]) for tensor in (images, out))
     n, t, c, y, x = images.stride(0), *((images.stride(1),) if images.ndim == 5 else (0,)), *images.stride()[-3:]
     runs = window is None and x == unit and (unit == 1 or c == 1)
-    widest = 16 // out.element_size() if table.overlay < Overlay.RESAMPLED else 4  # more would not fit the registers
+    widest = 16 // out.element_size()
+    if table.overlay == Overlay.RESAMPLED:
+        widest = min(widest, 4)  # more would not fit the registers
     v = math.gcd(widest, width * unit, *(width // grid * unit for grid in table.grids))
     begin = images.data_ptr() // images.element_size()
     align = math.gcd(v, begin, n, t, y, *((c,) if unit == 1 else ())) if runs else 1
