@@ -160,7 +160,7 @@ def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
     >>> from mosaicaug import Jigsaw
     >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     >>> apply_keypoints(torch.tensor([[[1.0, 2.0]]]), plan).values.tolist()
-    [[[5.0, 2.0]]]
+    [[[1.0, 6.0]]]
     """
     _check_plan("apply_keypoints", plan)
     _check_shape("apply_keypoints", "keypoints", keypoints, plan, 2)

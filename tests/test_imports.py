@@ -26,10 +26,12 @@ ARROWS: dict[str, set[str]] = {
     "augmentation": TRANSFORMS,
     "transforms": TRANSFORMS | {"augmentation"},
     "combine": TRANSFORMS | {"augmentation"},
+    "kornia_base": TRANSFORMS | {"augmentation", "annotations"},
+    "kornia": {"sample", "transforms", "kornia_base"},
     "__init__": TRANSFORMS | {"augmentation", "transforms", "combine", "compiled", "backends", "annotations"},
 }
 # Each is imported in one file of mosaicaug at most.
-GUESTS = {"triton": "backends/triton.py", "kornia": "kornia.py", "nvidia": "dali.py"}
+GUESTS = {"triton": "backends/triton.py", "kornia": "kornia_base.py", "nvidia": "dali.py"}
 NEEDLESS = ["torchvision", "matplotlib", "kornia", "triton", "nvidia", "lightning", "rich", "tyro", "jinja2", "PIL"]
 
 
