@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint gpu-check tables gallery lock clean
+.PHONY: install demo test lint gpu-check tables pictures lock clean
 
 install: $(STAMP)
 
@@ -32,8 +32,8 @@ gpu-check: install  ## tests on CUDA and the star of the benchmark, in under 8 m
 tables: install  ## tables of README, and docs/scaling.png, from bench/results
 	$(BIN)/python -m bench.readme_tables
 
-gallery: install  ## the picture in README
-	$(BIN)/python examples/gallery.py
+pictures: install  ## docs/*.png, by the examples that make them
+	for name in gallery quickstart torchvision_pipeline kornia_pipeline dali_pipeline timm_train_step; do $(BIN)/python examples/$$name.py || exit 1; done
 
 lock:  ## needs uv; run after a change of dependencies in pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock

@@ -1,4 +1,4 @@
-"""DALI pipelines of DALI's own operators; their regions come from our draws, so the law is the same.
+"""DALI pipelines with the nodes of `mosaicaug.dali`, which are DALI's own operators on our draws.
 
 DALI keeps images as height, width, channels; its batches are made before anything is timed.
 """
@@ -14,72 +14,37 @@ from torch import Tensor
 
 from bench.cases import Case
 from bench.inputs import MEAN, STD, Batch, UnfitError, need, pick
-from bench.ours import Run, draw_window, make_augmentation
-from mosaicaug import Plan
+from bench.ours import Run, draw_window
 
 
 def make_dali(case: Case, batch: Batch) -> Run:
-    """`multi_paste` of tiles or boxes; arithmetic for MixUp."""
-    fn, types = _need_dali(case)
-    images, aug = _to_hwc(batch.images), make_augmentation(case)
-
-    def paste() -> Any:
-        regions = fn.external_source(lambda: find_regions(aug.sample(case.shape)), num_outputs=4)
-        return _paste(fn, _feed(fn, images, lambda: images), regions, case)
-
-    def blend() -> Any:
-        pixels = _feed(fn, images, lambda: images)
-        partner, weight = fn.external_source(lambda: _find_weights(aug.sample(case.shape)), num_outputs=2)
-        weight = weight.gpu() if isinstance(images, Tensor) else weight
-        mixed = pixels * (1 - weight) + fn.permute_batch(pixels, indices=partner) * weight
-        return fn.cast(mixed, dtype={"uint8": types.UINT8, "float32": types.FLOAT}[case.dtype])
-
-    return _build(case, batch, blend if case.augmentation == "mixup" else paste)
+    """One node between a batch in memory and the output."""
+    nodes, _, _ = _need_dali(case)
+    images = _to_hwc(batch.images)
+    return _build(case, batch, lambda: _augment(nodes, _feed(images, lambda: images), case))
 
 
 def make_dali_pipeline(case: Case, batch: Batch) -> Run:
-    """Pick, crop and flip as uint8, `multi_paste`, then normalise, cast and bring the channels to the front."""
-    fn, types = _need_dali(case)
-    stored, aug = _to_hwc(batch.images), make_augmentation(case)
+    """Pick, crop and flip as uint8, augment, then normalise, cast and bring the channels to the front."""
+    nodes, fn, types = _need_dali(case)
+    stored = _to_hwc(batch.images)
     room = stored.shape[1] - case.size
 
     def draw() -> tuple[Any, ...]:
         window = draw_window(case, batch.images)
         y, x = (window[:, :2] / room).T.contiguous().numpy()
-        return y, x, window[:, 2].int().numpy(), *find_regions(aug.sample(case.shape))
+        return y, x, window[:, 2].int().numpy()
 
     def chain() -> Any:
-        images = _feed(fn, stored, lambda: [stored[i] for i in pick(case, batch.images).tolist()])
-        y, x, flip, *regions = fn.external_source(draw, num_outputs=7)
+        images = _feed(stored, lambda: [stored[i] for i in pick(case, batch.images).tolist()])
+        y, x, flip = fn.external_source(draw, num_outputs=3)
         side = (case.size, case.size)
         window = {"crop": side, "crop_pos_y": y, "crop_pos_x": x, "mirror": flip}
         cropped = fn.crop_mirror_normalize(images, **window, dtype=types.UINT8, output_layout="HWC")
-        pasted = _paste(fn, cropped, regions, case)
-        return fn.crop_mirror_normalize(pasted, mean=MEAN, std=STD, dtype=types.FLOAT, output_layout="CHW")
+        made = _augment(nodes, cropped, case)
+        return fn.crop_mirror_normalize(made, mean=MEAN, std=STD, dtype=types.FLOAT, output_layout="CHW")
 
     return _build(case, batch, chain)
-
-
-def find_regions(plan: Plan) -> tuple[Any, Any, Any, Any]:
-    """A plan that only copies, as `multi_paste` wants it: images ``[B, K]``; corners there, here, sizes ``[B, K, 2]``.
-
-    Regions are pasted in order, so the overlay comes last. Sizes of 0 are not allowed: where an image has no overlay,
-    its first tile is pasted twice.
-    """
-    batch, grid = len(plan), plan.grid
-    tile = torch.tensor(plan.size) // grid
-    home = torch.arange(grid**2).expand(batch, -1)
-    here, there = (torch.stack([k // grid, k % grid], 2) * tile for k in (home, plan.tiles % grid**2))
-    images, sizes = torch.arange(batch)[:, None].expand_as(home), tile.expand_as(here)
-    laid = plan.has_overlay
-    if laid.any():
-        extent, where = plan.to_box[:, 2:] - plan.to_box[:, :2], laid[:, None]
-        images = torch.cat([images, torch.where(laid, plan.overlay, images[:, 0])[:, None]], 1)
-        there = torch.cat([there, torch.where(where, plan.from_box[:, :2], there[:, 0])[:, None]], 1)
-        here = torch.cat([here, torch.where(where, plan.to_box[:, :2], here[:, 0])[:, None]], 1)
-        sizes = torch.cat([sizes, torch.where(where, extent, tile)[:, None]], 1)
-    images, there, here, sizes = (value.int().contiguous() for value in (images, there, here, sizes))
-    return images.numpy(), there.numpy(), here.numpy(), sizes.numpy()
 
 
 def read_images(output: Any) -> Tensor:
@@ -88,15 +53,21 @@ def read_images(output: Any) -> Tensor:
     return images.permute(0, 3, 1, 2) if output.layout() == "HWC" else images
 
 
-def _find_weights(plan: Plan) -> tuple[Any, Any]:
-    return plan.overlay.numpy(), plan.opacity.numpy()
-
-
-def _need_dali(case: Case) -> tuple[Any, Any]:
-    fn = need("nvidia.dali.fn", "DALI")
+def _need_dali(case: Case) -> tuple[Any, Any, Any]:
+    fn, types = need("nvidia.dali.fn", "DALI"), need("nvidia.dali.types", "DALI")
     if case.dtype == "bfloat16":
         raise UnfitError("DALI has no bfloat16 here")
-    return fn, need("nvidia.dali.types", "DALI")
+    return need("mosaicaug.dali", "DALI"), fn, types
+
+
+def _augment(nodes: Any, images: Any, case: Case) -> Any:
+    """The case's node, drawn from a seed of torch's generator."""
+    options: dict[str, Any] = {"per": case.per, "seed": int(torch.randint(2**31, ()))}
+    if case.augmentation in ("rmg", "jigsaw"):
+        tiles = nodes.recursive_mosaic if case.augmentation == "rmg" else nodes.jigsaw
+        return tiles(images, case.level, **options)
+    labels = need("nvidia.dali.types", "DALI").Constant(np.zeros(1, np.int32))  # what nobody asks for is not computed
+    return getattr(nodes, case.augmentation)(images, labels, **options)[0]
 
 
 def _to_hwc(images: Tensor) -> Any:
@@ -105,15 +76,9 @@ def _to_hwc(images: Tensor) -> Any:
     return hwc if hwc.is_cuda else hwc.numpy()
 
 
-def _feed(fn: Any, images: Any, source: Callable[[], Any]) -> Any:
-    device = "gpu" if isinstance(images, Tensor) else "cpu"
+def _feed(images: Any, source: Callable[[], Any]) -> Any:
+    fn, device = need("nvidia.dali.fn", "DALI"), "gpu" if isinstance(images, Tensor) else "cpu"
     return fn.external_source(source, batch=True, no_copy=True, layout="HWC", device=device)
-
-
-def _paste(fn: Any, images: Any, regions: Any, case: Case) -> Any:
-    ids, corners, places, sizes = regions
-    size = (case.size, case.size)
-    return fn.multi_paste(images, in_ids=ids, in_anchors=corners, out_anchors=places, shapes=sizes, output_size=size)
 
 
 def _build(case: Case, batch: Batch, chain: Callable[[], Any]) -> Run:

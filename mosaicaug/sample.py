@@ -92,11 +92,17 @@ def cutmix(
     batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per, true_area: bool, generator: Generator | None
 ) -> Plan:
     """One box of a partner, pasted at its own place; its area is drawn as 1 - Beta(alpha, alpha)."""
+    cut = draw_cutmix(batch, alpha, per=per, generator=generator)
+    box = _touch(_box(cut.share, cut.centre, size), cut.block, p)
+    drawn = None if true_area else _touch(cut.share[:, None], cut.block, p)[:, 0].float()
+    return _overlay(batch, size, cut.partner, box, box, drawn=drawn)
+
+
+def draw_cutmix(batch: int, alpha: float, *, per: Per, generator: Generator | None) -> Cut:
+    """`cutmix` before it knows a size."""
     block = _rows(batch, 5, per, generator)
     share = 1.0 - _beta(block[:, 1:3], alpha)  # with 1, torch would first make a float of it
-    box = _touch(_box(share, block[:, 3:5], size), block, p)
-    drawn = None if true_area else _touch(share[:, None], block, p)[:, 0].float()
-    return _overlay(batch, size, box, box, generator, drawn=drawn)
+    return Cut(block, share, block[:, 3:5], _partners(batch, generator))
 
 
 def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
@@ -105,18 +111,34 @@ def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per
     opacity = (1.0 - _beta(block[:, 1:3], alpha)).float()
     whole = torch.tensor([0, 0, *size], dtype=torch.int32, device="cpu").expand(batch, 4)
     whole = _touch(whole, block, p).contiguous()
-    return _overlay(batch, size, whole, whole, generator, opacity=opacity)
+    return _overlay(batch, size, _partners(batch, generator), whole, whole, opacity=opacity)
 
 
 def snapmix(batch: int, size: tuple[int, int], beta: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
     """A box of a partner, resampled into another box; both areas are drawn as 1 - Beta(beta, beta)."""
-    block = _rows(batch, 9, per, generator)
-    draws = torch.stack([block[:, 1:5], block[:, 5:]])  # [2, B, 4], of to_box and from_box
-    boxes = _box(1.0 - _beta(draws[..., :2], beta), draws[..., 2:], size)
+    cut = draw_snapmix(batch, beta, per=per, generator=generator)
+    boxes = _box(cut.share, cut.centre, size)
     y0, x0, y1, x1 = boxes.unbind(2)
     filled = ((y1 > y0) & (x1 > x0)).all(0)
-    to_box, from_box = _touch(boxes * filled[:, None], block, p).unbind()
-    return _overlay(batch, size, from_box, to_box, generator)
+    to_box, from_box = _touch(boxes * filled[:, None], cut.block, p).unbind()
+    return _overlay(batch, size, cut.partner, from_box, to_box)
+
+
+def draw_snapmix(batch: int, beta: float, *, per: Per, generator: Generator | None) -> Cut:
+    """`snapmix` before it knows a size; to_box comes before from_box."""
+    block = _rows(batch, 9, per, generator)
+    draws = torch.stack([block[:, 1:5], block[:, 5:]])  # [2, B, 4]
+    share = 1.0 - _beta(draws[..., :2], beta)
+    return Cut(block, share, draws[..., 2:], _partners(batch, generator))
+
+
+class Cut(NamedTuple):
+    """Boxes before they know a size: the draw of `_box`."""
+
+    block: Tensor  # float64 [B, k], the uniforms that the draw was made from; the first says who is touched
+    share: Tensor  # float64 [..., B], relative areas
+    centre: Tensor  # float64 [..., B, 2], relative
+    partner: Tensor  # int32 [B]
 
 
 def one_of(batch: int, weights: Sequence[float], *, per: Per, generator: Generator | None) -> Tensor:
@@ -124,6 +146,15 @@ def one_of(batch: int, weights: Sequence[float], *, per: Per, generator: Generat
     bounds = torch.tensor(weights, dtype=torch.float64, device="cpu").cumsum(0)
     choice = torch.searchsorted(bounds, _rows(batch, 1, per, generator)[:, 0] * bounds[-1], right=True)
     return choice.clamp(max=len(weights) - 1)
+
+
+def seeded(seed: int, iteration: int = 0, epoch: int = 0) -> Generator:
+    """The generator of one batch of a run: ``manual_seed(seed)`` for the first, and another for each of the others.
+
+    Torch's generator reads the lower 32 bits of a seed alone: these odd factors spread them, so that neither the
+    batches of a run nor runs of neighbouring seeds meet.
+    """
+    return Generator().manual_seed((seed + iteration * 0x9E3779B1 + epoch * 0x85EBCA77) % 2**64)
 
 
 def spawn(count: int, generator: Generator | None) -> list[Generator]:
@@ -246,17 +277,21 @@ def _frame(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return limit, torch.stack([-limit, limit]) / 2, torch.zeros_like(limit).int(), limit.int()
 
 
+def _partners(batch: int, generator: Generator | None) -> Tensor:
+    """Whom each image's overlay is cut from; drawn last."""
+    return torch.randperm(batch, generator=generator, dtype=torch.int32, device="cpu")
+
+
 def _overlay(
     batch: int,
     size: tuple[int, int],
+    partner: Tensor,
     from_box: Tensor,
     to_box: Tensor,
-    generator: Generator | None,
     *,
     opacity: Tensor | None = None,
     drawn: Tensor | None = None,
 ) -> Plan:
-    """The plan that cuts each image's overlay from its partner; partners are drawn last."""
-    partners = torch.randperm(batch, generator=generator, dtype=torch.int32, device="cpu")
+    """The plan that cuts each image's overlay from its partner."""
     opacity = torch.ones(batch, dtype=torch.float32, device="cpu") if opacity is None else opacity
-    return build_unchecked(size, arange(batch)[:, None], partners, from_box, to_box, opacity, drawn)
+    return build_unchecked(size, arange(batch)[:, None], partner, from_box, to_box, opacity, drawn)

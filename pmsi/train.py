@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from mosaicaug import Plan, class_activation_map, cross_entropy
+from mosaicaug import Plan, Targets, class_activation_map, cross_entropy
 from pmsi.backbones import make_mobilenet_v2
 from pmsi.config import Recipe
 from pmsi.data import Dataset, Split
@@ -103,21 +104,35 @@ class Trainer:
         return evaluation or evaluate(self.model, self.test_split, self.recipe)
 
     def step(self, iteration: Iteration) -> Tensor:
-        """One mini-batch: every phase has its own input, loss, backward pass and update. Losses, ``[S + 1]``."""
-        labels = self.train_split.labels[iteration.index]
-        maps = self._look(iteration, labels) if self.recipe.augmentation == "snapmix" else None
-        losses, inputs, seen = [], None, None
-        for phase, draw in zip(self.phases, iteration.draws, strict=True):
-            if draw is not seen:  # phases may share one input
-                inputs, seen = show(self.train_split.images, draw.plan, iteration.index, iteration.window), draw
-            logits = self.model(inputs)
+        """`step_phases` for one mini-batch of the data set in memory."""
+        return self.step_phases(self._show_phases(iteration))
+
+    def step_phases(self, inputs: Iterable[tuple[Tensor, Tensor | Targets]]) -> Tensor:
+        """One mini-batch: every phase has its own input, loss, backward pass and update. Losses, ``[S + 1]``.
+
+        Args:
+            inputs: normalised images ``[B, 3, H, W]`` on the model's device and their targets, for each of ``phases``.
+        """
+        losses = []
+        for phase, (images, targets) in zip(self.phases, inputs, strict=True):
+            logits = self.model(images)
             output = logits.concat if phase.output is None else logits.stages[phase.output]
-            loss = phase.weight * cross_entropy(output, draw.targets(labels, maps))
+            loss = phase.weight * cross_entropy(output, targets)
             self._clear_gradients()
             self.fabric.backward(loss)
             self.optimizer.step()
             losses.append(loss.detach())
         return torch.stack(losses)
+
+    def _show_phases(self, iteration: Iteration) -> Iterator[tuple[Tensor, Tensor | Targets]]:
+        """What each phase sees, made when its turn comes."""
+        labels = self.train_split.labels[iteration.index]
+        maps = self._look(iteration, labels) if self.recipe.augmentation == "snapmix" else None
+        images, shown = None, None
+        for draw in iteration.draws:
+            if images is None or draw is not shown:  # phases may share one input
+                images, shown = show(self.train_split.images, draw.plan, iteration.index, iteration.window), draw
+            yield images, draw.targets(labels, maps)
 
     def _clear_gradients(self) -> None:
         """To zero, also those that no backward pass has made yet: idle layers are then alike in a resumed run."""
@@ -205,7 +220,8 @@ def make_schedule(recipe: Recipe, optimizer: SGD, count: int) -> LRScheduler:
     steps = recipe.epochs * count_batches(recipe, count)
     if recipe.schedule == "onecycle":
         peaks = [recipe.lr_backbone, recipe.lr_new]
-        return OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False)
+        warmup = max(recipe.warmup, 2 / (steps + 1))  # of one step, torch divides by zero
+        return OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False)
     period = recipe.epochs * count if recipe.schedule == "released" else steps
     return CosineAnnealingLR(optimizer, period)
 

@@ -16,7 +16,7 @@ from bench import gates, loops
 from bench.cases import LEVELS, PEERS, Case, centre, list_pairs
 from bench.inputs import MEAN, STD, Batch, UnfitError
 from bench.laws import GateError
-from bench.ours import Run, make_augmentation
+from bench.ours import Run
 from bench.sides import make_run, read_images
 
 SIZE = 64  # px of what the gates look at here
@@ -281,19 +281,3 @@ def test_the_loop_of_jigsaw_is_one_cycle() -> None:
         while cell:
             cell, length = order[cell], length + 1
         assert length == 16
-
-
-def test_dali_is_given_our_regions() -> None:
-    """Pasted in order by plain slicing, they make what the plan makes."""
-    from bench.dali import find_regions
-    from mosaicaug import apply
-
-    for name in ("rmg", "jigsaw", "cutmix"):
-        case = centre(name, batch=4, size=32)
-        images, plan = torch.rand(case.shape), make_augmentation(case).sample(case.shape)
-        made = torch.full_like(images, float("nan"))
-        for image, regions in enumerate(zip(*find_regions(plan), strict=True)):
-            for source, (there_y, there_x), (y, x), (height, width) in zip(*(r.tolist() for r in regions), strict=True):
-                cut = images[source, :, there_y : there_y + height, there_x : there_x + width]
-                made[image, :, y : y + height, x : x + width] = cut
-        assert torch.equal(made, apply(images, plan))

@@ -28,10 +28,12 @@ ARROWS: dict[str, set[str]] = {
     "combine": TRANSFORMS | {"augmentation"},
     "kornia_base": TRANSFORMS | {"augmentation", "annotations"},
     "kornia": {"sample", "transforms", "kornia_base"},
+    "dali_graph": {"sample", "augmentation"},
+    "dali": {"plan", "sample", "targets", "transforms", "dali_graph"},
     "__init__": TRANSFORMS | {"augmentation", "transforms", "combine", "compiled", "backends", "annotations"},
 }
 # Each is imported in one file of mosaicaug at most.
-GUESTS = {"triton": "backends/triton.py", "kornia": "kornia_base.py", "nvidia": "dali.py"}
+GUESTS = {"triton": "backends/triton.py", "kornia": "kornia_base.py", "nvidia": "dali_graph.py"}
 NEEDLESS = ["torchvision", "matplotlib", "kornia", "triton", "nvidia", "lightning", "rich", "tyro", "jinja2", "PIL"]
 
 

@@ -24,7 +24,7 @@ MODULES = [
     for package in (mosaicaug, pmsi)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 ]
-EXTRAS = {"kornia": "kornia", "kornia_base": "kornia", "dali": "nvidia.dali"}
+EXTRAS = {"kornia": "kornia", "kornia_base": "kornia", "dali": "nvidia.dali", "dali_graph": "nvidia.dali"}
 
 
 def test_readme_code_runs() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import BATCHES, RECIPE, Watch, make_dataset, make_trainer
+from tiny import BATCHES, RECIPE, Watch, make_dataset, make_trainer, name_differences
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
@@ -97,6 +97,30 @@ def test_phases_have_their_own_input_output_and_weight(tmp_path: Path) -> None:
         name = "concat_classifier.4.bias" if k == 3 else f"classifiers.{k}.4.bias"
         by_hand = weight * (logits.softmax(1) - F.one_hot(labels, 3)).mean(0).detach()
         torch.testing.assert_close(gradients[k][name], by_hand)
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("method", ["rmg", "cutmix"])
+def test_phases_may_come_from_outside(tmp_path: Path, method: Method) -> None:
+    recipe = replace(RECIPE, augmentation=method)
+    inside, outside = (make_trainer(tmp_path / name, recipe) for name in ("inside", "outside"))
+    train, batch = make_dataset().train, plan_batch(recipe)
+    normalise: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "memory_format": torch.channels_last}
+    inputs = [
+        (
+            apply(train.images, draw.plan, index=batch.index, window=batch.window, **normalise),
+            draw.targets(train.labels[batch.index], None),
+        )
+        for draw in batch.draws
+    ]
+    torch.manual_seed(1)  # dropout
+    losses = inside.step(batch)
+    torch.manual_seed(1)
+    assert torch.equal(outside.step_phases(inputs), losses)
+    assert name_differences(inside.network.state_dict(), outside.network.state_dict()) == []
+    for wrong in (inputs[:-1], inputs + inputs[:1]):
+        with pytest.raises(ValueError, match="argument"):
+            outside.step_phases(wrong)
 
 
 @pytest.mark.usefixtures("small_backbone")
@@ -228,6 +252,15 @@ def test_one_cycle_peaks_at_the_recipes_rates() -> None:
         assert rates.index(max(rates)) == pytest.approx(100, abs=1)
         assert rates[0] == pytest.approx(top / 25)
         assert rates[-1] < top / 1e4
+
+
+@pytest.mark.parametrize("batches", range(1, 9))
+def test_one_cycle_of_a_few_steps(batches: int) -> None:
+    """Where a quarter of all steps is one."""
+    recipe = replace(RECIPE, schedule="onecycle", warmup=0.25, epochs=1)
+    rates = rate_epochs(recipe, batches * recipe.batch_size)
+    assert len(rates) == batches + 1
+    assert max(rates) == pytest.approx([recipe.lr_backbone, recipe.lr_new], rel=0.1)
 
 
 @pytest.mark.usefixtures("small_backbone")
