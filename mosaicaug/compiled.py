@@ -1,6 +1,6 @@
 """Drawing and `mosaicaug.apply` as opaque operators, for `torch.compile` and `torch.export`.
 
-A compiler sees shapes alone; all that depends on values - draws, checks, backend, launch - waits until an operator runs.
+A compiler sees shapes alone; all that depends on values - draws, checks, backend, launch - waits until one runs.
 """
 
 from __future__ import annotations

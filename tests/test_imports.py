@@ -30,10 +30,18 @@ ARROWS: dict[str, set[str]] = {
     "kornia": {"sample", "transforms", "kornia_base"},
     "dali_graph": {"sample", "augmentation"},
     "dali": {"plan", "sample", "targets", "transforms", "dali_graph"},
+    "torchvision": TRANSFORMS | {"augmentation", "annotations"},
+    "timm": TRANSFORMS | {"augmentation", "transforms", "combine"},
     "__init__": TRANSFORMS | {"augmentation", "transforms", "combine", "compiled", "backends", "annotations"},
 }
 # Each is imported in one file of mosaicaug at most.
-GUESTS = {"triton": "backends/triton.py", "kornia": "kornia_base.py", "nvidia": "dali_graph.py"}
+GUESTS = {
+    "triton": "backends/triton.py",
+    "kornia": "kornia_base.py",
+    "nvidia": "dali_graph.py",
+    "torchvision": "torchvision.py",
+    "PIL": "torchvision.py",
+}
 NEEDLESS = ["torchvision", "matplotlib", "kornia", "triton", "nvidia", "lightning", "rich", "tyro", "jinja2", "PIL"]
 
 
