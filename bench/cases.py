@@ -15,8 +15,9 @@ PEERS = {
     "jigsaw": ("kornia", "dali", "loop"),
     "cutmix": ("kornia", "torchvision", "timm", "dali"),
     "mixup": ("kornia", "torchvision", "timm", "dali"),
-    "snapmix": ("loop",),
+    "snapmix": ("dali", "loop"),
 }
+DOORS = ("torchvision_door", "timm_door", "kornia_door")
 LEVELS = {"rmg": 3, "jigsaw": 8}
 BATCHES, SIZES = (32, 1, 256), (448, 224)
 DTYPES = ("float32", "uint8", "bfloat16")
@@ -99,6 +100,8 @@ def _list_star() -> _Plan:
         yield centre(name, dtype=dtype, layout=layout, per=per), OURS
     for name, batch, size, dtype, per in itertools.product(PEERS, (32, 1), SIZES, ("float32", "uint8"), PERS):
         yield centre(name, batch=batch, size=size, dtype=dtype, per=per), (*OURS, *PEERS[name])
+    for name, dtype in itertools.product(PEERS, ("float32", "uint8")):
+        yield centre(name, dtype=dtype), (*OURS, *DOORS)
     for dtype, per in itertools.product(("float32", "uint8"), PERS):
         for r in range(6):
             yield centre("rmg", level=r, dtype=dtype, per=per), OURS

@@ -1,4 +1,4 @@
-"""Tables of README from the results under bench/results: `python -m bench.readme_tables` rewrites them."""
+"""Tables of our pages from the results under bench/results: `python -m bench.readme_tables` rewrites them."""
 
 from __future__ import annotations
 
@@ -30,25 +30,29 @@ def _table4_cub() -> str:
     return render_table4(json.loads((FOLDER / "table4-cub-quick.json").read_text(encoding="utf-8")))
 
 
-PLACES: dict[str, Callable[[], str]] = {"table4-cub": _table4_cub, "throughput": throughput_tables.render}
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"table4-cub": _table4_cub, "throughput": throughput_tables.render},
+    "docs/which_pipeline.md": {"doors": throughput_tables.render_doors},
+}
 
 
-def insert(readme: str) -> str:
-    """README with its marked places filled from the results."""
-    for name, render in PLACES.items():
+def insert(page: str, text: str) -> str:
+    """A page's ``text`` with its marked places filled from the results."""
+    for name, render in PAGES[page].items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        head, _, rest = readme.partition(start)
+        head, _, rest = text.partition(start)
         _, _, tail = rest.partition(end)
         if not tail:
-            raise ValueError(f"README.md has no place marked {start.strip()} ... {end}")
-        readme = head + start + "\n" + render() + "\n" + end + tail
-    return readme
+            raise ValueError(f"{page} has no place marked {start.strip()} ... {end}")
+        text = head + start + "\n" + render() + "\n" + end + tail
+    return text
 
 
 if __name__ == "__main__":
-    place = ROOT / "README.md"
-    place.write_text(insert(place.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"{place} is up to date")
+    for page in PAGES:
+        place = ROOT / page
+        place.write_text(insert(page, place.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"{place} is up to date")
     if (results := throughput_tables.load("cpu")) is not None:
         picture = ROOT / "docs" / "scaling.png"
         scaling_plot.draw(results, picture)

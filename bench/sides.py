@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench import dali, loops, ours, peers
+from bench import dali, doors, loops, ours, peers
 from bench.cases import Case
 from bench.inputs import Batch
 from bench.ours import Run
@@ -22,6 +22,9 @@ SIDES: dict[str, dict[str, Callable[[Case, Batch], Run]]] = {
         "timm": peers.make_timm,
         "dali": dali.make_dali,
         "loop": loops.make_loop,
+        "torchvision_door": doors.make_torchvision_door,
+        "timm_door": doors.make_timm_door,
+        "kornia_door": doors.make_kornia_door,
     },
     "pipeline": {
         "ours": ours.make_pipeline,

@@ -41,6 +41,33 @@ def render(folder: Path = FOLDER) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def render_doors(folder: Path = FOLDER) -> str:
+    """What each pipeline's door costs, beside the class itself: for docs/which_pipeline.md."""
+    results = load("cpu", folder)
+    if results is None:
+        return "Not measured yet.\n"
+    rows = index_rows(results["rows"])
+    doors = {"torchvision_door": "`V2Transform`", "timm_door": "timm", "kornia_door": "Kornia", "dali": "DALI"}
+    heads = ["augmentation", "dtype", "the class, ms", *doors.values()]
+    lines = []
+    for name, dtype in itertools.product(PEERS, ("float32", "uint8")):
+        case = centre(name, dtype=dtype)
+        ours = rows.get((case, "ours"))
+        cells = _show(ours, "median_ms")
+        for door in doors:
+            row = rows.get((case, door))
+            if ours is None or row is None or not (timed(ours) and timed(row)):
+                cells.append("-")
+            else:
+                cells.append(f"{row['median_ms']:.3g} ({row['median_ms'] / ours['median_ms']:.2f}x)")
+        lines.append([TITLES[name], dtype, *cells])
+    title = (
+        f"32 images of 448 px and their labels, a draw for each, in ms (and times the class alone); "
+        f"{results['device']}, {results['threads']} CPU threads, commit {results['commit']}:"
+    )
+    return _table(title, heads, lines, last=0) + "\n"
+
+
 def describe(title: str, results: dict[str, Any]) -> str:
     """Environment, the table of augmentations, that of pipelines, and a line each on drawing and memory."""
     rows = index_rows(results["rows"])
@@ -138,9 +165,10 @@ def _show(row: Row | None, *fields: str) -> list[str]:
     return ["-" if row[field] is None else format(row[field], digits[field]) for field in fields]
 
 
-def _table(title: str, heads: list[str], lines: list[list[str]]) -> str:
+def _table(title: str, heads: list[str], lines: list[list[str]], *, last: int = 2) -> str:
+    """Numbers stand between the names and the ``last`` columns of text."""
     if not lines:
         return ""
-    numbers = len(heads) - 2 - sum(head in ("augmentation", "dtype", "pipeline") for head in heads)
-    marks = ["---"] * (len(heads) - 2 - numbers) + ["---:"] * numbers + ["---"] * 2
+    names = sum(head in ("augmentation", "dtype", "pipeline") for head in heads)
+    marks = ["---"] * names + ["---:"] * (len(heads) - names - last) + ["---"] * last
     return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in [heads, marks, *lines])])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench import measure, readme_tables, results, scaling_plot, test_throughput
 from bench import throughput_tables as tables
-from bench.cases import DTYPES, LAYOUTS, PEERS, PERS, centre, list_pairs
+from bench.cases import DOORS, DTYPES, LAYOUTS, PEERS, PERS, centre, list_pairs
 from bench.conftest import choose_path
 from bench.laws import GateError
 from bench.sides import SIDES
@@ -33,7 +33,7 @@ def test_cases_are_what_is_to_be_measured() -> None:
     for name, batch, size, dtype, layout, per, side in axes:
         assert (centre(name, batch=batch, size=size, dtype=dtype, layout=layout, per=per), side) in set(cuda)
     sides = {(case.augmentation, side) for case, side in cpu if case == centre(case.augmentation)}
-    assert sides == {(name, side) for name in PEERS for side in ("ours", "ours_out", "copy", *PEERS[name])}
+    assert sides == {(name, side) for name in PEERS for side in ("ours", "ours_out", "copy", *PEERS[name], *DOORS)}
 
 
 def test_equal_inputs_are_next_to_each_other() -> None:
@@ -137,14 +137,14 @@ def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
 
 
 def test_readme_follows_the_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(readme_tables.PLACES, "throughput", lambda: tables.render(folder))
-    readme = readme_tables.insert((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert readme_tables.insert(readme) == readme
+    monkeypatch.setitem(readme_tables.PAGES["README.md"], "throughput", lambda: tables.render(folder))
+    readme = readme_tables.insert("README.md", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert readme_tables.insert("README.md", readme) == readme
     path = folder / "throughput-cpu-fast-one.json"
     path.write_text(
         path.read_text(encoding="utf-8").replace('"median_ms": 20.0', '"median_ms": 21.0'), encoding="utf-8"
     )
-    assert readme_tables.insert(readme) != readme
+    assert readme_tables.insert("README.md", readme) != readme
 
 
 def test_readme_shows_no_picture_that_is_not_there() -> None:

@@ -1,0 +1,49 @@
+"""Our augmentations through the doors of other libraries, labels included; `bench.dali` is the door to DALI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.cases import Case
+from bench.inputs import NUM_CLASSES, Batch, need
+from bench.ours import Run, make_augmentation
+from mosaicaug import Augmentation, SnapMix
+
+
+def make_torchvision_door(case: Case, batch: Batch) -> Run:
+    """`V2Transform` on a ``tv_tensors.Image`` and labels."""
+    need("torchvision", "torchvision")
+    images = need("torchvision.tv_tensors", "torchvision").Image(batch.images)
+    transform = need("mosaicaug.torchvision", "torchvision").V2Transform(_make_with_maps(case, batch))
+    return lambda: transform(images, batch.labels)
+
+
+def make_timm_door(case: Case, batch: Batch) -> Run:
+    """timm's interface: dense targets with label smoothing."""
+    mixup = need("mosaicaug.timm", "timm").Mixup(num_classes=NUM_CLASSES, augmentation=_make_with_maps(case, batch))
+    return lambda: mixup(batch.images, batch.labels)
+
+
+def make_kornia_door(case: Case, batch: Batch) -> Run:
+    """An operation in the container whose labels follow."""
+    need("kornia", "Kornia")
+    library = need("mosaicaug.kornia", "Kornia")
+    classes: dict[str, Any] = {
+        "rmg": library.RandomRecursiveMosaic,
+        "jigsaw": library.RandomJigsaw,
+        "cutmix": library.RandomCutMix,
+        "mixup": library.RandomMixUp,
+        "snapmix": library.RandomSnapMix,
+    }
+    levels = () if case.level is None else (case.level,)
+    maps = {"cam": lambda *_: batch.maps} if case.augmentation == "snapmix" else {}
+    operation = classes[case.augmentation](*levels, same_on_batch=case.per == "batch", **maps)
+    container = library.AugmentationSequential(operation, data_keys=["input", "class"])
+    return lambda: container(batch.images, batch.labels)
+
+
+def _make_with_maps(case: Case, batch: Batch) -> Augmentation:
+    aug = make_augmentation(case)
+    if isinstance(aug, SnapMix):
+        aug.cam = lambda *_: batch.maps
+    return aug
