@@ -227,7 +227,7 @@ def _check_canvas(name: str, annotation: Any, plan: Plan) -> None:
 
 def _open(leaf: Tensor, single: bool) -> Tensor:
     """As a plain tensor with a batch axis."""
-    plain = leaf.as_subclass(Tensor)
+    plain = leaf if is_pure_tensor(leaf) else leaf.as_subclass(Tensor)
     return plain[None] if single else plain
 
 

@@ -76,6 +76,7 @@ def test_the_peak_is_what_a_call_holds_beside_its_output() -> None:
 
 
 FAKE = {"ours": 2.0, "ours_out": 1.2, "copy": 1.0, "kornia": 6.0, "torchvision": 1.0, "timm": 1.98, "dali": 3.0}
+FAKE |= {"torchvision_door": 2.1, "timm_door": 2.2, "kornia_door": 2.5}
 
 
 def fake_results(device_type: str = "cpu") -> dict[str, Any]:
@@ -126,6 +127,14 @@ def test_tables_show_wins_and_losses(folder: Path) -> None:
     assert "0 of" in text
     assert "the most is 2.00 MiB" in text
     assert "**GPU**: not measured yet." in text
+
+
+def test_doors_stand_beside_the_class(folder: Path, tmp_path: Path) -> None:
+    lines = tables.render_doors(folder).splitlines()
+    assert "| CutMix | uint8 | 20 | 21 (1.05x) | 22 (1.10x) | 25 (1.25x) | 30 (1.50x) |" in lines
+    assert lines[3] == "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    (folder / "throughput-cpu-fast-one.json").unlink()
+    assert tables.render_doors(tmp_path) == "Not measured yet.\n"
 
 
 def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
