@@ -26,6 +26,7 @@ from pmsi.data import Split
 from pmsi.evaluate import evaluate
 from pmsi.experiments import Source, check_folder, compare, run_once
 from pmsi.files import load_checkpoint
+from pmsi.progress import Stopped
 from pmsi.report import rich_table
 from pmsi.train import make_network
 
@@ -80,7 +81,7 @@ class Evaluate:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for an error in what was asked, 130 when stopped."""
+    """Run the command line; returns the exit code: 0, 2 for an error in what was asked, 130 or 143 when stopped."""
     console = Console()
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -93,8 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         Console(stderr=True).print(f"pmsi: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
+    except Stopped as stopped:
+        console.print("\nStopped. All that was done is saved; the same command goes on from there.")
+        return 128 + stopped.signal
     except KeyboardInterrupt:
-        console.print("\nStopped. Finished epochs are saved; the same command goes on from there.")
+        console.print("\nStopped. What was saved before stays; the same command goes on from there.")
         return 130
     return 0
 

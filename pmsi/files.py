@@ -1,18 +1,25 @@
-"""Files that are either whole or not there: written beside their place and renamed."""
+"""Files that are either whole or not there: written beside their place and renamed; checkpoints with a checksum."""
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
     """Have ``write`` fill a file beside ``path``, then put it in place; on failure what was there stays.
+
+    Args:
+        path, write: what to replace, and by what.
+        keep: where what was there goes.
 
     Raises:
         OSError: the file could not be written (a full disk, no permission).
@@ -23,7 +30,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write(beside)
         with beside.open("rb") as file:
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         beside.replace(path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         raise OSError(f"could not write {path}: {error}; what stood there before is untouched") from error
     finally:
@@ -46,8 +56,14 @@ def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace ``path`` by ``state`` (tensors and plain values)."""
-    replace_file(path, lambda beside: torch.save(state, beside))
+    """Replace ``path`` by ``state`` (tensors and plain values) and its checksum; `find_previous` is what was there."""
+    whole = {**state, "checksum": _find_checksum(state)}
+    replace_file(path, lambda beside: torch.save(whole, beside), keep=find_previous(path))
+
+
+def find_previous(path: Path) -> Path:
+    """Where the checkpoint before the last one is kept."""
+    return path.with_name(f"previous{path.suffix}")
 
 
 def load_tensors(path: Path) -> Any:
@@ -68,9 +84,60 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: not one of our checkpoints.
+        FileNotFoundError: no such file. ValueError: not one of our checkpoints, or it is damaged.
     """
     state = load_tensors(path)
     if not isinstance(state, dict) or "identity" not in state:
         raise ValueError(f"{path} is not a checkpoint of pmsi")
+    if state.pop("checksum", None) != _find_checksum(state):
+        raise ValueError(f"{path} is damaged: its checksum does not match what it holds")
     return state
+
+
+def load_newest(path: Path) -> dict[str, Any] | None:
+    """The checkpoint at ``path``, or with a warning the one before if that is damaged; None if there is none.
+
+    Raises:
+        ValueError: there are checkpoints, and all are damaged.
+    """
+    damage = []
+    for place in (path, find_previous(path)):
+        try:
+            state = load_checkpoint(place)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            damage.append(str(error))
+            continue
+        if damage:
+            warnings.warn(f"{damage[0]}; going on from {place.name}, which was saved before", stacklevel=2)
+        return state
+    if damage:
+        raise ValueError(f"{'; '.join(damage)}; remove them to start anew")
+    return None
+
+
+def _find_checksum(tree: Any, crc: int = 0) -> int:
+    """CRC-32 of nested dicts and lists of tensors and plain values."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            crc = _find_checksum(value, zlib.crc32(repr(key).encode(), crc))
+        return crc
+    if isinstance(tree, list | tuple):
+        for value in tree:
+            crc = _find_checksum(value, crc)
+        return zlib.crc32(str(len(tree)).encode(), crc)
+    if isinstance(tree, Tensor):
+        values = tree.detach().cpu().contiguous()
+        crc = zlib.crc32(f"{values.dtype} {list(values.shape)}".encode(), crc)
+        return zlib.crc32(values.view(-1).view(torch.uint8).numpy().data, crc)
+    return zlib.crc32(repr(tree).encode(), crc)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` outlive a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

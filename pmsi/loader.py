@@ -43,20 +43,22 @@ def count_batches(recipe: Recipe, count: int) -> int:
     return count // recipe.batch_size
 
 
-def plan_epoch(recipe: Recipe, count: int, *, seed: int, epoch: int) -> Iterator[Iteration]:
+def plan_epoch(recipe: Recipe, count: int, *, seed: int, epoch: int, start: int = 0) -> Iterator[Iteration]:
     """One epoch over ``count`` training images in random order, with random crops and flips.
 
-    Order, crops and flips come from one stream and the augmentation from another, so that recipes that differ in
-    their augmentation see the same crops of the same images in the same order.
+    Order, crops and flips come from one stream and the augmentation from others, so that recipes that differ in their
+    augmentation see the same crops of the same images in the same order. Each mini-batch has an augmentation stream of
+    its own: an epoch that goes on at mini-batch ``start`` is the same epoch.
     """
     batch, crop = recipe.batch_size, recipe.crop
-    crops, augmentations = make_generator(seed, epoch, 0), make_generator(seed, epoch, 1)
+    crops = make_generator(seed, epoch, 0)
     order = torch.randperm(count, generator=crops)
     room = recipe.resize - crop + 1
     windows = (torch.rand(count, 3, generator=crops, dtype=torch.float64) * torch.tensor([room, room, 2])).long()
-    for done in range(count_batches(recipe, count)):
+    for done in range(start, count_batches(recipe, count)):
         rows = slice(done * batch, (done + 1) * batch)
-        yield Iteration(order[rows], windows[rows], draw_phases(recipe, (batch, 3, crop, crop), augmentations))
+        draws = draw_phases(recipe, (batch, 3, crop, crop), make_generator(seed, epoch, 1, done))
+        yield Iteration(order[rows], windows[rows], draws)
 
 
 def test_batches(recipe: Recipe, count: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -18,10 +18,11 @@ from pmsi.backbones import make_mobilenet_v2
 from pmsi.config import Recipe
 from pmsi.data import Dataset, Split
 from pmsi.evaluate import Evaluation, evaluate, show
-from pmsi.files import load_checkpoint, save_checkpoint, write_lines
+from pmsi.files import load_newest, save_checkpoint, write_lines
 from pmsi.loader import Iteration, count_batches, make_generator, plan_epoch
 from pmsi.model import PMSI
 from pmsi.phases import list_phases
+from pmsi.progress import Epoch, Interrupter, Stopped
 
 
 class Watch(Protocol):
@@ -43,11 +44,12 @@ class Trainer:
         weights: of the backbone, as `make_mobilenet_v2` takes them.
         seed: of initial weights, order, crops, augmentation and dropout.
         identity: what a checkpoint must agree on to be continued.
-        folder: gets ``last.ckpt`` and ``metrics.jsonl`` after every epoch; a checkpoint there is continued.
+        folder: gets ``last.ckpt``, ``previous.ckpt`` (the one before) and ``metrics.jsonl`` after every epoch, and when
+            the run is stopped; a checkpoint there is continued, in the middle of an epoch too.
         fabric: device and precision.
 
     Raises:
-        ValueError: the folder's checkpoint belongs to another run.
+        ValueError: the folder's checkpoint belongs to another run, or all are damaged.
     """
 
     def __init__(
@@ -78,29 +80,39 @@ class Trainer:
             self.parts |= {"camera": self.camera, "camera_optimizer": self.camera.optimizer}
         self.schedule = self.parts["schedule"] = make_schedule(recipe, optimizer, len(dataset.train.labels))
         self.history: list[dict[str, Any]] = []
+        self.batches = count_batches(recipe, len(dataset.train.labels))  # of an epoch
+        self.epoch = Epoch.begin(len(self.phases), fabric.device)
         self.checkpoint = folder / "last.ckpt"
-        if self.checkpoint.exists():
-            self._restore()
+        self._restore()
 
     def run(self, watch: Watch) -> Evaluation:
-        """Train the epochs that are left, and return the test of the last one."""
+        """Train the epochs that are left, and return the test of the last one.
+
+        Raises:
+            Stopped: Ctrl-C or SIGTERM came; the mini-batch under way is done and saved.
+            ValueError: a loss is not finite; the last good checkpoint stays.
+        """
         evaluation = None
-        while len(self.history) < self.recipe.epochs:
-            started = time.perf_counter()
-            losses = self._train_epoch(watch)
-            evaluation = evaluate(self.model, self.test_split, self.recipe)
-            record = {
-                "epoch": len(self.history) + 1,
-                "losses": losses.tolist(),
-                "lr": self.schedule.get_last_lr(),
-                "concat": evaluation.concat,
-                "mix": evaluation.mix,
-                "stages": list(evaluation.stages),
-                "seconds": time.perf_counter() - started,
-            }
-            self.history.append(record)
-            self._save()
-            watch.epoch(record)
+        with Interrupter() as interrupter:
+            while len(self.history) < self.recipe.epochs:
+                self.epoch.started = time.perf_counter()
+                self._train_epoch(watch, interrupter)
+                evaluation = self._test(interrupter)
+                record = {
+                    "epoch": len(self.history) + 1,
+                    "losses": (self.epoch.losses / self.batches).tolist(),
+                    "lr": self.schedule.get_last_lr(),
+                    "concat": evaluation.concat,
+                    "mix": evaluation.mix,
+                    "stages": list(evaluation.stages),
+                    "seconds": self.epoch.find_seconds(),
+                }
+                self.history.append(record)
+                self.epoch = Epoch.begin(len(self.phases), self.fabric.device)
+                self._save()
+                watch.epoch(record)
+                if interrupter.asked is not None:
+                    raise Stopped(interrupter.asked)
         return evaluation or evaluate(self.model, self.test_split, self.recipe)
 
     def step(self, iteration: Iteration) -> Tensor:
@@ -142,18 +154,43 @@ class Trainer:
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
-    def _train_epoch(self, watch: Watch) -> Tensor:
-        epoch, count = len(self.history), len(self.train_split.labels)
-        torch.manual_seed(make_generator(self.seed, epoch, 2).initial_seed())  # dropout
+    def _train_epoch(self, watch: Watch, interrupter: Interrupter) -> None:
+        """Train the mini-batches that are left of the epoch under way."""
+        number, count = len(self.history), len(self.train_split.labels)
         self.model.train()
-        self.network.backbone.requires_grad_(epoch >= self.recipe.freeze_epochs)
-        losses = torch.zeros(len(self.phases), device=self.fabric.device)
-        batches = count_batches(self.recipe, count)
-        for done, iteration in enumerate(plan_epoch(self.recipe, count, seed=self.seed, epoch=epoch), 1):
-            losses += self.step(iteration)
+        self.network.backbone.requires_grad_(number >= self.recipe.freeze_epochs)
+        plan = plan_epoch(self.recipe, count, seed=self.seed, epoch=number, start=self.epoch.done)
+        for iteration in plan:
+            torch.manual_seed(make_generator(self.seed, number, 2, self.epoch.done).initial_seed())  # dropout
+            losses = self.step(iteration)
             self.schedule.step()
-            watch.batch(done, batches)
-        return losses / batches
+            self.epoch.add(losses)
+            watch.batch(self.epoch.done, self.batches)
+            if interrupter.asked is not None:
+                self._check_losses()
+                self._save()
+                raise Stopped(interrupter.asked)
+        self._check_losses()
+
+    def _test(self, interrupter: Interrupter) -> Evaluation:
+        """Test the epoch's weights. This changes nothing, so it need not be waited for."""
+        try:
+            interrupter.patient = False
+            return evaluate(self.model, self.test_split, self.recipe)
+        except Stopped:
+            self._save()
+            raise
+        finally:
+            interrupter.patient = True
+
+    def _check_losses(self) -> None:
+        """ValueError that names the first loss that was not finite."""
+        bad, phase = self.epoch.first_bad.min(0)
+        if bad <= self.batches:
+            raise ValueError(
+                f"the loss of phase {int(phase) + 1} is not finite in mini-batch {int(bad)} of epoch "
+                f"{len(self.history) + 1}; lower --lr-new or --lr-backbone. {self.checkpoint.name} is as it was before"
+            )
 
     def _look(self, iteration: Iteration, labels: Tensor) -> Tensor:
         """SnapMix's maps of the raw batch, from one more pass of the backbone in training mode, as published."""
@@ -164,15 +201,19 @@ class Trainer:
 
     def _save(self) -> None:
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        save_checkpoint(self.checkpoint, {"identity": self.identity, "history": self.history, **parts})
+        state = {"identity": self.identity, "history": self.history, "epoch": self.epoch.to_dict(), **parts}
+        save_checkpoint(self.checkpoint, state)
         write_lines(self.checkpoint.with_name("metrics.jsonl"), self.history)
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.checkpoint)
+        state = load_newest(self.checkpoint)
+        if state is None:
+            return
         check_identity(state["identity"], self.identity, self.checkpoint)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.history = state["history"]
+        self.epoch = Epoch.begin(len(self.phases), self.fabric.device, **state["epoch"])
 
 
 class Camera(nn.Module):

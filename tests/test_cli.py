@@ -250,7 +250,7 @@ def test_ctrl_c_in_another_process(photos: Path, tmp_path: Path) -> None:
     process.stdout.close()
     assert process.wait() == 130
     assert "Traceback" not in rest
-    assert "Stopped. Finished epochs are saved; the same command goes on from there." in rest
+    assert "Stopped. All that was done is saved; the same command goes on from there." in rest
     metrics = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in metrics] == list(range(1, len(metrics) + 1))
     assert len(metrics) >= 2
