@@ -1,24 +1,19 @@
-"""Data sets held in memory as uint8: listed and checked first, then decoded on all cores."""
+"""Data sets held as uint8: listed and checked first, then decoded or taken from a cache."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as transforms
 
 from pmsi import typefaces
+from pmsi.cache import Gathered, decode, fetch, gather, make_key
 
 Progress = Callable[[str, int, int], None]
 Entries = tuple[tuple[Path, int], ...]
@@ -29,7 +24,7 @@ _HOLD_OUT = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 ``[N, 3, R, R]`` in RGB, contiguous and in memory, and their labels, int64 ``[N]``."""
+    """Images, uint8 ``[N, 3, R, R]`` in RGB, contiguous, and their labels, int64 ``[N]``."""
 
     images: Tensor
     labels: Tensor
@@ -74,8 +69,10 @@ def load(
     seed: int = 0,
     skip_unreadable: bool = False,
     progress: Progress | None = None,
+    cache: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Dataset:
-    """Read a whole data set into memory; a file's bytes and ``resize`` alone decide its pixels.
+    """Read a whole data set; a file's bytes and ``resize`` alone decide its pixels.
 
     Args:
         name: "typefaces" (rendered), "cub" (the official CUB-200-2011 text layout) or "folder" (``train/<class>/*``
@@ -84,12 +81,15 @@ def load(
         resize: R, px; both sides of every image become it. 11,788 images at 512 px take 9.3 GB.
         seed: of "typefaces".
         skip_unreadable: leave out files that cannot be decoded, and say so, rather than stop at the first.
-        progress: called with (what, done, total) as images come.
+        progress: called with (what, done, total) as images are decoded.
+        cache: folder that keeps the decoded images of "cub" and "folder"; later calls decode none (see `pmsi.cache`).
+        say: told in one line what is kept there, and why what was there could not be used.
 
     Raises:
         ValueError: unknown name, missing or superfluous root, tables that disagree, a class without training images,
             no test images, or an image that cannot be read.
         FileNotFoundError: a folder, table or listed image is not there; found before any image is read.
+        OSError: the cache cannot be written.
     """
     if name not in ("typefaces", *_LISTERS):
         raise ValueError(f"data: unknown data set {name!r}; choose typefaces, {' or '.join(_LISTERS)}")
@@ -105,7 +105,16 @@ def load(
         raise FileNotFoundError(f"{name}: there is no folder {root}; --root must be the folder of the images")
     listing = _LISTERS[name](root)
     _check_listing(listing, "")
-    return _decode(listing, resize, skip_unreadable, progress or (lambda *_: None))
+
+    def read(what: str, entries: Entries) -> Gathered:
+        report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
+        images = partial(decode, [path for path, _ in entries], resize, report, stop=not skip_unreadable)
+        if cache is None:
+            return gather(images(), len(entries), resize)
+        key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
+        return fetch(cache, f"{name}-{resize}px-{what}", key, images, say)
+
+    return _assemble(listing, resize, read)
 
 
 def _load_typefaces(resize: int, seed: int, progress: Progress | None) -> Dataset:
@@ -234,11 +243,10 @@ def _check_listing(listing: Listing, when: str) -> None:
         raise ValueError(f"{listing.name}: there are no test images{when}; the split must hold some out")
 
 
-def _decode(listing: Listing, resize: int, skip_unreadable: bool, progress: Progress) -> Dataset:
+def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Gathered]) -> Dataset:
     splits, kept, skipped = [], [], []
     for what, entries in (("training", listing.train), ("test", listing.test)):
-        report = partial(progress, f"{listing.name}: reading {what} images")
-        images, failed = _read_files([path for path, _ in entries], resize, report, stop=not skip_unreadable)
+        images, failed = read(what, entries)
         kept.append(tuple(entry for row, entry in enumerate(entries) if row not in failed))
         splits.append(Split(images, torch.tensor([label for _, label in kept[-1]], dtype=torch.int64)))
         skipped += [str(entries[row][0]) for row in failed]
@@ -250,51 +258,3 @@ def _decode(listing: Listing, resize: int, skip_unreadable: bool, progress: Prog
         f" resized to {resize} x {resize} px whatever its shape; unreadable files left out: {len(skipped) or 'none'}."
     )
     return Dataset(listing.name, listing.classes, splits[0], splits[1], protocol, tuple(skipped))
-
-
-def _read_files(
-    paths: Sequence[Path], resize: int, report: Callable[[int, int], None], *, stop: bool
-) -> tuple[Tensor, list[int]]:
-    """Images that can be read, uint8 ``[N, 3, R, R]``, and the rows of those that cannot; the first raises if asked."""
-    images = torch.empty(len(paths), 3, resize, resize, dtype=torch.uint8)
-    failed: list[int] = []
-
-    def fill(row: int) -> bool:
-        try:
-            image = _read_image(paths[row])
-        except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
-            if not stop:
-                return False
-            raise ValueError(
-                f"data: cannot read {paths[row]} ({error}); replace it, or leave it out with --skip-unreadable"
-            ) from error
-        images[row] = transforms.resize(image, [resize, resize], antialias=True)
-        return True
-
-    with _use_one_torch_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for row, filled in enumerate(pool.map(fill, range(len(paths)))):
-            if not filled:
-                failed.append(row)
-            elif failed:
-                images[row - len(failed)] = images[row]
-            report(row + 1, len(paths))
-    return images[: len(paths) - len(failed)], failed
-
-
-def _read_image(path: Path) -> Tensor:
-    """One file as RGB, uint8 ``[3, h, w]``."""
-    with Image.open(path) as image:
-        deep = image.mode.startswith("I;16")  # Pillow would clip 16 bits to 8 rather than scale them
-        rgb = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
-
-
-@contextmanager
-def _use_one_torch_thread() -> Iterator[None]:
-    """Threads started within take one torch thread each: the cores are already shared out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -43,12 +43,15 @@ class Source:
     """Backbone weights: a file of torchvision's tensors, "imagenet" (downloaded by torchvision), or "none"."""
     skip_unreadable: bool = False
     """Leave out and count images that cannot be read, rather than stop at the first."""
+    cache: Path | None = None
+    """Folder that keeps decoded images of "cub" and "folder", so that a second run decodes none; None keeps none."""
 
     def load(self, recipe: Recipe, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
         """All images at the recipe's size, held as uint8; weights that will not fit are refused first."""
         make_mobilenet_v2(self.weights)
-        root = None if self.root is None else Path(self.root)
-        return load(self.data, root, resize=recipe.resize, skip_unreadable=self.skip_unreadable, progress=progress)
+        root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
+        skip = self.skip_unreadable
+        return load(self.data, root, resize=recipe.resize, skip_unreadable=skip, progress=progress, cache=cache)
 
 
 def identify(source: Source, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:

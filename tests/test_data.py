@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pmsi import data
+from pmsi.cache import _read_image, decode, gather
 from pmsi.data import Dataset, load
 
 CUB100 = Path(__file__).parents[1] / "../shared/data/cub100"
@@ -56,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is refused must be refused before an image is read."""
-    monkeypatch.setattr(data, "_read_image", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("pmsi.cache._read_image", lambda path: pytest.fail(f"{path} was read"))
 
 
 def read(name: str, root: Path | None, *, skip: bool = False) -> Dataset:
@@ -248,16 +249,17 @@ def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
     }
     for name, (image, wanted) in kinds.items():
         image.save(tmp_path / name)
-        pixels = data._read_image(tmp_path / name)
+        pixels = _read_image(tmp_path / name)
         assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 9, 9)), name
         assert (pixels.int() - torch.tensor(wanted)[:, None, None]).abs().max() <= 2, name  # 2: JPEG
 
 
 def test_both_sides_are_resized(tmp_path: Path) -> None:
     Image.fromarray(np.repeat(np.array([[0, 200]], np.uint8), 30, 1)).save(tmp_path / "wide.png")
-    images, _ = data._read_files([tmp_path / "wide.png"], 6, lambda *_: None, stop=True)
-    assert images.shape == (1, 3, 6, 6)
-    assert images[0, 0, 0, [0, -1]].tolist() == [0, 200]
+    (image,) = decode([tmp_path / "wide.png"], 6, lambda *_: None, stop=True)
+    assert image is not None
+    assert image.shape == (3, 6, 6)
+    assert image[0, 0, [0, -1]].tolist() == [0, 200]
 
 
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +270,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pyte
     results: list[torch.Tensor] = []
     for count in (1, 2, 7):
         monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
-        results.append(data._read_files(paths, 16, lambda *_: None, stop=True)[0])
+        results.append(gather(decode(paths, 16, lambda *_: None, stop=True), 24, 16)[0])
     assert all(torch.equal(results[0], other) for other in results[1:])
     assert torch.get_num_threads() == before
 
@@ -296,5 +298,5 @@ def test_lists_and_reads_real_birds() -> None:
     listing = data._list_cub(CUB100)
     assert (len(listing.classes), len(listing.train), len(listing.test)) == (100, 2999, 2903)
     assert all(listing.classes[label] == path.parent.name for path, label in listing.train)
-    images, _ = data._read_files([path for path, _ in listing.train[:4]], 110, lambda *_: None, stop=True)
+    images, _ = gather(decode([p for p, _ in listing.train[:4]], 110, lambda *_: None, stop=True), 4, 110)
     assert (images.double().flatten(1).std(1) > 10).all()
