@@ -18,8 +18,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install  ## the main job on the embedded data: six augmentations, one table, one page
 	$(BIN)/pmsi compare
 
-test: install lint
-	$(BIN)/python -m pytest
+test: install lint  ## a process for each core, with one thread each: threads of many processes get in each other's way
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: install
 	$(BIN)/ruff check .

@@ -57,6 +57,11 @@ NODES: dict[str, Any] = {
 MIXING = ("cutmix", "mixup", "snapmix")
 
 
+def describe(value: Any) -> str:
+    """Without the address that functions show, which differs between the processes of one test run."""
+    return value.__name__ if callable(value) and hasattr(value, "__name__") else str(value)
+
+
 def make_images(size: tuple[int, int], dtype: torch.dtype = torch.uint8, batch: int = BATCH) -> Tensor:
     """Noise ``[B, H, W, 3]``, 0 to 255 or 0 to 1."""
     noise = torch.randint(0, 256, (batch, *size, 3), dtype=torch.uint8, generator=seeded(99))
@@ -113,7 +118,7 @@ def expect_equal(got: Sequence[Tensor], want: Sequence[Tensor]) -> None:
     + [(jigsaw, Jigsaw(n)) for n in (1, 3, 8)]
     + [(recursive_mosaic, RecursiveMosaic(2, p=0.5, permutation="cyclic"))]
     + [(jigsaw, Jigsaw(2, per="batch")), (jigsaw, Jigsaw(3, p=0.5, per="batch", permutation="cyclic"))],
-    ids=str,
+    ids=describe,
 )
 def test_tiles_are_torchs_bits(node: Any, aug: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
     images = make_images(size).to(dtype)
@@ -132,7 +137,7 @@ OPTIONS: list[dict[str, Any]] = [{}, {"p": 0.5}, {"per": "batch"}, {"p": 0.5, "p
     ("node", "make", "options"),
     [(cutmix, CutMix, options | {"true_area": exact}) for options in OPTIONS for exact in (True, False)]
     + [(mixup, MixUp, options) for options in OPTIONS],
-    ids=str,
+    ids=describe,
 )
 def test_mixed_images_and_targets_are_torchs(
     node: Any, make: Any, options: dict[str, Any], size: tuple[int, int]
@@ -154,7 +159,7 @@ BOUNDS = {torch.uint8: 1, torch.float32: 3e-3}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=describe)
 @pytest.mark.parametrize("size", [*SIZES, (448, 300)])
 def test_snapmix_is_torchs_within_a_bound(size: tuple[int, int], options: dict[str, Any], dtype: torch.dtype) -> None:
     images, labels, aug = make_images(size, dtype), make_labels(), SnapMix(1.0, **options)

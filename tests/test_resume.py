@@ -240,7 +240,7 @@ def run_and_die(folder: Path, recipe: Recipe, moment: float) -> None:
 @pytest.mark.usefixtures("small_backbone")
 def test_killed_at_random_moments_it_ends_as_if_it_were_not(tmp_path: Path) -> None:
     """20 times, with no chance to say goodbye; whole files only, the same weights to the bit."""
-    recipe = replace(RECIPE, epochs=12)
+    recipe = replace(RECIPE, epochs=40)
     make_trainer(tmp_path / "whole", recipe).run(Watch())
     moments = torch.rand(20, generator=torch.Generator().manual_seed(5)).mul(0.35).add(0.02).tolist()
     context, killed = multiprocessing.get_context("fork"), 0
