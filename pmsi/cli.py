@@ -76,6 +76,8 @@ class Evaluate:
     """Data set; by default the one it was trained on."""
     root: Path | None = None
     """Folder of the data set; by default where it was in training."""
+    cache: Path | None = None
+    """Folder that keeps decoded images, as in training."""
     device: _Device = "auto"
     """Where to compute."""
 
@@ -183,6 +185,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
         data=command.data or identity["data"],
         root=command.root or (Path(identity["root"]) if identity["root"] else None),
         skip_unreadable=identity["skip_unreadable"],
+        cache=command.cache,
     )
     with _Progress(console) as progress:
         dataset = source.load(recipe, progress.loading)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -28,6 +29,11 @@ class Split:
 
     images: Tensor
     labels: Tensor
+
+    @cached_property
+    def crc32(self) -> int:
+        """Of all pixels: 0.3 s a GB."""
+        return zlib.crc32(self.images.numpy().data)
 
 
 @dataclass(frozen=True)

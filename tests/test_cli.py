@@ -106,8 +106,9 @@ def test_train_and_evaluate_agree(photos: Path, tmp_path: Path, capsys: pytest.C
     assert "Checkpoint: " in trained
     result = json.loads((run / "result.json").read_text())
     assert f"Concat {result['concat']:.1f} %, Mix {result['mix']:.1f} % of 6 test images" in trained
-    assert main(["evaluate", str(run / "last.ckpt")]) == 0
+    assert main(["evaluate", str(run / "last.ckpt"), "--cache", str(tmp_path / "kept")]) == 0
     said = capsys.readouterr().out
+    assert len(list((tmp_path / "kept").iterdir())) == 2  # decoded training and test images
     assert f"Concat   {result['concat']:.2f} %" in said
     assert f"Mix      {result['mix']:.2f} % of 6 test images" in said
     for stage, accuracy in zip((3, 4, 5), result["stages"], strict=True):
