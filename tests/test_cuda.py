@@ -9,7 +9,18 @@ import pytest
 import torch
 from oracle import number_pixels
 
-from mosaicaug import CutMix, Jigsaw, MixUp, PlanBuffer, RecursiveMosaic, SnapMix, apply
+from mosaicaug import (
+    CutMix,
+    Jigsaw,
+    MixUp,
+    PlanBuffer,
+    RecursiveMosaic,
+    SnapMix,
+    apply,
+    apply_boxes,
+    apply_keypoints,
+    apply_masks,
+)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -43,6 +54,20 @@ def test_nothing_waits_for_the_gpu(aug: Any) -> None:
         std=[0.25] * 3,
         dtype=torch.bfloat16,
     )
+
+
+@pytest.mark.usefixtures("sync_mode")
+@pytest.mark.parametrize("aug", AUGMENTATIONS, ids=lambda aug: aug.name)
+def test_annotations_do_not_wait_either(aug: Any) -> None:
+    """But for all pieces of boxes, whose number is a value on the GPU."""
+    plan = aug.sample(SHAPE)
+    masks = torch.randint(0, 9, (8, 64, 64), device="cuda")
+    points = torch.rand(8, 5, 2, device="cuda") * 63
+    apply_masks(masks, plan)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    apply_masks(masks, plan)
+    apply_keypoints(points, plan)
+    apply_boxes(torch.cat([points, points + 1], 2), plan, pieces="largest")
 
 
 @pytest.mark.parametrize("aug", AUGMENTATIONS, ids=lambda aug: aug.name)
