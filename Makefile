@@ -33,7 +33,7 @@ tables: install  ## tables of README, and docs/scaling.png, from bench/results
 	$(BIN)/python -m bench.readme_tables
 
 pictures: install  ## docs/*.png, by the examples that make them
-	for name in gallery quickstart torchvision_pipeline kornia_pipeline dali_pipeline timm_train_step; do $(BIN)/python examples/$$name.py || exit 1; done
+	for file in $(filter-out examples/dali_train.py,$(wildcard examples/*.py)); do $(BIN)/python $$file || exit 1; done
 
 lock:  ## needs uv; run after a change of dependencies in pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock

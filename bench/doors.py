@@ -12,7 +12,6 @@ from mosaicaug import Augmentation, SnapMix
 
 def make_torchvision_door(case: Case, batch: Batch) -> Run:
     """`V2Transform` on a ``tv_tensors.Image`` and labels."""
-    need("torchvision", "torchvision")
     images = need("torchvision.tv_tensors", "torchvision").Image(batch.images)
     transform = need("mosaicaug.torchvision", "torchvision").V2Transform(_make_with_maps(case, batch))
     return lambda: transform(images, batch.labels)
@@ -26,7 +25,6 @@ def make_timm_door(case: Case, batch: Batch) -> Run:
 
 def make_kornia_door(case: Case, batch: Batch) -> Run:
     """An operation in the container whose labels follow."""
-    need("kornia", "Kornia")
     library = need("mosaicaug.kornia", "Kornia")
     classes: dict[str, Any] = {
         "rmg": library.RandomRecursiveMosaic,

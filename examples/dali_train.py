@@ -22,6 +22,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from nvidia.dali.types import DALIDataType, DALIImageType
 
 from mosaicaug.dali import recursive_mosaic
+from pmsi import data
 from pmsi.config import RECIPES, Recipe
 from pmsi.data import Dataset, Split
 from pmsi.evaluate import evaluate
@@ -140,25 +141,14 @@ def read_test(entries: Entries, recipe: Recipe, how: dict[str, Any]) -> Split:
 
 def list_images(folder: Path, classes: int | None) -> tuple[tuple[str, ...], Entries, Entries]:
     """Names of classes, training images in one random order, which shards are cut from, and test images."""
-    if (folder / "images.txt").exists():
-        tables = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
-        files, labels, trained, names = ([line.split()[1] for line in (folder / name).open()] for name in tables)
-        found = [
-            (str(folder / "images" / file), int(label) - 1, flag == "1")
-            for file, label, flag in zip(files, labels, trained, strict=True)
-        ]
-    else:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        found = [
-            (str(path), label, number % 5 > 0)
-            for label, name in enumerate(names)
-            for number, path in enumerate(sorted((folder / name).iterdir()), 1)
-        ]
-    names = names[:classes]
-    kept = [image for image in found if image[1] < len(names)]
-    train, test = ([(file, label) for file, label, flag in kept if flag == wanted] for wanted in (True, False))
+    listing = data.list_images("cub" if (folder / "images.txt").exists() else "folder", folder)
+    names = listing.classes[:classes]
+    train, test = (
+        [(str(path), label) for path, label in entries if label < len(names)]
+        for entries in (listing.train, listing.test)
+    )
     random.Random(0).shuffle(train)
-    return tuple(names), train, test
+    return names, train, test
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
@@ -117,7 +118,7 @@ def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, piece
         raise ValueError(f"apply_boxes: min_visibility must lie in 0..1, got {min_visibility}")
     if pieces not in get_args(Pieces):
         raise ValueError(f"apply_boxes: pieces must be one of {get_args(Pieces)}, got {pieces!r}")
-    work, count = _to_work(boxes), boxes.shape[1]
+    work = _to_work(boxes)
     parts = []
     for regions in _find_layers(plan, work):
         given = work[regions.image]  # [B, R, N, 4]
@@ -130,17 +131,12 @@ def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, piece
             shown = shown - hidden
         full = _area(given[..., :2], given[..., 2:])
         keep = (shown > 0) & (shown >= min_visibility * full)
-        source = (regions.image * count)[..., None] + torch.arange(count, device=boxes.device)
-        values = torch.cat([near, far], -1)
-        # [B, N, R], so that the pieces of one box lie side by side
-        parts.append((values.transpose(1, 2), torch.where(keep, source, -1).transpose(1, 2), shown.transpose(1, 2)))
+        parts.append(regions.collect(torch.cat([near, far], -1), keep, shown))
     if pieces == "largest":
-        parts = [_pick_best(*part) for part in parts]
-    values = torch.cat([part[0].flatten(1, 2) for part in parts], 1)
-    source = torch.cat([part[1].flatten(1, 2) for part in parts], 1)
-    if pieces == "all":
-        values, source = _pack(values, source)
-    return _placed(values, source, boxes)
+        return _join([_pick_best(*part) for part in parts], boxes)
+    values, source = _join(parts, boxes)
+    kept = _sort_first(source >= 0)
+    return Placed(values.gather(1, kept[..., None].expand(-1, -1, 4)), source.gather(1, kept))
 
 
 def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
@@ -164,7 +160,7 @@ def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
     """
     _check_plan("apply_keypoints", plan)
     _check_shape("apply_keypoints", "keypoints", keypoints, plan, 2)
-    work, count = _to_work(keypoints), keypoints.shape[1]
+    work = _to_work(keypoints)
     parts = []
     for regions in _find_layers(plan, work):
         given = work[regions.image]  # [B, R, K, 2]
@@ -172,11 +168,8 @@ def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
         values = regions.move_centres(given)
         if regions.cover is not None:
             keep = keep & ~((values >= regions.cover[..., :2]) & (values < regions.cover[..., 2:])).all(-1)
-        source = (regions.image * count)[..., None] + torch.arange(count, device=keypoints.device)
-        source = torch.where(keep, source, -1)
-        parts.append(_pick_best(values.transpose(1, 2), source.transpose(1, 2), keep.transpose(1, 2).float()))
-    values = torch.cat([part[0].flatten(1, 2) for part in parts], 1)
-    return _placed(values, torch.cat([part[1].flatten(1, 2) for part in parts], 1), keypoints)
+        parts.append(_pick_best(*regions.collect(values, keep, keep.float())))
+    return _join(parts, keypoints)
 
 
 class _Regions(NamedTuple):
@@ -204,6 +197,15 @@ class _Regions(NamedTuple):
         offset = points - self.source[..., :2]
         scaled = torch.minimum(offset, last) * (new_last / last.clamp(min=1))
         return torch.where(last == new_last, offset, scaled) + self.target[..., :2]
+
+    def collect(self, values: Tensor, keep: Tensor, score: Tensor) -> _Part:
+        """What the regions hold, each ``[B, R, N, ...]``, with the candidates for one given thing side by side."""
+        count = values.shape[2]
+        source = (self.image * count)[..., None] + torch.arange(count, device=values.device)
+        return values.transpose(1, 2), torch.where(keep, source, -1).transpose(1, 2), score.transpose(1, 2)
+
+
+_Part = tuple[Tensor, Tensor, Tensor]  # values [B, N, R, ...], source [B, N, R] and score [B, N, R]
 
 
 def _find_layers(plan: Plan, like: Tensor) -> list[_Regions]:
@@ -274,17 +276,11 @@ def _shrink(near: Tensor, far: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
     return new_near, new_far
 
 
-def _pick_best(values: Tensor, source: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _pick_best(values: Tensor, source: Tensor, score: Tensor) -> _Part:
     """One of R candidates, ``[B, N, 1, ...]``; a dropped one scores least."""
     best = torch.where(source >= 0, score, -1).argmax(2, keepdim=True)
     row = best[..., None].expand(-1, -1, -1, values.shape[-1])
     return values.gather(2, row), source.gather(2, best), score.gather(2, best)
-
-
-def _pack(values: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-    """Without the places where there is nothing in any image."""
-    kept = _sort_first(source >= 0)
-    return values.gather(1, kept[..., None].expand(-1, -1, 4)), source.gather(1, kept)
 
 
 def _sort_first(chosen: Tensor, at_least: int = 0) -> Tensor:
@@ -293,7 +289,9 @@ def _sort_first(chosen: Tensor, at_least: int = 0) -> Tensor:
     return chosen.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
-def _placed(values: Tensor, source: Tensor, given: Tensor) -> Placed:
+def _join(parts: Sequence[_Part], given: Tensor) -> Placed:
+    """All layers one after the other, in a dtype like that of ``given``."""
+    values, source = (torch.cat([part[k].flatten(1, 2) for part in parts], 1) for k in (0, 1))
     dtype = given.dtype if given.is_floating_point() else torch.float32
     return Placed(torch.where((source >= 0)[..., None], values, 0).to(dtype), source)
 

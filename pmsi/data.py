@@ -107,10 +107,7 @@ def load(
         return _load_typefaces(resize, seed, progress)
     if root is None:
         raise ValueError(f"{name}: needs the folder of the images; give it with --root")
-    if not root.is_dir():
-        raise FileNotFoundError(f"{name}: there is no folder {root}; --root must be the folder of the images")
-    listing = _LISTERS[name](root)
-    _check_listing(listing, "")
+    listing = list_images(name, root)
 
     def read(what: str, entries: Entries) -> Gathered:
         report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
@@ -121,6 +118,15 @@ def load(
         return fetch(cache, f"{name}-{resize}px-{what}", key, images, say)
 
     return _assemble(listing, resize, read)
+
+
+def list_images(name: str, root: Path) -> Listing:
+    """What "cub" or "folder" holds, checked; arguments and errors as for `load`."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{name}: there is no folder {root}; --root must be the folder of the images")
+    listing = _LISTERS[name](root)
+    _check_listing(listing, "")
+    return listing
 
 
 def _load_typefaces(resize: int, seed: int, progress: Progress | None) -> Dataset:
@@ -194,7 +200,7 @@ def _list_folder(root: Path) -> Listing:
     parts = [name for name in ("train", "test", "val") if (root / name).is_dir()]
     if not parts:
         classes = _list_classes(root)
-        files = _list_images(root, classes)
+        files = _list_files(root, classes)
         train = _label([path for n, path in enumerate(paths, 1) if n % _HOLD_OUT] for paths in files)
         test = _label(paths[_HOLD_OUT - 1 :: _HOLD_OUT] for paths in files)
         rule = f"class folders, every {_HOLD_OUT}th image of each in sorted order held out as test"
@@ -211,7 +217,7 @@ def _list_folder(root: Path) -> Listing:
             f"folder: train/ and {parts[1]}/ must hold the same classes;"
             f" train/ alone has {only[0] or 'none'}, {parts[1]}/ alone has {only[1] or 'none'}"
         )
-    train, test = (_label(_list_images(root / part, classes)) for part in parts[:2])
+    train, test = (_label(_list_files(root / part, classes)) for part in parts[:2])
     return Listing("folder", classes, train, test, f"image folder split into its train/ and {parts[1]}/")
 
 
@@ -219,7 +225,7 @@ def _list_classes(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
-def _list_images(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
+def _list_files(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
     return [[path for path in sorted((folder / name).rglob("*")) if _is_image(path)] for name in classes]
 
 

@@ -28,6 +28,11 @@ class Source(NamedTuple):
     x: int
 
 
+def seeded(seed: int) -> torch.Generator:
+    """What draws a test's random numbers."""
+    return torch.Generator().manual_seed(seed)
+
+
 def number_pixels(shape: Sequence[int], dtype: torch.dtype = torch.float32, layout: str = "contiguous") -> Tensor:
     """Images whose every pixel carries its own address, or that modulo 251 where the dtype holds no more."""
     values = torch.arange(math.prod(shape), dtype=torch.float64).view(*shape)

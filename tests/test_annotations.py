@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import find_mask_pixels, number_pixels
+from oracle import find_mask_pixels, number_pixels, seeded
 from torch import Tensor
 
 from mosaicaug import (
@@ -38,10 +38,6 @@ COPIES: dict[str, Callable[[], Augmentation]] = {
 BLENDS: dict[str, Callable[[], Augmentation]] = {"MixUp": MixUp, "SnapMix": lambda: SnapMix(1.0)}
 all_augs = pytest.mark.parametrize("make", [*COPIES.values(), *BLENDS.values()], ids=[*COPIES, *BLENDS])
 copies = pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def draw(make: Callable[[], Augmentation], batch: int = 6, seed: int = 3) -> Plan:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import blend_pixels, copy_pixels, number_pixels
+from oracle import blend_pixels, copy_pixels, number_pixels, seeded
 from torch import Tensor
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
@@ -15,10 +15,6 @@ from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, app
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 Options = dict[str, Any]
 LAYOUTS = ["contiguous", "channels_last", "strided"]
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def draw_boxes(batch: int, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:

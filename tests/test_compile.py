@@ -6,10 +6,12 @@ import copy
 import io
 import logging
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from oracle import seeded
 from torch import Tensor, nn
 
 from mosaicaug import (
@@ -26,13 +28,11 @@ from mosaicaug import (
     apply_masks,
     cross_entropy,
 )
+from mosaicaug.timm import Mixup
+from mosaicaug.torchvision import V2Transform
 
 AUGMENTATIONS = [RecursiveMosaic(2), Jigsaw(3), CutMix(), MixUp(), SnapMix(1.0)]
 OPTIONS: dict[str, Any] = {"mean": [0.5, 0.25, 0.125], "std": [0.5, 0.25, 0.75]}
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def arguments_of(images: Tensor, plan: Plan) -> tuple[Any, ...]:
@@ -268,3 +268,20 @@ def test_a_compiled_copy_is_its_own() -> None:
     second = copy.deepcopy(first)
     del first
     assert not torch.equal(torch.compile(second, fullgraph=True, backend="aot_eager")(images), images)
+
+
+@pytest.mark.parametrize(
+    "door",
+    [V2Transform(CutMix(num_classes=4)), Mixup(cutmix_alpha=1.0, num_classes=4, mode="elem")],
+    ids=lambda door: type(door).__name__,
+)
+def test_doors_compile_as_one_graph(door: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+    torch.compiler.reset()
+    images, labels = torch.rand(4, 3, 16, 16), torch.arange(4)
+    compiled = torch.compile(lambda x, y: door(x, y), fullgraph=True, backend="aot_eager")  # noqa: PLW0108
+    results = []
+    for function in (door, compiled):
+        torch.manual_seed(3)
+        results.append(function(images, labels))
+    for want, got in zip(*results, strict=True):
+        assert torch.equal(got, want)

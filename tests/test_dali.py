@@ -565,6 +565,9 @@ def test_the_example_lists_the_official_layout(tmp_path: Path) -> None:
     columns = [list(column) for column in zip(*rows, strict=True)] + [["1.a", "2.b", "3.c"]]
     for name, column in zip(("images", "image_class_labels", "train_test_split", "classes"), columns, strict=True):
         (tmp_path / f"{name}.txt").write_text("".join(f"{k} {value}\n" for k, value in enumerate(column, 1)))
+    for file, *_ in rows:  # listed images have to be there
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / file).touch()
     names, train, test = load_example().list_images(tmp_path, 2)
     assert names == ("1.a", "2.b")
     assert sorted(train) == [(str(tmp_path / "images/1.a/x.jpg"), 0), (str(tmp_path / "images/2.b/x.jpg"), 1)]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from oracle import compare_samples, draw_published_boxes, find_beta_cdf, find_chi_square_p, find_ks_p
+from oracle import compare_samples, draw_published_boxes, find_beta_cdf, find_chi_square_p, find_ks_p, seeded
 from torch import Tensor
 
 from mosaicaug import Augmentation, Compose, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix
@@ -18,10 +18,6 @@ from mosaicaug import Augmentation, Compose, CutMix, Jigsaw, MixUp, OneOf, Plan,
 LEAST_P = 1e-6  # a right law fails a test with this chance
 WIDE = (4096, 2048)  # so large that a box is practically never empty
 Permutation = Literal["uniform", "cyclic"]
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def read_own_tiles(plan: Plan) -> np.ndarray[Any, Any]:

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import count_overlay, weigh_snapmix
+from oracle import count_overlay, seeded, weigh_snapmix
 from torch import Tensor
 
 from mosaicaug import (
@@ -24,10 +24,6 @@ from mosaicaug import (
     cross_entropy,
     mix_labels,
 )
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def place_boxes(size: tuple[int, int], partners: list[int], to_box: list[int], from_box: list[int]) -> Plan:

@@ -212,19 +212,3 @@ def test_targets_that_do_not_fit() -> None:
         mixup_fn(make_images(), LABELS[:3])
     with pytest.raises(TypeError, match=r"augmentation must be one of mosaicaug, got Mixup"):
         Mixup(augmentation=timm.data.Mixup())
-
-
-def test_compiles_as_one_graph() -> None:
-    torch.compiler.reset()
-    mixup, images, labels = (
-        Mixup(cutmix_alpha=1.0, num_classes=4, mode="elem"),
-        torch.rand(4, 3, 16, 16),
-        torch.arange(4),
-    )
-    compiled = torch.compile(lambda x, y: mixup(x, y), fullgraph=True, backend="aot_eager")  # noqa: PLW0108
-    results = []
-    for function in (mixup, compiled):
-        torch.manual_seed(3)
-        results.append(function(images, labels))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.allclose(results[0][1], results[1][1])

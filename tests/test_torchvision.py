@@ -363,15 +363,3 @@ def test_without_torchvision_it_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delitem(sys.modules, "mosaicaug.torchvision")
     with pytest.raises(ImportError, match=r"mosaicaug\.torchvision: needs torchvision.*pip install torchvision"):
         importlib.import_module("mosaicaug.torchvision")
-
-
-def test_plain_tensors_compile_as_one_graph() -> None:
-    torch.compiler.reset()
-    transform, images, labels = V2Transform(CutMix(num_classes=4)), torch.rand(4, 3, 16, 16), torch.arange(4)
-    compiled = torch.compile(lambda x, y: transform(x, y), fullgraph=True, backend="aot_eager")  # noqa: PLW0108
-    results = []
-    for function in (transform, compiled):
-        torch.manual_seed(3)
-        results.append(function(images, labels))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])

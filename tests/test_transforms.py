@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from oracle import number_pixels
+from oracle import number_pixels, seeded
 from torch import Tensor, nn
 
 from mosaicaug import (
@@ -44,10 +44,6 @@ AUGS: dict[str, Make] = FIVE | {
 }
 five_augs = pytest.mark.parametrize("make", FIVE.values(), ids=FIVE.keys())
 every_aug = pytest.mark.parametrize("make", AUGS.values(), ids=AUGS.keys())
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def read_plan(plan: Plan | None, rows: int | None = None, *, partner: bool = True) -> dict[str, Any]:
