@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from lightning.fabric import Fabric
 from nvidia.dali import fn
 from nvidia.dali.pipeline import pipeline_def
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
@@ -24,10 +23,12 @@ from nvidia.dali.types import DALIDataType, DALIImageType
 from mosaicaug.dali import recursive_mosaic
 from pmsi import data
 from pmsi.config import RECIPES, Recipe
-from pmsi.data import Dataset, Split
+from pmsi.data import Dataset
+from pmsi.devices import open_fabric
 from pmsi.evaluate import evaluate
 from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.phases import list_phases
+from pmsi.store import Split
 from pmsi.train import Trainer
 
 Entries = list[tuple[str, int]]  # file and label of each image
@@ -58,7 +59,7 @@ def main(
         shard: which part of the training images to read.
         shards: how many parts there are.
     """
-    fabric = Fabric(accelerator="auto" if torch.cuda.is_available() else "cpu", devices=1)
+    fabric = open_fabric("auto" if torch.cuda.is_available() else "cpu")
     how = {"batch_size": batch, "num_threads": 2, "device_id": fabric.device.index, "seed": seed}
     names, train, test = list_images(folder, classes)
     quick = RECIPES["quick"] if weights != "none" else replace(RECIPES["quick"], lr_backbone=0.05, lr_new=0.05)
@@ -75,14 +76,14 @@ def main(
         pipe, [*phases, "labels"], reader_name="reader", last_batch_policy=LastBatchPolicy.DROP, auto_reset=True
     )
     for epoch in range(1, epochs + 1):
-        trainer.model.train()
+        trainer.objective.train()
         losses = []
         for [seen] in batches:
             labels = fabric.to_device(seen["labels"][:, 0].long())
             # Height, width, channels in memory, as the network likes it, though torch writes channels first.
             losses.append(trainer.step_phases([(seen[phase].permute(0, 3, 1, 2), labels) for phase in phases]))
             trainer.schedule.step()
-        tested = evaluate(trainer.model, trainer.test_split, recipe)
+        tested = evaluate(trainer.network, trainer.test, recipe, fabric)
         shown = " ".join(f"{loss:.3f}" for loss in torch.stack(losses).mean(0).tolist())
         print(f"epoch {epoch}: losses {shown}; test accuracy Concat {tested.concat:.1f}%, Mix {tested.mix:.1f}%")
     return tested.mix

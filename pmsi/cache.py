@@ -52,14 +52,11 @@ def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None
 
     def read(path: Path) -> Tensor | None:
         try:
-            image: Tensor = transforms.resize(_read_image(path), [resize, resize], antialias=True)
-        except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
-            if not stop:
-                return None
-            raise ValueError(
-                f"data: cannot read {path} ({error}); replace it, or leave it out with --skip-unreadable"
-            ) from error
-        return image
+            return read_image(path, resize)
+        except ValueError:
+            if stop:
+                raise
+            return None
 
     cores, left = os.cpu_count() or 1, iter(paths)
     with _use_one_torch_thread(), ThreadPoolExecutor(cores) as pool:
@@ -69,6 +66,21 @@ def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None
             yield running.popleft().result()
             running.extend(pool.submit(read, path) for path in islice(left, 1))
             report(done, len(paths))
+
+
+def read_image(path: Path, resize: int) -> Tensor:
+    """One file as RGB, uint8 ``[3, R, R]``; ValueError if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            deep = image.mode.startswith("I;16")  # Pillow would clip 16 bits to 8 rather than scale them
+            rgb = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
+        pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+        resized: Tensor = transforms.resize(pixels, [resize, resize], antialias=True)
+    except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
+        raise ValueError(
+            f"data: cannot read {path} ({error}); replace it, or leave it out with --skip-unreadable"
+        ) from error
+    return resized
 
 
 def gather(images: Decoded, count: int, resize: int) -> Gathered:
@@ -92,7 +104,7 @@ def make_key(root: Path, entries: Iterable[tuple[Path, int]], **settings: object
     """
     files = hashlib.sha256()
     for path, label in entries:
-        files.update(json.dumps([path.relative_to(root).as_posix(), label, *_stat(path)]).encode())
+        files.update(json.dumps([path.relative_to(root).as_posix(), label, *stat(path)]).encode())
     return {
         "root": str(root.resolve()),
         "files": files.hexdigest(),
@@ -131,13 +143,13 @@ def fetch(
     return kept, skipped
 
 
-def _stat(path: Path) -> Sequence[int]:
+def stat(path: Path) -> Sequence[int]:
     """Size in bytes and time of change in ns; nothing for a link that leads nowhere."""
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError:
         return ()
-    return stat.st_size, stat.st_mtime_ns
+    return found.st_size, found.st_mtime_ns
 
 
 def _open(path: Path, key: dict[str, Any]) -> Gathered:
@@ -200,14 +212,6 @@ def _fill(key: dict[str, Any], images: Callable[[], Decoded], path: Path) -> Non
         about = {"key": key, "shape": [rows, *shape], "skipped": skipped, "crc32": crc32}
         text = json.dumps(about).encode()
         file.write(text + _TAIL.pack(zlib.crc32(text), len(text), _MAGIC))
-
-
-def _read_image(path: Path) -> Tensor:
-    """One file as RGB, uint8 ``[3, h, w]``."""
-    with Image.open(path) as image:
-        deep = image.mode.startswith("I;16")  # Pillow would clip 16 bits to 8 rather than scale them
-        rgb = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
 
 
 @contextmanager

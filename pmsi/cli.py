@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from lightning.fabric import Fabric
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from pmsi.config import METHODS, RECIPES, Method, Recipe, RecipeName
-from pmsi.data import Split
+from pmsi.data import Dataset
+from pmsi.devices import Processes, find_rank, open_fabric
 from pmsi.evaluate import evaluate
-from pmsi.experiments import Source, check_folder, compare, run_once
+from pmsi.experiments import Engine, Source, check_folder, compare, run_once
 from pmsi.files import load_checkpoint
+from pmsi.profile import Profile
 from pmsi.progress import Stopped
 from pmsi.report import rich_table
-from pmsi.train import make_network
+from pmsi.store import place
+from pmsi.train import Watch, make_network
+from pmsi.watch import Screen, TensorBoard
 
 _Flat = tyro.conf.arg(name="")
-_Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,9 @@ class Common:
     settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
     run: Path | None = None
     """Folder of the run; by default runs/COMMAND-DATA-RECIPE. The same command continues what is there."""
-    device: _Device = "auto"
-    """Where to compute."""
+    engine: Annotated[Engine, _Flat] = field(default_factory=Engine)
+    tensorboard: bool = False
+    """Write curves for TensorBoard to the folder of every run (needs the package tensorboard)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,8 @@ class Train(Common):
 
     seed: int = 0
     """Of initial weights, order, crops, augmentation and dropout."""
+    profile: bool = False
+    """Watch a few mini-batches with torch's profiler: a table, and profile.json in the folder of the run."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,14 @@ class Evaluate:
     """Data set; by default the one it was trained on."""
     root: Path | None = None
     """Folder of the data set; by default where it was in training."""
-    cache: Path | None = None
+    cache: Path | None = Source.cache
     """Folder that keeps decoded images, as in training."""
-    device: _Device = "auto"
-    """Where to compute."""
+    engine: Annotated[Engine, _Flat] = field(default_factory=Engine)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 for an error in what was asked, 130 or 143 when stopped."""
-    console = Console()
+    console = Console(quiet=find_rank() > 0)  # of several processes, the first one speaks
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         if isinstance(command, Compare):
@@ -94,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             _evaluate(command, console)
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"pmsi: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        who = f"pmsi, process {find_rank()}" if find_rank() > 0 else "pmsi"
+        Console(stderr=True).print(f"{who}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except Stopped as stopped:
         console.print("\nStopped. All that was done is saved; the same command goes on from there.")
@@ -132,10 +131,10 @@ def _compare(command: Compare, console: Console) -> None:
     recipe, name = command.settings, _recipe_name(command)
     folder = command.run or Path("runs") / f"compare-{command.source.data}-{name}"
     check_folder(folder, command.source, recipe, rows=True)
-    fabric = _fabric(command.device)
-    with _Progress(console) as progress:
-        dataset = command.source.load(recipe, progress.loading)
-        console.print(dataset.protocol, markup=False, highlight=False)
+    fabric = _open_fabric(command)
+    with Screen(console) as screen:
+        dataset = _load(command.source, recipe, fabric, screen)
+        screen.say(dataset.protocol)
         results = compare(
             command.source,
             dataset,
@@ -145,10 +144,19 @@ def _compare(command: Compare, console: Console) -> None:
             seeds=command.seeds,
             folder=folder,
             fabric=fabric,
-            watch=lambda method, seed, chosen: progress.watch(f"{method}, seed {seed}", chosen.epochs),
+            watch=lambda method, seed, chosen: _watch(
+                command, screen, f"{method}, seed {seed}", chosen, folder / f"{method}-seed{seed}"
+            ),
+            compile=command.engine.compile,
         )
     console.print(rich_table(results))
     console.print(f"Report: {(folder / 'report.html').resolve()}", markup=False, highlight=False, soft_wrap=True)
+    rows = [
+        {"method": row["method"], "seed": run["seed"], "concat": run["concat"], "mix": run["mix"]}
+        for row in results["rows"]
+        for run in row["runs"]
+    ]
+    _end(console, {"results": str((folder / "results.json").resolve()), "rows": rows})
 
 
 def _train(command: Train, console: Console) -> None:
@@ -158,10 +166,13 @@ def _train(command: Train, console: Console) -> None:
     default = Path("runs") / f"train-{command.source.data}-{name}-{recipe.augmentation}-seed{command.seed}"
     folder = command.run or default
     check_folder(folder, command.source, recipe, rows=False)
-    fabric = _fabric(command.device)
-    with _Progress(console) as progress:
-        dataset = command.source.load(recipe, progress.loading)
-        console.print(dataset.protocol, markup=False, highlight=False)
+    fabric = _open_fabric(command)
+    with Screen(console) as screen, ExitStack() as stack:
+        dataset = _load(command.source, recipe, fabric, screen)
+        screen.say(dataset.protocol)
+        profile = None
+        if command.profile and fabric.is_global_zero:
+            profile = stack.enter_context(Profile(folder / "profile.json", fabric.device))
         result = run_once(
             command.source,
             dataset,
@@ -169,16 +180,25 @@ def _train(command: Train, console: Console) -> None:
             seed=command.seed,
             folder=folder,
             fabric=fabric,
-            watch=progress.watch(recipe.augmentation, recipe.epochs),
+            watch=_watch(command, screen, recipe.augmentation, recipe, folder),
+            compile=command.engine.compile,
+            profile=profile,
         )
+    if profile is not None:
+        console.print(profile.make_table())
+        console.print(f"Trace: {profile.file.resolve()}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"Concat {result['concat']:.1f} %, Mix {result['mix']:.1f} % of {len(dataset.test.labels)} test images"
     )
-    console.print(f"Checkpoint: {(folder / 'last.ckpt').resolve()}", markup=False, highlight=False, soft_wrap=True)
+    checkpoint = (folder / "last.ckpt").resolve()
+    console.print(f"Checkpoint: {checkpoint}", markup=False, highlight=False, soft_wrap=True)
+    kept = {name: result[name] for name in ("seed", "concat", "mix", "stages", "seconds")}
+    _end(console, {**kept, "checkpoint": str(checkpoint)})
 
 
 def _evaluate(command: Evaluate, console: Console) -> None:
-    state, fabric = load_checkpoint(command.checkpoint), _fabric(command.device)
+    state = load_checkpoint(command.checkpoint)
+    fabric = open_fabric(command.engine.device, command.engine.precision)
     identity = state["identity"]
     recipe = Recipe(**{name[7:]: value for name, value in identity.items() if name.startswith("recipe.")})
     source = Source(
@@ -187,87 +207,53 @@ def _evaluate(command: Evaluate, console: Console) -> None:
         skip_unreadable=identity["skip_unreadable"],
         cache=command.cache,
     )
-    with _Progress(console) as progress:
-        dataset = source.load(recipe, progress.loading)
+    with Screen(console) as screen:
+        dataset = _load(source, recipe, fabric, screen)
     if len(dataset.classes) != identity["classes"]:
         raise ValueError(
             f"{command.checkpoint} knows {identity['classes']} classes, {source.data} has {len(dataset.classes)}"
         )
     network = make_network(recipe, identity["classes"])
     network.load_state_dict(state["model"])
-    test = Split(fabric.to_device(dataset.test.images), fabric.to_device(dataset.test.labels))
-    found = evaluate(fabric.to_device(network), test, recipe)
+    found = evaluate(fabric.to_device(network), place(dataset.test, fabric.device), recipe, fabric)
     for k, accuracy in enumerate(found.stages, 6 - recipe.stages):
         console.print(f"Stage {k}  {accuracy:.2f} %")
-    console.print(f"Concat   {found.concat:.2f} %\nMix      {found.mix:.2f} % of {len(test.labels)} test images")
+    console.print(
+        f"Concat   {found.concat:.2f} %\nMix      {found.mix:.2f} % of {len(dataset.test.labels)} test images"
+    )
+    _end(console, {"concat": found.concat, "mix": found.mix, "stages": list(found.stages)})
+
+
+def _open_fabric(command: Common) -> Fabric:
+    """Launched, and of one mind with the other processes about what to do."""
+    fabric = open_fabric(command.engine.device, command.engine.precision)
+    Processes(fabric).check_same(_name_settings(asdict(command)))
+    return fabric
+
+
+def _name_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Flat, as they are typed."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _name_settings(value) if isinstance(value, dict) else {f"--{name.replace('_', '-')}": value}
+    return flat
+
+
+def _load(source: Source, recipe: Recipe, fabric: Fabric, screen: Screen) -> Dataset:
+    """The first process of each host reads the images, the others find them in the cache."""
+    return Processes(fabric).take_turns(lambda: source.load(recipe, screen.loading, screen.say))
+
+
+def _watch(command: Common, screen: Screen, name: str, recipe: Recipe, folder: Path) -> Watch:
+    watch = screen.watch(name, recipe)
+    return TensorBoard(folder, watch) if command.tensorboard and not screen.bars.console.quiet else watch
+
+
+def _end(console: Console, values: dict[str, Any]) -> None:
+    """The last line, for scripts: JSON."""
+    console.print(json.dumps(values), markup=False, highlight=False, soft_wrap=True)
 
 
 def _recipe_name(command: Common) -> str:
     name: RecipeName = command.recipe or ("demo" if command.source.data == "typefaces" else "quick")
     return name if command.settings == RECIPES[name] else f"{name}-changed"
-
-
-def _fabric(device: _Device) -> Fabric:
-    try:
-        fabric = Fabric(accelerator="gpu" if device == "cuda" else device, devices=1)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: this machine cannot offer it ({error})") from error
-    fabric.launch()
-    return fabric
-
-
-class _Progress:
-    """Live bars while a run goes on, and one line for every finished epoch."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bars = Progress(*columns, console=console, transient=True)
-        self.tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Progress:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bars.stop()
-
-    def loading(self, what: str, done: int, total: int) -> None:
-        """Images are being read."""
-        if what not in self.tasks:
-            self.tasks[what] = self.bars.add_task(what, total=total)
-        self.bars.update(self.tasks[what], completed=done, visible=done < total)
-
-    def watch(self, name: str, epochs: int) -> _RunWatch:
-        """A listener for one run."""
-        return _RunWatch(self.bars, name, epochs)
-
-
-class _RunWatch:
-    def __init__(self, bars: Progress, name: str, epochs: int) -> None:
-        self.bars, self.name, self.epochs = bars, name, epochs
-        self.task: TaskID | None = None
-
-    def batch(self, done: int, total: int) -> None:
-        if self.task is None:
-            self.task = self.bars.add_task(self.name, total=total)
-        elif done == 1:  # the time that is left is told from this epoch's own pace
-            self.bars.reset(self.task)
-        self.bars.update(self.task, completed=done, total=total)
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        losses = " ".join(f"{loss:.2f}" for loss in record["losses"])
-        self.bars.console.print(
-            f"{self.name}  epoch {record['epoch']}/{self.epochs}  loss {losses}  "
-            f"Concat {record['concat']:.1f} %  Mix {record['mix']:.1f} %  {record['seconds']:.0f} s",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-        if self.task is not None and record["epoch"] == self.epochs:
-            self.bars.remove_task(self.task)

@@ -34,6 +34,9 @@ class Recipe:
     """Between the layers of the interaction's MLP."""
     batch_norm_momentum: float = 0.1
     """Of the running statistics of backbone and classifiers; the smooth convolutions keep the published code's 0.01."""
+    batch_norm_images: int | None = None
+    """Images that share batch-norm statistics in training, whatever the number of processes: a part of a process's
+    share (ghost batch-norm), or those of several processes (synchronised, on GPUs); None is a process's own."""
     stem_stride: Literal[1, 2] = 2
     """Of the backbone's first convolution; the published code left a 1 in, its comments and the paper need 2."""
 
@@ -112,6 +115,7 @@ class Recipe:
             ("batch_size", 2, float("inf")),  # batch norm needs two
             ("dropout", 0, 1),
             ("batch_norm_momentum", 0, 1),
+            ("batch_norm_images", 2, self.batch_size),
             ("momentum", 0, 1),
             ("weight_decay", 0, float("inf")),
             ("cutmix_p", 0, 1),
@@ -120,8 +124,13 @@ class Recipe:
             ("warmup", 0, 1),
             ("max_recursions", 0, 10),
         ):
-            if not low <= getattr(self, name) <= high:
+            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise ValueError(f"recipe: {name} must lie in {low}..{high}, got {getattr(self, name)}")
+        if self.batch_norm_images is not None and self.batch_size % self.batch_norm_images:
+            raise ValueError(
+                f"recipe: batch_size must hold whole groups of batch_norm_images, got {self.batch_size} and"
+                f" {self.batch_norm_images}"
+            )
         if self.augmentation in ("rmg", "jigsaw") and not self.progressive:
             raise ValueError(
                 f"recipe: {self.augmentation} makes the inputs of the phases, so it needs progressive=True"
@@ -156,8 +165,9 @@ _QUICK = replace(
 
 RECIPES: dict[RecipeName, Recipe] = {
     "paper": _PAPER,
-    # The published code's figures: its cosine's period counts images, its steps batches, so the rate hardly falls.
-    "released": replace(_PAPER, lr_backbone=3e-4, lr_new=3e-3, schedule="released"),
+    # The published code's figures: its cosine's period counts images, its steps batches, so the rate hardly falls; it
+    # ran on two GPUs with 16 images each.
+    "released": replace(_PAPER, lr_backbone=3e-4, lr_new=3e-3, schedule="released", batch_norm_images=16),
     "quick": _QUICK,
     # A minute a row on two cores, from random weights: the embedded typefaces. Maps of 2 x 2 px make statistics of ten
     # batches so noisy that a network may lose ten points in the test.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,25 +14,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pmsi import typefaces
 from pmsi.cache import Gathered, decode, fetch, gather, make_key
+from pmsi.store import ImageFiles, Split
 
 Progress = Callable[[str, int, int], None]
 Entries = tuple[tuple[Path, int], ...]
 
 _CUB_TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 _HOLD_OUT = 5
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images, uint8 ``[N, 3, R, R]`` in RGB, contiguous, and their labels, int64 ``[N]``."""
-
-    images: Tensor
-    labels: Tensor
-
-    @cached_property
-    def crc32(self) -> int:
-        """Of all pixels: 0.3 s a GB."""
-        return zlib.crc32(self.images.numpy().data)
 
 
 @dataclass(frozen=True)
@@ -76,6 +63,7 @@ def load(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
     cache: Path | None = None,
+    stream: bool = False,
     say: Callable[[str], None] = print,
 ) -> Dataset:
     """Read a whole data set; a file's bytes and ``resize`` alone decide its pixels.
@@ -89,6 +77,7 @@ def load(
         skip_unreadable: leave out files that cannot be decoded, and say so, rather than stop at the first.
         progress: called with (what, done, total) as images are decoded.
         cache: folder that keeps the decoded images of "cub" and "folder"; later calls decode none (see `pmsi.cache`).
+        stream: leave the images of "cub" and "folder" in their files, to be decoded whenever they are needed.
         say: told in one line what is kept there, and why what was there could not be used.
 
     Raises:
@@ -107,6 +96,8 @@ def load(
         return _load_typefaces(resize, seed, progress)
     if root is None:
         raise ValueError(f"{name}: needs the folder of the images; give it with --root")
+    if stream and skip_unreadable:
+        raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
     listing = list_images(name, root)
 
     def read(what: str, entries: Entries) -> Gathered:
@@ -117,7 +108,7 @@ def load(
         key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
         return fetch(cache, f"{name}-{resize}px-{what}", key, images, say)
 
-    return _assemble(listing, resize, read)
+    return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
 
 
 def list_images(name: str, root: Path) -> Listing:
@@ -255,18 +246,35 @@ def _check_listing(listing: Listing, when: str) -> None:
         raise ValueError(f"{listing.name}: there are no test images{when}; the split must hold some out")
 
 
+def _leave_in_files(listing: Listing, resize: int) -> Dataset:
+    empty = torch.empty(0, 3, resize, resize, dtype=torch.uint8)
+    train, test = (
+        Split(empty, _take_labels(entries), ImageFiles([path for path, _ in entries], resize))
+        for entries in (listing.train, listing.test)
+    )
+    return Dataset(listing.name, listing.classes, train, test, _describe(listing, resize, "read anew in every epoch"))
+
+
 def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Gathered]) -> Dataset:
     splits, kept, skipped = [], [], []
     for what, entries in (("training", listing.train), ("test", listing.test)):
         images, failed = read(what, entries)
         kept.append(tuple(entry for row, entry in enumerate(entries) if row not in failed))
-        splits.append(Split(images, torch.tensor([label for _, label in kept[-1]], dtype=torch.int64)))
+        splits.append(Split(images, _take_labels(kept[-1])))
         skipped += [str(entries[row][0]) for row in failed]
+    kept_listing = replace(listing, train=kept[0], test=kept[1])
     if skipped:
-        rest = f" left after {len(skipped)} unreadable ones were skipped"
-        _check_listing(replace(listing, train=kept[0], test=kept[1]), rest)
-    protocol = (
-        f"{listing.rule}: {len(listing.classes)} classes, {len(kept[0])} training and {len(kept[1])} test images, each"
-        f" resized to {resize} x {resize} px whatever its shape; unreadable files left out: {len(skipped) or 'none'}."
-    )
+        _check_listing(kept_listing, f" left after {len(skipped)} unreadable ones were skipped")
+    protocol = _describe(kept_listing, resize, f"unreadable files left out: {len(skipped) or 'none'}")
     return Dataset(listing.name, listing.classes, splits[0], splits[1], protocol, tuple(skipped))
+
+
+def _take_labels(entries: Entries) -> Tensor:
+    return torch.tensor([label for _, label in entries], dtype=torch.int64)
+
+
+def _describe(listing: Listing, resize: int, how: str) -> str:
+    return (
+        f"{listing.rule}: {len(listing.classes)} classes, {len(listing.train)} training and {len(listing.test)} test"
+        f" images, each resized to {resize} x {resize} px whatever its shape; {how}."
+    )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from mosaicaug import Plan, apply
 from pmsi.config import Recipe
-from pmsi.data import Split
-from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD, test_batches
+from pmsi.devices import Processes, find_input_dtype
+from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD, find_centre
 from pmsi.model import Logits
+from pmsi.store import Store
 
 
 @dataclass(frozen=True)
@@ -25,24 +28,47 @@ class Evaluation:
     mix_predictions: Tensor  # int64 [N], on the CPU
 
 
-def evaluate(model: nn.Module, split: Split, recipe: Recipe) -> Evaluation:
-    """Predict every image of ``split``, which lies on the model's device."""
-    was_training = model.training
-    model.eval()
-    predictions = []  # [S + 2, B] each: stages, concat, mix
-    with torch.inference_mode():
-        for index, window in test_batches(recipe, len(split.labels)):
-            raw = Plan.identity(len(index), (recipe.crop, recipe.crop))
-            logits: Logits = model(show(split.images, raw, index, window))
-            predictions.append(torch.stack([one.argmax(1) for one in (*logits.stages, logits.concat, logits.mix)]))
-    model.train(was_training)
-    found = torch.cat(predictions, 1)
-    *stages, concat, mix = (found == split.labels).double().mean(1).mul(100).tolist()
-    return Evaluation(concat, mix, tuple(stages), found[-2].cpu(), found[-1].cpu())
+def evaluate(
+    network: nn.Module, store: Store, recipe: Recipe, fabric: Fabric, *, pause: Callable[[], None] = lambda: None
+) -> Evaluation:
+    """Predict every image of ``store``, once, on one of the processes.
+
+    Args:
+        network: on the device, not wrapped for several processes.
+        pause: called after each mini-batch, as often on all processes.
+    """
+    processes, count = Processes(fabric), len(store.labels)
+    rows = torch.arange(count)[processes.split(count)]
+    rounds = -(-count // (processes.count * recipe.batch_size))
+    parts = [rows[number * recipe.batch_size : (number + 1) * recipe.batch_size] for number in range(rounds)]
+    fetched = store.fetch(part for part in parts if len(part))
+    dtype, was_training = find_input_dtype(fabric), network.training
+    found: Tensor | None = None  # [S + 3, N]: predictions of stages, concat and mix, and how often each was predicted
+    network.eval()
+    with torch.inference_mode(), fabric.autocast():
+        for part in parts:
+            if len(part):
+                images, index = next(fetched)
+                raw = Plan.identity(len(part), (recipe.crop, recipe.crop))
+                shown = show(images, raw, index, find_centre(recipe, len(part)), dtype)
+                logits: Logits = network(shown)
+                predicted = [one.argmax(1) for one in (*logits.stages, logits.concat, logits.mix)]
+                if found is None:
+                    found = torch.zeros(len(predicted) + 1, count, dtype=torch.int64, device=shown.device)
+                found[:, part[0] : part[-1] + 1] = torch.stack([*predicted, torch.ones_like(predicted[0])])
+            pause()
+    network.train(was_training)
+    height = processes.find_largest(0 if found is None else len(found))
+    if found is None:  # more processes than images
+        found = torch.zeros(height, count, dtype=torch.int64, device=fabric.device)
+    *predictions, times = processes.sum(found).cpu()
+    assert (times == 1).all(), "every test image is predicted exactly once"
+    *stages, concat, mix = (100 * (one == store.labels).double().mean().item() for one in predictions)
+    return Evaluation(concat, mix, tuple(stages), predictions[-2], predictions[-1])
 
 
-def show(images: Tensor, plan: Plan, index: Tensor, window: Tensor) -> Tensor:
-    """Network inputs ``[B, 3, crop, crop]`` float32, channels_last, from stored uint8 images."""
+def show(images: Tensor, plan: Plan, index: Tensor, window: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Network inputs ``[B, 3, crop, crop]``, channels_last, from stored uint8 images."""
     return apply(
         images,
         plan,
@@ -50,5 +76,6 @@ def show(images: Tensor, plan: Plan, index: Tensor, window: Tensor) -> Tensor:
         window=window,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+        dtype=dtype,
         memory_format=torch.channels_last,
     )

@@ -21,9 +21,11 @@ from mosaicaug import apply
 from pmsi.backbones import make_mobilenet_v2
 from pmsi.config import METHODS, Method, Recipe
 from pmsi.data import Dataset, load
+from pmsi.devices import Device, Precision, Processes
 from pmsi.files import write_json, write_lines
 from pmsi.loader import count_batches, plan_epoch
 from pmsi.phases import caption_phases
+from pmsi.profile import Profile
 from pmsi.report import write_report
 from pmsi.train import Trainer, Watch, check_identity
 
@@ -42,18 +44,37 @@ class Source:
     """Backbone weights: a file of torchvision's tensors, "imagenet" (downloaded by torchvision), or "none"."""
     skip_unreadable: bool = False
     """Leave out and count images that cannot be read, rather than stop at the first."""
-    cache: Path | None = None
+    cache: Path | None = Path("~/.cache/pmsi")
     """Folder that keeps decoded images of "cub" and "folder", so that a second run decodes none; None keeps none."""
+    stream: bool = False
+    """Decode images anew in every epoch, in worker processes: for sets that neither memory nor the cache holds."""
 
-    def load(self, recipe: Recipe, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
-        """All images at the recipe's size, held as uint8; weights that will not fit are refused first."""
+    def load(
+        self,
+        recipe: Recipe,
+        progress: Callable[[str, int, int], None] | None = None,
+        say: Callable[[str], None] = print,
+    ) -> Dataset:
+        """All images at the recipe's size, as uint8; weights that will not fit are refused first."""
         make_mobilenet_v2(self.weights)
         root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
-        skip = self.skip_unreadable
-        return load(self.data, root, resize=recipe.resize, skip_unreadable=skip, progress=progress, cache=cache)
+        how: dict[str, Any] = {"skip_unreadable": self.skip_unreadable, "cache": cache, "stream": self.stream}
+        return load(self.data, root, resize=recipe.resize, progress=progress, say=say, **how)
 
 
-def identify(source: Source, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Engine:
+    """How a run is computed: what changes its speed, and its result by rounding alone."""
+
+    device: Device = "auto"
+    """Where to compute; under torchrun, each process takes a device of its own."""
+    precision: Precision = "auto"
+    """Autocast to "bf16" or "fp16", or "32"; "auto" is bf16 on GPUs that have it, and 32 elsewhere."""
+    compile: bool = False
+    """Compile network and loss of every phase: minutes at the start for faster steps."""
+
+
+def identify(source: Source, dataset: Dataset, recipe: Recipe, fabric: Fabric) -> dict[str, Any]:
     """What two runs must share to be one run continued.
 
     Raises:
@@ -66,6 +87,7 @@ def identify(source: Source, dataset: Dataset, recipe: Recipe) -> dict[str, Any]
         "train_images": len(dataset.train.labels),
         "test_images": len(dataset.test.labels),
         "data_crc32": dataset.train.crc32 ^ dataset.test.crc32,
+        "precision": fabric.strategy.precision.precision,
     }
 
 
@@ -98,6 +120,7 @@ def compare(
     folder: Path,
     fabric: Fabric,
     watch: Callable[[Method, int, Recipe], Watch],
+    compile: bool = False,  # noqa: A002 - torch's name
 ) -> dict[str, Any]:
     """Table IV: one recipe, one field changed. Runs that are finished are kept, one that was stopped goes on.
 
@@ -111,30 +134,39 @@ def compare(
     Raises:
         ValueError: ``folder`` holds an experiment of another configuration.
     """
-    identity = {"experiment": "table4", **identify(source, dataset, replace(recipe, augmentation="none"))}
+    identity = {"experiment": "table4", **identify(source, dataset, replace(recipe, augmentation="none"), fabric)}
     check_folder(folder, source, recipe, rows=True)
-    _claim(folder, identity)
+    _claim(folder, identity, fabric)
     results = None
     for method, seed in [(method, seed) for seed in seeds for method in METHODS if method in methods]:
         chosen = replace(recipe, augmentation=method)
         place = folder / f"{method}-seed{seed}"
         if not (place / "result.json").exists():
-            run_once(source, dataset, chosen, seed=seed, folder=place, fabric=fabric, watch=watch(method, seed, chosen))
+            listener = watch(method, seed, chosen)
+            run_once(source, dataset, chosen, seed=seed, folder=place, fabric=fabric, watch=listener, compile=compile)
             results = _summarise(folder, source, dataset, recipe, recipe_name, fabric)
     return results or _summarise(folder, source, dataset, recipe, recipe_name, fabric)
 
 
 def run_once(
-    source: Source, dataset: Dataset, recipe: Recipe, *, seed: int, folder: Path, fabric: Fabric, watch: Watch
+    source: Source,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    folder: Path,
+    fabric: Fabric,
+    watch: Watch,
+    compile: bool = False,  # noqa: A002 - torch's name
+    profile: Profile | None = None,
 ) -> dict[str, Any]:
     """Train or continue one run; ``result.json`` appears in its folder when it is done."""
-    identity = {**identify(source, dataset, recipe), "seed": seed}
+    identity = {**identify(source, dataset, recipe, fabric), "seed": seed}
     check_folder(folder, source, recipe, rows=False)
-    _claim(folder, identity)
-    trainer = Trainer(
-        recipe, dataset, weights=source.weights, seed=seed, identity=identity, folder=folder, fabric=fabric
-    )
-    evaluation = trainer.run(watch)
+    _claim(folder, identity, fabric)
+    how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, "compile": compile}
+    trainer = Trainer(recipe, dataset, weights=source.weights, **how)
+    evaluation = trainer.run(watch, profile)
     best = max(trainer.history, key=lambda record: float(record["mix"]))
     result = {
         "seed": seed,
@@ -151,8 +183,10 @@ def run_once(
         "concat": evaluation.concat_predictions.tolist(),
         "mix": evaluation.mix_predictions.tolist(),
     }
-    write_json(folder / "predictions.json", predictions)
-    write_json(folder / "result.json", result)
+    if fabric.is_global_zero:
+        write_json(folder / "predictions.json", predictions)
+        write_json(folder / "result.json", result)
+    fabric.barrier()  # whoever looks for the result finds it
     return result
 
 
@@ -160,9 +194,8 @@ def preview(dataset: Dataset, recipe: Recipe, seed: int) -> Tensor:
     """The first images of training as the network saw them, uint8 ``[phases * images, 3, H, W]``, phase by phase."""
     first = next(plan_epoch(recipe, len(dataset.train.labels), seed=seed, epoch=0))
     rows = len(caption_phases(recipe))
-    shown = [
-        apply(dataset.train.images, draw.plan, index=first.index, window=first.window) for draw in first.draws[:rows]
-    ]
+    stored = dataset.train.take(first.index)
+    shown = [apply(stored, draw.plan, window=first.window) for draw in first.draws[:rows]]
     return torch.cat([images[:_PREVIEW_IMAGES] for images in shown])
 
 
@@ -176,6 +209,8 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
         "python": platform.python_version(),
         **versions,
         "device": f"{fabric.device.type}: {device}{threads}",
+        "precision": fabric.strategy.precision.precision,
+        "processes": str(fabric.world_size),
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),
     }
@@ -191,12 +226,18 @@ def _settings(source: Source, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _claim(folder: Path, identity: dict[str, Any]) -> None:
+def _claim(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
+    """Write down what the folder is for, or see that it is for this; all processes have looked into it before."""
     config = folder / "config.json"
-    if config.exists():
-        check_identity(json.loads(config.read_text(encoding="utf-8")), identity, folder)
-    else:
-        write_json(config, identity)
+
+    def claim() -> None:
+        if config.exists():
+            check_identity(json.loads(config.read_text(encoding="utf-8")), identity, folder)
+        else:
+            write_json(config, identity)
+
+    fabric.barrier()
+    Processes(fabric).take_turns(claim)
 
 
 def _summarise(
@@ -234,9 +275,10 @@ def _summarise(
         "rows": rows,
         "strips": captions,
     }
-    write_lines(folder / "metrics.jsonl", metrics)
-    write_json(folder / "results.json", results)
-    write_report(results, strips, folder / "report.html")
+    if fabric.is_global_zero:
+        write_lines(folder / "metrics.jsonl", metrics)
+        write_json(folder / "results.json", results)
+        write_report(results, strips, folder / "report.html")
     return results
 
 

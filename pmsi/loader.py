@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from mosaicaug import Plan
 from pmsi.config import Recipe
 from pmsi.phases import Draw, draw_phases
 
@@ -30,6 +31,55 @@ class Iteration:
     index: Tensor  # int64 [B]
     window: Tensor  # int64 [B, 3]
     draws: list[Draw]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes makes of a mini-batch: its own images, whose partners may be another's.
+
+    Args:
+        rows: its images among the batch's.
+        entries: int64 ``[E]``, batch entries whose pixels it needs: ``rows`` first, then partners.
+        plans: of each phase, for those entries; the first are the process's images, the others are not wanted.
+    """
+
+    rows: slice
+    entries: Tensor
+    plans: list[Plan]
+
+
+def take_share(iteration: Iteration, rows: slice) -> Share:
+    """The share of the process that has ``rows`` of the batch: all processes together make the whole batch."""
+    batch, own = len(iteration.index), torch.arange(len(iteration.index))[rows]
+    if len(own) == batch:
+        return Share(rows, own, [draw.plan for draw in iteration.draws])
+    plans = {id(draw.plan): draw.plan for draw in iteration.draws}  # phases may share one
+    lends = torch.zeros(batch, dtype=torch.bool)
+    for plan in plans.values():
+        lends[plan.overlay[rows][plan.has_overlay[rows]].long()] = True
+    lends[rows] = False
+    entries = torch.cat([own, lends.nonzero().flatten()])
+    taken = {key: _take(plan, entries, len(own)) for key, plan in plans.items()}
+    return Share(rows, entries, [taken[id(draw.plan)] for draw in iteration.draws])
+
+
+def _take(plan: Plan, entries: Tensor, count: int) -> Plan:
+    """The first ``count`` of ``entries`` as planned, the others as they are. Tiles move within their own image."""
+    place = torch.full((len(plan),), -1).scatter(0, entries, torch.arange(len(entries)))
+    parts = plan.grid**2
+    within = plan.tiles[entries] - parts * entries[:, None]
+    assert ((within >= 0) & (within < parts)).all()
+    planned = torch.arange(len(entries)) < count
+    tiles = torch.where(planned[:, None], within, torch.arange(parts)) + parts * torch.arange(len(entries))[:, None]
+    laid = planned & plan.has_overlay[entries]
+    return Plan(
+        plan.size,
+        tiles.int(),
+        torch.where(laid, place[plan.overlay[entries].long()], torch.arange(len(entries))).int(),
+        plan.from_box[entries],
+        torch.where(laid[:, None], plan.to_box[entries], 0),
+        plan.opacity[entries],
+    )
 
 
 def count_batches(recipe: Recipe, count: int) -> int:
@@ -61,9 +111,7 @@ def plan_epoch(recipe: Recipe, count: int, *, seed: int, epoch: int, start: int 
         yield Iteration(order[rows], windows[rows], draws)
 
 
-def test_batches(recipe: Recipe, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """All ``count`` images once in order, each with its central crop: ``index`` ``[B]`` and ``window`` ``[B, 3]``."""
+def find_centre(recipe: Recipe, count: int) -> Tensor:
+    """The window of ``count`` test images, int64 ``[count, 3]``."""
     margin = (recipe.resize - recipe.crop) // 2
-    for start in range(0, count, recipe.batch_size):
-        index = torch.arange(start, min(start + recipe.batch_size, count))
-        yield index, torch.tensor([[margin, margin, 0]]).expand(len(index), 3)
+    return torch.tensor([[margin, margin, 0]]).expand(count, 3)

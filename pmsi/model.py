@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mosaicaug import Targets, cross_entropy
 from pmsi.backbones import Backbone
 
 
@@ -88,6 +89,11 @@ class PMSI(nn.Module):
         if len(parts) == 1 and self.interaction:
             parts = [*parts, mutual]
         return Logits(logits, self.concat_classifier(torch.cat(parts, 1)))  # Eq. 5 and 6
+
+    def loss(self, images: Tensor, targets: Tensor | Targets, output: int | None = None) -> Tensor:
+        """Cross-entropy of one output: a stage's, counted from the shallowest, or None for the concat's."""
+        logits = self(images)
+        return cross_entropy(logits.concat if output is None else logits.stages[output], targets)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the backbone, and the newly added ones."""

@@ -6,29 +6,73 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 
-@dataclass
+class Clock:
+    """Time that passes within ``with clock:``, as the device lives it; nothing waits for the device until it is read.
+
+    Args:
+        seconds: that have passed already.
+    """
+
+    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
+        self.is_cuda, self.seconds = device.type == "cuda", seconds
+        self.marks: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self.marks.append(self._mark())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.marks.append(self._mark())
+        if not self.is_cuda:
+            self.read()
+
+    def read(self) -> float:
+        """Seconds so far."""
+        for start, end in zip(self.marks[::2], self.marks[1::2], strict=True):
+            self.seconds += start.elapsed_time(end) / 1000 if self.is_cuda else end - start
+        self.marks.clear()
+        return self.seconds
+
+    def _mark(self) -> Any:
+        if not self.is_cuda:
+            return time.perf_counter()
+        return _record_event(enable_timing=True)
+
+
 class Epoch:
-    """The epoch under way."""
+    """The epoch under way.
 
-    done: int  # mini-batches
-    losses: Tensor  # [S + 1], summed over them
-    first_bad: Tensor  # int64 [S + 1], the first mini-batch, from 1, whose loss was not finite; or far away
-    seconds: float  # before this process
-    started: float
+    Args:
+        phases: S + 1.
+        done: mini-batches.
+        losses: ``[S + 1]``, summed over them.
+        seconds: of training before this process.
+        waited: of these, for input.
+    """
 
-    @classmethod
-    def begin(
-        cls, phases: int, device: torch.device, done: int = 0, losses: Sequence[float] = (), seconds: float = 0.0
-    ) -> Epoch:
-        total = torch.tensor(losses or [0.0] * phases, device=device)
-        return cls(done, total, torch.full((phases,), 2**62, device=device), seconds, time.perf_counter())
+    def __init__(
+        self,
+        phases: int,
+        device: torch.device,
+        *,
+        done: int = 0,
+        losses: Sequence[float] = (),
+        seconds: float = 0.0,
+        waited: float = 0.0,
+    ) -> None:
+        self.done = done
+        self.losses = torch.tensor(losses or [0.0] * phases, device=device)
+        # int64 [S + 1], the first mini-batch, from 1, whose loss was not finite; or far away
+        self.first_bad = torch.full((phases,), 2**62, device=device)
+        self.input, self.seconds, self.started = Clock(device, waited), seconds, time.perf_counter()
+        self.copied: Any = None  # when `shown` is to be read
+        self.shown = torch.zeros(phases, pin_memory=device.type == "cuda")
 
     def add(self, losses: Tensor) -> None:
         """One mini-batch more. Nothing here waits for the device."""
@@ -37,11 +81,31 @@ class Epoch:
         bad = torch.where(losses.isfinite(), self.first_bad, self.done)
         self.first_bad = torch.minimum(self.first_bad, bad)
 
+    def peek(self) -> list[float]:
+        """Mean losses ``[S + 1]`` of the epoch, as far as they have come from the device."""
+        if not self.losses.is_cuda:
+            return (self.losses / self.done).tolist()
+        shown: list[float] = []
+        if self.copied is None or self.copied.query():
+            shown = self.shown.tolist() if self.copied is not None else []
+            self.shown.copy_(self.losses / self.done, non_blocking=True)
+            self.copied = _record_event()
+        return shown
+
     def find_seconds(self) -> float:
+        """Of training, in this process and before."""
         return self.seconds + time.perf_counter() - self.started
 
     def to_dict(self) -> dict[str, Any]:
-        return {"done": self.done, "losses": self.losses.tolist(), "seconds": self.find_seconds()}
+        losses = self.losses.tolist()
+        return {"done": self.done, "losses": losses, "seconds": self.find_seconds(), "waited": self.input.read()}
+
+
+def _record_event(**options: Any) -> Any:
+    make: Any = torch.cuda.Event
+    event = make(**options)
+    event.record()
+    return event
 
 
 class Stopped(KeyboardInterrupt):
@@ -61,7 +125,6 @@ class Interrupter:
 
     def __init__(self) -> None:
         self.asked: int | None = None
-        self.patient = True  # whether to wait
 
     def __enter__(self) -> Self:
         self.before: dict[int, Any] = {}
@@ -74,6 +137,6 @@ class Interrupter:
             signal.signal(number, handler)
 
     def _hear(self, number: int, _: object) -> None:
-        if self.asked is not None or not self.patient:
+        if self.asked is not None:
             raise Stopped(number)
         self.asked = number

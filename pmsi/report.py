@@ -187,7 +187,9 @@ def list_differences(results: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _show_setting(name: str, value: Any) -> str:
     if value is None:
-        return {"feature_width": "640", "hidden_width": "320"}[name]  # MobileNetV2's, by the published rule
+        own = "a process's own"
+        # Widths are MobileNetV2's, by the published rule.
+        return {"feature_width": "640", "hidden_width": "320", "batch_norm_images": own}[name]
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -2,54 +2,80 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.profiler import record_function
 
 from mosaicaug import Plan, Targets, class_activation_map, cross_entropy
 from pmsi.backbones import make_mobilenet_v2
+from pmsi.batchnorm import share_statistics
 from pmsi.config import Recipe
-from pmsi.data import Dataset, Split
+from pmsi.data import Dataset
+from pmsi.devices import Processes, find_input_dtype
 from pmsi.evaluate import Evaluation, evaluate, show
 from pmsi.files import load_newest, save_checkpoint, write_lines
-from pmsi.loader import Iteration, count_batches, make_generator, plan_epoch
+from pmsi.loader import Iteration, Share, count_batches, make_generator, plan_epoch, take_share
+from pmsi.memory import find_largest, is_out_of_memory, measure_peak
 from pmsi.model import PMSI
 from pmsi.phases import list_phases
+from pmsi.profile import Profile
 from pmsi.progress import Epoch, Interrupter, Stopped
+from pmsi.store import place, to_device
+
+T = TypeVar("T")
 
 
 class Watch(Protocol):
     """Who is told how far a run is."""
 
-    def batch(self, done: int, total: int) -> None:
-        """``done`` of ``total`` mini-batches of the epoch are trained."""
+    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+        """``done`` of ``total`` mini-batches are trained, with these mean losses (none: they are not here yet)."""
 
     def epoch(self, record: dict[str, Any]) -> None:
         """An epoch is trained, tested and saved."""
 
 
+class Objective(nn.Module):
+    """Images to the loss of one phase: what is compiled, and what processes average the gradients of."""
+
+    def __init__(self, network: PMSI) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, targets: Tensor | Targets, output: int | None) -> Tensor:
+        return self.network.loss(images, targets, output)
+
+
 class Trainer:
     """One run: a function of recipe, data, initial weights and seed, whatever interrupts it.
 
+    Several processes share each mini-batch and each test; which of them does what changes the result by rounding alone,
+    where batch-norm groups are the same (``recipe.batch_norm_images``) and there is no dropout.
+
     Args:
         recipe: what to do.
-        dataset: what to do it on; moved to the device as it is (uint8).
+        dataset: what to do it on.
         weights: of the backbone, as `make_mobilenet_v2` takes them.
         seed: of initial weights, order, crops, augmentation and dropout.
-        identity: what a checkpoint must agree on to be continued.
+        identity: what a checkpoint, and all processes, must agree on.
         folder: gets ``last.ckpt``, ``previous.ckpt`` (the one before) and ``metrics.jsonl`` after every epoch, and when
             the run is stopped; a checkpoint there is continued, in the middle of an epoch too.
-        fabric: device and precision.
+        fabric: device, precision and processes, launched.
+        compile: network and loss, for every phase: minutes at the start for a faster step.
 
     Raises:
-        ValueError: the folder's checkpoint belongs to another run, or all are damaged.
+        ValueError: the folder's checkpoint belongs to another run, or all are damaged; processes differ, or cannot
+            share a mini-batch equally.
     """
 
     def __init__(
@@ -62,42 +88,64 @@ class Trainer:
         identity: dict[str, Any],
         folder: Path,
         fabric: Fabric,
+        compile: bool = False,  # noqa: A002 - torch's name
     ) -> None:
         self.recipe, self.seed, self.identity, self.fabric = recipe, seed, identity, fabric
-        self.train_split, self.test_split = (_to_device(split, fabric) for split in (dataset.train, dataset.test))
+        self.processes = Processes(fabric)
+        self.processes.check_same(identity)
+        count = self.processes.count
+        if recipe.batch_size % count:
+            raise ValueError(f"{count} processes cannot share batches of {recipe.batch_size} equally; change one")
+        self.rows = self.processes.split(recipe.batch_size)  # of this process
+        self.train, self.test = (place(split, fabric.device) for split in (dataset.train, dataset.test))
         self.phases = list_phases(recipe)
         torch.manual_seed(seed)
         self.network = make_network(recipe, len(dataset.classes), weights)
+        share_statistics(
+            self.network,
+            recipe.batch_norm_images,
+            batch=recipe.batch_size,
+            processes=count,
+            device=fabric.device.type,
+        )
         self.camera = Camera(self.network.backbone.widths[-1], len(dataset.classes), recipe).to(fabric.device)
         backbone, new = self.network.parameter_groups()
         groups = [{"params": backbone, "lr": recipe.lr_backbone}, {"params": new, "lr": recipe.lr_new}]
         # One kernel for all parameters, a seventh of the step at 64 px on two cores; it wants all gradients there.
         fused = recipe.zero_idle_grads
         optimizer = SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused)
-        self.model, self.optimizer = fabric.setup(self.network, optimizer)
+        objective: Any = Objective(self.network)
+        if compile:
+            objective = torch.compile(objective, dynamic=False)
+        self.objective, self.optimizer = fabric.setup(objective, optimizer)
         self.parts: dict[str, Any] = {"model": self.network, "optimizer": optimizer}
+        if fabric.strategy.precision.state_dict():  # the scale of fp16's losses
+            self.parts["precision"] = fabric.strategy.precision
         if recipe.augmentation == "snapmix":
             self.parts |= {"camera": self.camera, "camera_optimizer": self.camera.optimizer}
-        self.schedule = self.parts["schedule"] = make_schedule(recipe, optimizer, len(dataset.train.labels))
+        self.schedule = self.parts["schedule"] = make_schedule(recipe, optimizer, len(self.train.labels))
         self.history: list[dict[str, Any]] = []
-        self.batches = count_batches(recipe, len(dataset.train.labels))  # of an epoch
-        self.epoch = Epoch.begin(len(self.phases), fabric.device)
+        self.batches = count_batches(recipe, len(self.train.labels))  # of an epoch
+        self.epoch = Epoch(len(self.phases), fabric.device)
         self.checkpoint = folder / "last.ckpt"
         self._restore()
 
-    def run(self, watch: Watch) -> Evaluation:
+    def run(self, watch: Watch, profile: Profile | None = None) -> Evaluation:
         """Train the epochs that are left, and return the test of the last one.
 
+        Args:
+            profile: told of each mini-batch.
+
         Raises:
-            Stopped: Ctrl-C or SIGTERM came; the mini-batch under way is done and saved.
-            ValueError: a loss is not finite; the last good checkpoint stays.
+            Stopped: Ctrl-C or SIGTERM came, to any process; the mini-batch under way is done and saved.
+            ValueError: a loss is not finite; the last good checkpoint stays. Or a mini-batch does not fit in memory.
         """
         evaluation = None
         with Interrupter() as interrupter:
             while len(self.history) < self.recipe.epochs:
-                self.epoch.started = time.perf_counter()
-                self._train_epoch(watch, interrupter)
-                evaluation = self._test(interrupter)
+                self._train_epoch(watch, interrupter, profile)
+                seconds = self.epoch.find_seconds()
+                evaluation = self._evaluate(interrupter)
                 record = {
                     "epoch": len(self.history) + 1,
                     "losses": (self.epoch.losses / self.batches).tolist(),
@@ -106,45 +154,76 @@ class Trainer:
                     "mix": evaluation.mix,
                     "stages": list(evaluation.stages),
                     "seconds": self.epoch.find_seconds(),
+                    "speed": {
+                        "images_per_second": self.batches * self.recipe.batch_size / seconds,
+                        "input_share": self.epoch.input.read() / seconds,
+                        "memory_gb": measure_peak(self.fabric.device),
+                        "images": self.train.where,
+                    },
                 }
                 self.history.append(record)
-                self.epoch = Epoch.begin(len(self.phases), self.fabric.device)
+                self.epoch = Epoch(len(self.phases), self.fabric.device)
                 self._save()
                 watch.epoch(record)
-                if interrupter.asked is not None:
-                    raise Stopped(interrupter.asked)
-        return evaluation or evaluate(self.model, self.test_split, self.recipe)
+                self._leave_if_asked(interrupter, saved=True)
+        return evaluation or evaluate(self.network, self.test, self.recipe, self.fabric)
 
     def step(self, iteration: Iteration) -> Tensor:
-        """`step_phases` for one mini-batch of the data set in memory."""
-        return self.step_phases(self._show_phases(iteration))
+        """`step_phases` for one mini-batch of the data set."""
+        share = take_share(iteration, self.rows)
+        images, index = next(self.train.fetch([iteration.index[share.entries]]))
+        return self.step_phases(self._show_phases(iteration, share, images, index))
 
     def step_phases(self, inputs: Iterable[tuple[Tensor, Tensor | Targets]]) -> Tensor:
         """One mini-batch: every phase has its own input, loss, backward pass and update. Losses, ``[S + 1]``.
 
         Args:
-            inputs: normalised images ``[B, 3, H, W]`` on the model's device and their targets, for each of ``phases``.
+            inputs: normalised images ``[B, 3, H, W]`` on the model's device and their targets, for each of ``phases``;
+                of this process's share.
         """
         losses = []
-        for phase, (images, targets) in zip(self.phases, inputs, strict=True):
-            logits = self.model(images)
-            output = logits.concat if phase.output is None else logits.stages[phase.output]
-            loss = phase.weight * cross_entropy(output, targets)
-            self._clear_gradients()
-            self.fabric.backward(loss)
-            self.optimizer.step()
+        for phase, (images, targets) in zip(self.phases, self._time(inputs), strict=True):
+            with record_function("pmsi: forward"):
+                loss = phase.weight * self.objective(images, targets, phase.output)
+            with record_function("pmsi: backward"):
+                self._clear_gradients()
+                self.fabric.backward(loss)
+            with record_function("pmsi: update"):
+                self.optimizer.step()
             losses.append(loss.detach())
         return torch.stack(losses)
 
-    def _show_phases(self, iteration: Iteration) -> Iterator[tuple[Tensor, Tensor | Targets]]:
-        """What each phase sees, made when its turn comes."""
-        labels = self.train_split.labels[iteration.index]
-        maps = self._look(iteration, labels) if self.recipe.augmentation == "snapmix" else None
-        images, shown = None, None
-        for draw in iteration.draws:
-            if images is None or draw is not shown:  # phases may share one input
-                images, shown = show(self.train_split.images, draw.plan, iteration.index, iteration.window), draw
-            yield images, draw.targets(labels, maps)
+    def _time(self, inputs: Iterable[T]) -> Iterator[T]:
+        """The same, and how long they took to come."""
+        left = iter(inputs)
+        while True:
+            with record_function("pmsi: input"), self.epoch.input:
+                found = next(left, None)
+            if found is None:
+                return
+            yield found
+
+    def _show_phases(
+        self, iteration: Iteration, share: Share, images: Tensor, index: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor | Targets]]:
+        """What this process sees in each phase, made when its turn comes.
+
+        Args:
+            images, index: where the pixels of the share's entries lie.
+        """
+        labels = to_device(self.train.labels[iteration.index], self.fabric.device)
+        window, own = iteration.window[share.entries], share.rows.stop - share.rows.start
+        make = partial(show, images, index=index, window=window, dtype=find_input_dtype(self.fabric))
+        maps = None
+        if self.recipe.augmentation == "snapmix":
+            maps = self._look(make(Plan.identity(len(index), (self.recipe.crop,) * 2))[:own], labels)
+        shown: tuple[Plan, Tensor] | None = None
+        for draw, plan in zip(iteration.draws, share.plans, strict=True):
+            if shown is None or shown[0] is not plan:  # phases may share one input
+                shown = plan, make(plan)[:own]
+            targets = draw.targets(labels, maps)
+            mine = Targets(*(part[share.rows] for part in targets)) if isinstance(targets, Targets) else None
+            yield shown[1], targets[share.rows] if mine is None else mine
 
     def _clear_gradients(self) -> None:
         """To zero, also those that no backward pass has made yet: idle layers are then alike in a resumed run."""
@@ -154,37 +233,55 @@ class Trainer:
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
-    def _train_epoch(self, watch: Watch, interrupter: Interrupter) -> None:
+    def _train_epoch(self, watch: Watch, interrupter: Interrupter, profile: Profile | None) -> None:
         """Train the mini-batches that are left of the epoch under way."""
-        number, count = len(self.history), len(self.train_split.labels)
-        self.model.train()
+        self.epoch.started = time.perf_counter()
+        number, count = len(self.history), len(self.train.labels)
+        self.objective.train()
         self.network.backbone.requires_grad_(number >= self.recipe.freeze_epochs)
-        plan = plan_epoch(self.recipe, count, seed=self.seed, epoch=number, start=self.epoch.done)
-        for iteration in plan:
-            torch.manual_seed(make_generator(self.seed, number, 2, self.epoch.done).initial_seed())  # dropout
-            losses = self.step(iteration)
+        plans = plan_epoch(self.recipe, count, seed=self.seed, epoch=number, start=self.epoch.done)
+        shares = ((iteration, take_share(iteration, self.rows)) for iteration in plans)
+        ahead, behind = itertools.tee(shares)  # a store may read ahead
+        fetched = self.train.fetch(iteration.index[share.entries] for iteration, share in ahead)
+        for (iteration, share), (images, index) in self._time(zip(behind, fetched, strict=True)):
+            seed = make_generator(self.seed, number, 2, self.epoch.done, self.processes.rank).initial_seed()
+            torch.manual_seed(seed)  # dropout
+            fits = False
+            try:
+                losses = self.step_phases(self._show_phases(iteration, share, images, index))
+                fits = True
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            if not fits:
+                raise ValueError(self._advise_batch())
             self.schedule.step()
             self.epoch.add(losses)
-            watch.batch(self.epoch.done, self.batches)
-            if interrupter.asked is not None:
-                self._check_losses()
+            watch.batch(self.epoch.done, self.batches, self.epoch.peek())
+            if profile is not None:
+                profile.step()
+            self._leave_if_asked(interrupter)
+        self._meet()
+
+    def _evaluate(self, interrupter: Interrupter) -> Evaluation:
+        """Test the epoch's weights. This changes nothing, so nobody need wait for it who asks to stop."""
+        self.processes.copy_first(self.network.buffers())  # running statistics of batch-norm
+        leave = partial(self._leave_if_asked, interrupter)
+        return evaluate(self.network, self.test, self.recipe, self.fabric, pause=leave)
+
+    def _leave_if_asked(self, interrupter: Interrupter, *, saved: bool = False) -> None:
+        """Save and raise Stopped, on all processes, if one was asked to."""
+        asked = self.processes.find_largest(interrupter.asked or 0)
+        if asked:
+            if not saved:
+                self._meet()
                 self._save()
-                raise Stopped(interrupter.asked)
-        self._check_losses()
+            raise Stopped(asked)
 
-    def _test(self, interrupter: Interrupter) -> Evaluation:
-        """Test the epoch's weights. This changes nothing, so it need not be waited for."""
-        try:
-            interrupter.patient = False
-            return evaluate(self.model, self.test_split, self.recipe)
-        except Stopped:
-            self._save()
-            raise
-        finally:
-            interrupter.patient = True
-
-    def _check_losses(self) -> None:
-        """ValueError that names the first loss that was not finite."""
+    def _meet(self) -> None:
+        """Make the epoch's losses those of all processes; ValueError names the first that was not finite."""
+        self.epoch.losses = self.processes.sum(self.epoch.losses) / self.processes.count
+        self.epoch.first_bad = self.processes.gather(self.epoch.first_bad[None]).amin(0)
         bad, phase = self.epoch.first_bad.min(0)
         if bad <= self.batches:
             raise ValueError(
@@ -192,18 +289,46 @@ class Trainer:
                 f"{len(self.history) + 1}; lower --lr-new or --lr-backbone. {self.checkpoint.name} is as it was before"
             )
 
-    def _look(self, iteration: Iteration, labels: Tensor) -> Tensor:
-        """SnapMix's maps of the raw batch, from one more pass of the backbone in training mode, as published."""
-        raw = Plan.identity(len(labels), (self.recipe.crop, self.recipe.crop))
-        with torch.no_grad():
-            features = self.network.backbone(show(self.train_split.images, raw, iteration.index, iteration.window))[-1]
-        return self.camera.look(features, labels, lr=self.optimizer.param_groups[1]["lr"])
+    def _advise_batch(self) -> str:
+        """What to do about a mini-batch that does not fit; tries smaller ones."""
+        device, side = self.fabric.device, self.recipe.crop
+        self.optimizer.zero_grad()
+
+        def attempt(size: int) -> None:
+            images = torch.zeros(size, 3, side, side, dtype=find_input_dtype(self.fabric), device=device)
+            images = images.contiguous(memory_format=torch.channels_last)
+            for phase in self.phases:
+                with self.fabric.autocast():
+                    loss = self.network.loss(images, torch.zeros(size, dtype=torch.int64, device=device), phase.output)
+                torch.autograd.backward(loss)
+
+        share = self.recipe.batch_size // self.processes.count
+        largest = find_largest(share, attempt)
+        found = f"{largest} do" if largest else "not even 2 do"
+        whole = f"; set --batch-size to {largest * self.processes.count} or less" if largest else "; lower --crop"
+        return f"{share} images of {side} px a step do not fit in the memory of {device}, {found}{whole}"
+
+    def _look(self, images: Tensor, labels: Tensor) -> Tensor:
+        """SnapMix's maps ``[B, h, w]``, from one more pass of the backbone in training mode, as published.
+
+        Args:
+            images: this process's, raw.
+            labels: of the whole batch.
+        """
+        with torch.no_grad(), self.fabric.autocast():
+            features = self.network.backbone(images)[-1].float()
+        maps = self.processes.gather(self.camera.look(features, labels[self.rows]))
+        self.camera.learn(self.processes.gather(features.mean((2, 3))), labels, self.optimizer.param_groups[1]["lr"])
+        return maps
 
     def _save(self) -> None:
+        """All processes hold the same; the first one writes it."""
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         state = {"identity": self.identity, "history": self.history, "epoch": self.epoch.to_dict(), **parts}
-        save_checkpoint(self.checkpoint, state)
-        write_lines(self.checkpoint.with_name("metrics.jsonl"), self.history)
+        if self.processes.rank == 0:
+            save_checkpoint(self.checkpoint, state)
+            write_lines(self.checkpoint.with_name("metrics.jsonl"), self.history)
+        self.fabric.barrier()
 
     def _restore(self) -> None:
         state = load_newest(self.checkpoint)
@@ -213,7 +338,7 @@ class Trainer:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.history = state["history"]
-        self.epoch = Epoch.begin(len(self.phases), self.fabric.device, **state["epoch"])
+        self.epoch = Epoch(len(self.phases), self.fabric.device, **state["epoch"])
 
 
 class Camera(nn.Module):
@@ -227,15 +352,17 @@ class Camera(nn.Module):
         self.head = nn.Linear(channels, num_classes)
         self.optimizer = SGD(self.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
-    def look(self, features: Tensor, labels: Tensor, *, lr: float) -> Tensor:
-        """Maps ``[B, h, w]`` of ``features`` ``[B, C, h, w]``, and one training step of the head."""
-        maps = class_activation_map(features, self.head.weight, self.head.bias, labels)
+    def look(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Maps ``[B, h, w]`` of ``features`` ``[B, C, h, w]``."""
+        return class_activation_map(features, self.head.weight, self.head.bias, labels)
+
+    def learn(self, pooled: Tensor, labels: Tensor, lr: float) -> None:
+        """One training step of the head, on ``[B, C]``."""
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad()
-        loss = cross_entropy(self.head(features.mean((2, 3))), labels)
+        loss = cross_entropy(self.head(pooled), labels)
         torch.autograd.backward(loss)
         self.optimizer.step()
-        return maps
 
 
 def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> PMSI:
@@ -281,7 +408,3 @@ def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) ->
 def _brief(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _to_device(split: Split, fabric: Fabric) -> Split:
-    return Split(fabric.to_device(split.images), fabric.to_device(split.labels))

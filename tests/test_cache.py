@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from test_files import full_disk
-from tiny import RECIPE, read_folder
+from tiny import RECIPE, make_fabric, read_folder
 from torch import Tensor
 
 from pmsi import cache
@@ -49,7 +49,7 @@ def read(root: Path, kept: Path | None, *, resize: int = 8, skip: bool = False) 
 
 def read_without_decoding(root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, *, skip: bool = False) -> Dataset:
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_read_image", lambda path: pytest.fail(f"{path} was read"))
+        patch.setattr(cache, "read_image", lambda path, _: pytest.fail(f"{path} was read"))
         dataset, said = read(root, kept, skip=skip)
     assert said == []
     return dataset
@@ -84,8 +84,12 @@ def test_a_second_load_reads_no_image(root: Path, kept: Path, monkeypatch: pytes
 
 
 def test_the_cache_is_no_part_of_a_run(root: Path, kept: Path) -> None:
-    sources = [Source("folder", root), Source("folder", root, cache=kept), Source("folder", root, cache=kept)]
-    one, *others = (identify(source, source.load(RECIPE), RECIPE) for source in sources)
+    sources = [
+        Source("folder", root, cache=None),
+        Source("folder", root, cache=kept),
+        Source("folder", root, cache=kept),
+    ]
+    one, *others = (identify(source, source.load(RECIPE), RECIPE, make_fabric()) for source in sources)
     assert others == [one, one]
     assert len(list(kept.iterdir())) == 2
 
@@ -330,14 +334,14 @@ def test_a_file_may_be_larger_than_memory(tmp_path: Path) -> None:
 
 def test_few_images_wait_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes images slowly finds few decoded ahead."""
-    read_image, seen = cache._read_image, []
+    read_image, seen = cache.read_image, []
 
-    def count(path: Path) -> Tensor:
+    def count(path: Path, resize: int) -> Tensor:
         seen.append(path)
-        return read_image(path)
+        return read_image(path, resize)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(cache, "_read_image", count)
+    monkeypatch.setattr(cache, "read_image", count)
     images: Iterator[Tensor | None] = cache.decode([root / "train" / "a" / "0.png"] * 99, 8, lambda *_: None, stop=True)
     for taken in range(1, 21):
         assert next(images) is not None

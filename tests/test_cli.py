@@ -20,7 +20,7 @@ from tiny import make_dataset, read_folder
 from pmsi import cli, config, experiments
 from pmsi.cli import main
 from pmsi.config import METHODS, RECIPES, Recipe, RecipeName
-from pmsi.experiments import Source
+from pmsi.experiments import Engine, Source
 from pmsi.train import Trainer
 
 TINY = [
@@ -42,7 +42,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def ask(command: str, root: Path, run: Path, *more: str) -> int:
-    return main([command, "--data", "folder", "--root", str(root), "--run", str(run), *TINY, *more])
+    where = ["--root", str(root), "--run", str(run), "--cache", str(run.parent / "kept")]
+    return main([command, "--data", "folder", *where, *TINY, *more])
 
 
 def read_help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -59,19 +60,21 @@ def test_help_names_every_setting_with_its_default(
 ) -> None:
     page = " ".join(re.sub(r"[│╭╮╰╯─]", " ", read_help(capsys, command, "--recipe", name)).split())
     texts = {text.split()[0].strip(","): text for text in re.split(" (?=--)", page)}
-    defaults = {field.name: field.default for field in fields(Source)} | RECIPES[name].to_dict()
+    defaults = {field.name: field.default for kind in (Source, Engine) for field in fields(kind)}
+    defaults |= RECIPES[name].to_dict()
     for field, default in defaults.items():
         text = texts[f"--{'no-' if isinstance(default, bool) else ''}{field.replace('_', '-')}"]
-        assert text.rstrip().endswith(f"(default: {default})"), text
+        shown = f"'{default}'" if isinstance(default, Path) else default
+        assert text.rstrip().endswith(f"(default: {shown})"), text
 
 
 def test_every_setting_is_explained() -> None:
     """Each field of the typed recipe and of the commands is followed by its help."""
-    checked = 0
+    checked, typed = 0, {"Recipe", "Source", "Engine", "Common", "Compare", "Train"}
     for module in (config, experiments, cli):
         assert module.__file__ is not None
         for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
-            if isinstance(node, ast.ClassDef) and node.name in {"Recipe", "Source", "Common", "Compare", "Train"}:
+            if isinstance(node, ast.ClassDef) and node.name in typed:
                 for field, text in itertools.pairwise(node.body):
                     if isinstance(field, ast.AnnAssign) and "_Flat" not in ast.unparse(field.annotation):
                         assert isinstance(text, ast.Expr), f"{node.name}: {ast.unparse(field)}"
@@ -121,11 +124,12 @@ def test_evaluate_on_other_data(photos: Path, tmp_path: Path, capsys: pytest.Cap
     checkpoint = str(tmp_path / "run/last.ckpt")
     for image in (photos / "test").rglob("[345].png"):
         image.unlink()
-    assert main(["evaluate", checkpoint, "--root", str(photos)]) == 0
+    kept = ["--cache", str(tmp_path / "kept")]
+    assert main(["evaluate", checkpoint, "--root", str(photos), *kept]) == 0
     assert "of 3 test images" in capsys.readouterr().out
     for part in ("train", "test"):
         (photos / part / "c").rename(tmp_path / part)
-    assert main(["evaluate", checkpoint]) == 2
+    assert main(["evaluate", checkpoint, *kept]) == 2
     assert "knows 3 classes, folder has 2" in capsys.readouterr().err
 
 
@@ -230,7 +234,18 @@ def test_evaluate_of_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.Captur
 
 def test_ctrl_c_in_another_process(photos: Path, tmp_path: Path) -> None:
     """A real signal: exit code 130, two lines, no traceback, and the same command finds the finished epochs."""
-    words = ["train", "--data", "folder", "--root", str(photos), "--run", str(tmp_path / "run"), *TINY]
+    words = [
+        "train",
+        "--data",
+        "folder",
+        "--root",
+        str(photos),
+        "--run",
+        str(tmp_path / "run"),
+        "--cache",
+        "None",
+        *TINY,
+    ]
     words += ["--epochs", "10000"]
     script = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "

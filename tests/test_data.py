@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pmsi import data
-from pmsi.cache import _read_image, decode, gather
+from pmsi.cache import decode, gather, read_image
 from pmsi.data import Dataset, load
 
 CUB100 = Path(__file__).parents[1] / "../shared/data/cub100"
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is refused must be refused before an image is read."""
-    monkeypatch.setattr("pmsi.cache._read_image", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("pmsi.cache.read_image", lambda path, _: pytest.fail(f"{path} was read"))
 
 
 def read(name: str, root: Path | None, *, skip: bool = False) -> Dataset:
@@ -249,7 +249,7 @@ def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
     }
     for name, (image, wanted) in kinds.items():
         image.save(tmp_path / name)
-        pixels = _read_image(tmp_path / name)
+        pixels = read_image(tmp_path / name, 9)
         assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 9, 9)), name
         assert (pixels.int() - torch.tensor(wanted)[:, None, None]).abs().max() <= 2, name  # 2: JPEG
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import RECIPE
+from tiny import RECIPE, make_fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmsi.data import Split
 from pmsi.evaluate import evaluate
 from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.model import Logits
+from pmsi.store import Split, place
 
 
 class Reader(nn.Module):
@@ -33,7 +33,7 @@ def test_evaluation_shows_central_crops_and_scores_concat_and_mix() -> None:
     images[:, :, 2:34, 2:34] = (labels * 100).byte()[:, None, None, None]
     labels[5] = 0  # an image that all get wrong but the concat
     reader = Reader().train()
-    found = evaluate(reader, Split(images, labels), RECIPE)
+    found = evaluate(reader, place(Split(images, labels), torch.device("cpu")), RECIPE, make_fabric())
     assert (found.concat, found.mix) == pytest.approx((100 / 6, 500 / 6))
     assert found.stages == pytest.approx((500 / 6, 500 / 6))
     assert found.mix_predictions.tolist() == [0, 1, 2, 0, 1, 2]

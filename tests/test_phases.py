@@ -10,7 +10,6 @@ from tiny import RECIPE
 from torch import Tensor
 
 from mosaicaug import Augmentation, CutMix, MixUp, Plan, SnapMix, Targets
-from pmsi import loader
 from pmsi.config import METHODS, RECIPES, Method, Recipe
 from pmsi.loader import make_generator, plan_epoch
 from pmsi.phases import Draw, Phase, caption_phases, draw_phases, list_phases
@@ -186,15 +185,6 @@ def test_windows_lie_inside_and_reach_every_place() -> None:
 def test_too_few_images_for_one_batch() -> None:
     with pytest.raises(ValueError, match="3 training images do not fill a batch of 4; lower --batch-size"):
         next(plan_epoch(RECIPE, 3, seed=0, epoch=0))
-
-
-@pytest.mark.parametrize("count", [1, 4, 6])
-def test_test_shows_every_image_once_in_its_central_crop(count: int) -> None:
-    batches = list(loader.test_batches(RECIPE, count))
-    assert torch.equal(torch.cat([index for index, _ in batches]), torch.arange(count))
-    assert all(len(index) <= 4 for index, _ in batches)
-    windows = torch.cat([window for _, window in batches])
-    assert windows.tolist() == [[2, 2, 0]] * count
 
 
 def test_generators_are_a_function_of_the_whole_key() -> None:

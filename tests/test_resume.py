@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,8 @@ class Press(Watch):
         super().__init__()
         self.place, self.number, self.times = place, number, times
 
-    def batch(self, done: int, total: int) -> None:
-        super().batch(done, total)
+    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+        super().batch(done, total, losses)
         if (self.done + 1, done) == self.place:
             for _ in range(self.times):
                 os.kill(os.getpid(), self.number)
@@ -132,8 +133,9 @@ def test_a_signal_saves_the_batch_under_way(tmp_path: Path, method: Method, numb
 def test_a_signal_during_the_test_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_trainer(tmp_path / "whole").run(Watch())
 
-    def press(*_: Any) -> Any:
+    def press(*_: Any, pause: Callable[[], None]) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
+        pause()
         raise AssertionError("went on")
 
     with monkeypatch.context() as patch:
@@ -195,8 +197,8 @@ def test_two_damaged_checkpoints_are_an_error_and_stay(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_backbone")
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     class Spoil(Watch):
-        def batch(self, done: int, total: int) -> None:
-            super().batch(done, total)
+        def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+            super().batch(done, total, losses)
             if (self.done, done) == (1, 1):
                 with torch.no_grad():
                     next(trainer.network.concat_classifier.parameters()).fill_(torch.nan)
@@ -214,8 +216,8 @@ def test_every_mini_batch_has_a_dropout_of_its_own(tmp_path: Path) -> None:
     class Listen(Watch):
         seeds: set[int] = set()  # noqa: RUF012 - of one test
 
-        def batch(self, done: int, total: int) -> None:
-            super().batch(done, total)
+        def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+            super().batch(done, total, losses)
             self.seeds.add(torch.initial_seed())
 
     watch = Listen()

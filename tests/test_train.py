@@ -299,7 +299,8 @@ def test_camera_maps_are_of_the_head_before_its_step() -> None:
     camera = Camera(4, 3, RECIPE)
     features, labels = torch.rand(2, 4, 3, 3), torch.tensor([2, 0])
     weight, bias = camera.head.weight.detach().clone(), camera.head.bias.detach().clone()
-    maps = camera.look(features, labels, lr=0.5)
+    maps = camera.look(features, labels)
+    camera.learn(features.mean((2, 3)), labels, lr=0.5)
     by_hand = torch.stack(
         [(weight[k] @ x.flatten(1) + bias[k]).view(3, 3) for k, x in zip([2, 0], features, strict=True)]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from pmsi.backbones import Backbone
 from pmsi.config import Recipe
-from pmsi.data import Dataset, Split
+from pmsi.data import Dataset
+from pmsi.devices import open_fabric
 from pmsi.experiments import Source, identify
+from pmsi.store import Split
 from pmsi.train import Trainer
 
 RECIPE = Recipe(
@@ -29,7 +31,7 @@ RECIPE = Recipe(
     lr_new=1e-2,
 )
 BATCHES = 3  # of one epoch
-TIMES = ("seconds", "created", "environment")  # what two equal runs may differ in
+TIMES = ("seconds", "waited", "speed", "created", "environment")  # what two equal runs may differ in
 
 
 def make_dataset(*, seed: int = 0, train_images: int = 12, side: int = 36) -> Dataset:
@@ -54,13 +56,22 @@ def make_backbone(weights: str = "none", *, stem_stride: Literal[1, 2] = 2) -> B
 
 
 def make_fabric() -> Fabric:
-    return Fabric(accelerator="cpu", devices=1)
+    return open_fabric("cpu")
 
 
-def make_trainer(folder: Path, recipe: Recipe = RECIPE, *, seed: int = 0, dataset: Dataset | None = None) -> Trainer:
-    dataset = dataset or make_dataset()
-    identity = {**identify(Source(), dataset, recipe), "seed": seed}
-    return Trainer(recipe, dataset, weights="none", seed=seed, identity=identity, folder=folder, fabric=make_fabric())
+def make_trainer(
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    *,
+    seed: int = 0,
+    dataset: Dataset | None = None,
+    fabric: Fabric | None = None,
+    **options: Any,
+) -> Trainer:
+    dataset, fabric = dataset or make_dataset(), fabric or make_fabric()
+    identity = {**identify(Source(), dataset, recipe, fabric), "seed": seed}
+    how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, **options}
+    return Trainer(recipe, dataset, weights="none", **how)
 
 
 class Watch:
@@ -69,8 +80,9 @@ class Watch:
     def __init__(self, stop: tuple[int, int] | None = None) -> None:
         self.stop, self.done, self.batches = stop, 0, 0
 
-    def batch(self, done: int, total: int) -> None:
+    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
         assert total == BATCHES
+        assert len(losses) == 4
         self.batches += 1
         if (self.done + 1, done) == self.stop:
             raise KeyboardInterrupt
