@@ -21,18 +21,10 @@ from torch import Tensor
 
 from pmsi.config import METHODS, RECIPES
 from pmsi.files import write_text
+from pmsi.paper import TABLES
 
 SCHEMA = 1
 
-# Concat and Mix accuracy in percent: Table IV of Wu et al. 2021 (arXiv 2112.04223), CUB-200-2011, MobileNetV2.
-PAPER = {
-    "none": (85.5, 85.9),
-    "cutmix": (85.1, 85.3),
-    "mixup": (85.6, 86.0),
-    "snapmix": (85.1, 85.1),
-    "jigsaw": (86.3, 86.6),
-    "rmg": (86.6, 87.0),
-}
 LABELS = {
     "none": "none (baseline)",
     "cutmix": "CutMix",
@@ -82,7 +74,11 @@ def list_rows(results: dict[str, Any]) -> list[Row]:
     if results.get("schema") != SCHEMA:
         raise ValueError(f"report: results must have schema {SCHEMA}, got {results.get('schema')!r}; run them again")
     runs = {row["method"]: row["runs"] for row in results["rows"]}
-    return [Row(method, LABELS[method], PAPER[method], runs.get(method, [])) for method in METHODS]
+    figure = TABLES[4].figure
+    return [
+        Row(method, LABELS[method], (figure(method, "Concat"), figure(method, "Mix")), runs.get(method, []))
+        for method in METHODS
+    ]
 
 
 def rich_table(results: dict[str, Any]) -> Table:
