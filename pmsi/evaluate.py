@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ from pmsi.config import Recipe
 from pmsi.data import Split
 from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD, test_batches
 from pmsi.model import Logits
+
+# Images uint8 [B, 3, h, w] after the crop, and their numbers in the split, int64 [B], to images of the same kind.
+Corrupt = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,20 @@ class Evaluation:
     mix_predictions: Tensor  # int64 [N], on the CPU
 
 
-def evaluate(model: nn.Module, split: Split, recipe: Recipe) -> Evaluation:
-    """Predict every image of ``split``, which lies on the model's device."""
+def evaluate(model: nn.Module, split: Split, recipe: Recipe, *, corrupt: Corrupt | None = None) -> Evaluation:
+    """Predict every image of ``split``, which lies on the model's device; ``corrupt`` changes the cropped images."""
     was_training = model.training
     model.eval()
     predictions = []  # [S + 2, B] each: stages, concat, mix
     with torch.inference_mode():
         for index, window in test_batches(recipe, len(split.labels)):
             raw = Plan.identity(len(index), (recipe.crop, recipe.crop))
-            logits: Logits = model(show(split.images, raw, index, window))
+            if corrupt is None:
+                inputs = show(split.images, raw, index, window)
+            else:
+                cropped = corrupt(apply(split.images, raw, index=index, window=window), index)
+                inputs = show(cropped, raw, torch.arange(len(index)), torch.zeros_like(window))
+            logits: Logits = model(inputs)
             predictions.append(torch.stack([one.argmax(1) for one in (*logits.stages, logits.concat, logits.mix)]))
     model.train(was_training)
     found = torch.cat(predictions, 1)
