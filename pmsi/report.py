@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import statistics
@@ -15,13 +14,13 @@ import jinja2
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
 from pmsi.config import METHODS, RECIPES
 from pmsi.files import write_text
 from pmsi.paper import TABLES
+from pmsi.report_parts import encode
 
 SCHEMA = 1
 
@@ -37,7 +36,6 @@ LABELS = {
 _COLOURS: dict[str, str] = dict(
     zip(METHODS, ("#7f7f7f", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#d55e00"), strict=True)
 )
-_SMALLEST_SIDE = 96  # px, below which pictures are enlarged
 
 
 @dataclass(frozen=True)
@@ -238,15 +236,5 @@ class _Strip:
 
 def _show_strip(row: Row, images: Tensor, captions: dict[str, list[str]]) -> _Strip:
     names = captions[row.method]
-    pictures = [_encode(part) for part in images.chunk(len(names))]
+    pictures = [encode(part) for part in images.chunk(len(names))]
     return _Strip(row.label, [(name, *picture) for name, picture in zip(names, pictures, strict=True)])
-
-
-def _encode(images: Tensor) -> tuple[str, int, int]:
-    """``[K, 3, H, W]`` side by side as a PNG; the page shows small ones enlarged."""
-    side = images.permute(2, 0, 3, 1).flatten(1, 2).contiguous()  # [H, K*W, 3]
-    file = io.BytesIO()
-    Image.fromarray(side.numpy()).save(file, format="PNG", optimize=True)
-    zoom = max(1, round(_SMALLEST_SIDE / images.shape[2]))
-    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return uri, side.shape[1] * zoom, side.shape[0] * zoom
