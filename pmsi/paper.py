@@ -40,7 +40,7 @@ class PaperTable:
         title: the paper's caption.
         unit: of all figures.
         head: what the rows are.
-        columns: names of the columns.
+        columns: names of the columns, as printed but for the units.
         rows: lines by the name that this project gives them, in the paper's order.
         note: what the paper says beside the table, or gets wrong in its words.
 
@@ -174,7 +174,7 @@ TABLES: Mapping[int, PaperTable] = {
         title="The results on other stronger backbones",
         unit="% of test images; Mix for RMG-PMSI",
         head="backbone",
-        columns=("cub", "cars", "aircraft"),
+        columns=("CUB", "Car", "Air"),
         rows={
             "mobilenet_v2": Row("MobileNet-v2", (81.5, 90.9, 88.9)),
             "mobilenet_v2 pmsi": Row("+RMG-PMSI (ours)", (87.0, 94.0, 91.6), "mobilenet_v2", (5.5, 3.1, 2.7)),
@@ -188,7 +188,7 @@ TABLES: Mapping[int, PaperTable] = {
         title="Comparison of anti-interference ability of baseline and RMG-PMSI",
         unit="% of test images, MobileNetV2; Mix for RMG-PMSI",
         head="test images",
-        columns=("cub baseline", "cub pmsi", "cars baseline", "cars pmsi", "aircraft baseline", "aircraft pmsi"),
+        columns=("CUB baseline", "CUB RMG-PMSI", "Car baseline", "Car RMG-PMSI", "Air baseline", "Air RMG-PMSI"),
         rows={
             "clean": Row("Origin", (81.5, 87.0, 90.9, 94.0, 88.9, 91.6)),
             "color_jitter": Row(

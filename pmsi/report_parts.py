@@ -110,7 +110,7 @@ def compare_with_paper(
         (
             shown[name],
             *(_show_paper(table, name, column) for column in columns),
-            *(str(ours[name][column]) if column in ours.get(name, {}) else "not run" for column in columns),
+            *(_show_ours(table, ours, name, column) for column in columns),
         )
         for name in table.rows
     )
@@ -153,27 +153,38 @@ def list_robustness(found: Mapping[str, Robustness]) -> Part:
     """Mix accuracy under corruption, beside the paper's on CUB; changes are computed on both sides.
 
     Args:
-        found: by the name of a model, what was measured; all under the same corruptions.
+        found: by the name of a model, what was measured.
+
+    Raises:
+        ValueError: no model, or models under different corruptions.
     """
     table = TABLES[7]
-    names = ["clean", *next(iter(found.values())).corrupted] if found else ["clean"]
+    kinds = {tuple(one.corrupted) for one in found.values()}
+    if len(kinds) != 1:
+        raise ValueError(f"report: needs models under the same corruptions, got {sorted(kinds) or 'none'}")
+    names = ("clean", *kinds.pop())
     rows = []
     for name in names:
         paper = ["", ""]
         if name in table.rows:
-            paper = [_show_paper(table, name, column) for column in ("cub baseline", "cub pmsi")]
+            paper = [_show_paper(table, name, column) for column in ("CUB baseline", "CUB RMG-PMSI")]
         ours = [
             f"{one.clean.mix:.1f}" if name == "clean" else f"{one.corrupted[name].mix:.1f} ({one.change(name):+.1f})"
             for one in found.values()
         ]
         rows.append((CORRUPTION_LABELS.get(name, name), *paper, *ours))
     head = ("test images", "paper baseline", "paper RMG-PMSI", *(f"ours {name}" for name in found))
-    notes = tuple(
+    slips = tuple(
         f"The paper prints {slip.printed:+.1f} for {CORRUPTION_LABELS[slip.row]}, {slip.column}; by its own accuracies"
         f" it is {slip.computed:+.1f}."
         for slip in table.find_slips()
     )
-    return Part("Accuracy on corrupted test images, % (Mix), and its change in points.", head, tuple(rows), notes=notes)
+    return Part(
+        "Accuracy on corrupted test images, % (Mix), and its change in points.",
+        head,
+        tuple(rows),
+        notes=(table.note, *slips),
+    )
 
 
 def show_activations(images: Tensor, maps: Sequence[Tensor], names: Sequence[str]) -> Markup:
@@ -196,6 +207,13 @@ def encode(images: Tensor) -> tuple[str, int, int]:
     zoom = max(1, round(_SMALLEST_SIDE / images.shape[2]))
     uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
     return uri, side.shape[1] * zoom, side.shape[0] * zoom
+
+
+def _show_ours(table: PaperTable, ours: Mapping[str, Mapping[str, Summary]], row: str, column: str) -> str:
+    """Our figure; where there is none and the paper has none either, there is nothing to run."""
+    if column in ours.get(row, {}):
+        return str(ours[row][column])
+    return "-" if table.rows[row].values[table.columns.index(column)] is None else "not run"
 
 
 def _show_paper(table: PaperTable, row: str, column: str) -> str:

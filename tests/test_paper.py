@@ -56,8 +56,8 @@ def test_tables_agree_where_they_show_the_same_run() -> None:
 
 def test_slips_of_table_7_are_found_and_no_others() -> None:
     assert TABLES[7].find_slips() == [
-        Slip("color_jitter", "cub baseline", printed=-77.4, computed=-67.4),
-        Slip("gaussian_noise", "cub pmsi", printed=-18.4, computed=-8.4),
+        Slip("color_jitter", "CUB baseline", printed=-77.4, computed=-67.4),
+        Slip("gaussian_noise", "CUB RMG-PMSI", printed=-18.4, computed=-8.4),
     ]
     assert [number for number, table in TABLES.items() if table.find_slips()] == [7]
 
@@ -77,4 +77,4 @@ def test_what_the_paper_does_not_give_is_refused() -> None:
     with pytest.raises(ValueError, match="gives no figure for baseline, Mix"):
         TABLES[3].figure("baseline", "Mix")
     with pytest.raises(ValueError, match="compares clean with no other row"):
-        TABLES[7].change("clean", "cub pmsi")
+        TABLES[7].change("clean", "CUB RMG-PMSI")

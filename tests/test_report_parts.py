@@ -61,12 +61,12 @@ def test_a_table_of_the_paper_beside_ours() -> None:
     assert part.marked == {"RMG"}
     assert part.caption.startswith("Table IV. Accuracy of different data augmentations. Paper: % of CUB")
     part = compare_with_paper(3, {}, columns=["Mix"])
-    assert [row[:2] for row in part.rows[:3]] == [("Baseline", "-"), ("+ M", "-"), ("+ P", "85.5")]
+    assert [row[1:] for row in part.rows[:3]] == [("-", "-"), ("-", "-"), ("85.5", "not run")]
     assert compare_with_paper(1, {}).rows[0][1:4] == ("200", "5994", "5794")
 
 
 def test_printed_changes_are_shown_as_computed() -> None:
-    rows = compare_with_paper(7, {}, columns=["cub baseline", "cub pmsi"]).rows
+    rows = compare_with_paper(7, {}, columns=["CUB baseline", "CUB RMG-PMSI"]).rows
     assert rows[0][1:3] == ("81.5", "87.0")
     assert rows[1][1:3] == ("14.1 (-67.4)", "59.9 (-27.1)")
     assert rows[2][1:3] == ("22.2 (-59.3)", "78.6 (-8.4)")
@@ -116,7 +116,15 @@ def test_changes_are_computed_on_both_sides() -> None:
         ("colour jitter", "14.1 (-67.4)", "59.9 (-27.1)", "61.4 (-18.6)"),
         ("Gaussian noise that wraps", "", "", "79.0 (-1.0)"),
     )
-    assert "prints -77.4 for colour jitter, cub baseline; by its own accuracies it is -67.4." in part.notes[0]
+    assert "prints -77.4 for colour jitter, CUB baseline; by its own accuracies it is -67.4." in part.notes[1]
+
+
+def test_models_must_share_their_corruptions() -> None:
+    one, other = (Robustness(evaluate_to(80.0), {name: evaluate_to(70.0)}) for name in ("a", "b"))
+    with pytest.raises(ValueError, match=r"same corruptions, got \[\('a',\), \('b',\)\]"):
+        list_robustness({"RMG": one, "none": other})
+    with pytest.raises(ValueError, match="same corruptions, got none"):
+        list_robustness({})
 
 
 def test_pictures_of_each_stage() -> None:
