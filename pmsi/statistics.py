@@ -101,7 +101,7 @@ def compare_paired(
 
     Images are drawn with replacement, the same ones for both methods, and of a method's S seeds S - 1 (Rao and Wu 1988:
     their mean then has the right variance). Drawing both counts chance per image and seed twice, so with several seeds
-    intervals are wide rather than short: 97 % to 100 % of them held the truth in simulations, but fewer where seeds
+    intervals are wide rather than short: 95 % to 100 % of them held the truth in simulations, but fewer where seeds
     differ far more than images explain (69 % with 2 seeds, 88 % with 3, 91 % with 5). With one seed each, the statement
     is about these two networks, not about other seeds. For m comparisons at once, give ``confidence=1 - 0.05 / m``.
 
