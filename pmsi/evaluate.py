@@ -16,6 +16,9 @@ from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD, find_centre
 from pmsi.model import Logits
 from pmsi.store import Store
 
+# Images uint8 [B, 3, h, w] after the crop, and their numbers in the split, int64 [B], to images of the same kind.
+Corrupt = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -29,12 +32,19 @@ class Evaluation:
 
 
 def evaluate(
-    network: nn.Module, store: Store, recipe: Recipe, fabric: Fabric, *, pause: Callable[[], None] = lambda: None
+    network: nn.Module,
+    store: Store,
+    recipe: Recipe,
+    fabric: Fabric,
+    *,
+    corrupt: Corrupt | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Predict every image of ``store``, once, on one of the processes.
 
     Args:
         network: on the device, not wrapped for several processes.
+        corrupt: changes the cropped images.
         pause: called after each mini-batch, as often on all processes.
     """
     processes, count = Processes(fabric), len(store.labels)
@@ -50,7 +60,11 @@ def evaluate(
             if len(part):
                 images, index = next(fetched)
                 raw = Plan.identity(len(part), (recipe.crop, recipe.crop))
-                shown = show(images, raw, index, find_centre(recipe, len(part)), dtype)
+                window = find_centre(recipe, len(part))
+                if corrupt is not None:
+                    images = corrupt(apply(images, raw, index=index, window=window), part)
+                    index, window = torch.arange(len(part)), torch.zeros_like(window)
+                shown = show(images, raw, index, window, dtype)
                 logits: Logits = network(shown)
                 predicted = [one.argmax(1) for one in (*logits.stages, logits.concat, logits.mix)]
                 if found is None:

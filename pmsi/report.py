@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import statistics
@@ -15,24 +14,16 @@ import jinja2
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
 from pmsi.config import METHODS, RECIPES
 from pmsi.files import write_text
+from pmsi.paper import TABLES
+from pmsi.report_parts import encode
 
 SCHEMA = 1
 
-# Concat and Mix accuracy in percent: Table IV of Wu et al. 2021 (arXiv 2112.04223), CUB-200-2011, MobileNetV2.
-PAPER = {
-    "none": (85.5, 85.9),
-    "cutmix": (85.1, 85.3),
-    "mixup": (85.6, 86.0),
-    "snapmix": (85.1, 85.1),
-    "jigsaw": (86.3, 86.6),
-    "rmg": (86.6, 87.0),
-}
 LABELS = {
     "none": "none (baseline)",
     "cutmix": "CutMix",
@@ -45,7 +36,6 @@ LABELS = {
 _COLOURS: dict[str, str] = dict(
     zip(METHODS, ("#7f7f7f", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#d55e00"), strict=True)
 )
-_SMALLEST_SIDE = 96  # px, below which pictures are enlarged
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,11 @@ def list_rows(results: dict[str, Any]) -> list[Row]:
     if results.get("schema") != SCHEMA:
         raise ValueError(f"report: results must have schema {SCHEMA}, got {results.get('schema')!r}; run them again")
     runs = {row["method"]: row["runs"] for row in results["rows"]}
-    return [Row(method, LABELS[method], PAPER[method], runs.get(method, [])) for method in METHODS]
+    figure = TABLES[4].figure
+    return [
+        Row(method, LABELS[method], (figure(method, "Concat"), figure(method, "Mix")), runs.get(method, []))
+        for method in METHODS
+    ]
 
 
 def rich_table(results: dict[str, Any]) -> Table:
@@ -244,15 +238,5 @@ class _Strip:
 
 def _show_strip(row: Row, images: Tensor, captions: dict[str, list[str]]) -> _Strip:
     names = captions[row.method]
-    pictures = [_encode(part) for part in images.chunk(len(names))]
+    pictures = [encode(part) for part in images.chunk(len(names))]
     return _Strip(row.label, [(name, *picture) for name, picture in zip(names, pictures, strict=True)])
-
-
-def _encode(images: Tensor) -> tuple[str, int, int]:
-    """``[K, 3, H, W]`` side by side as a PNG; the page shows small ones enlarged."""
-    side = images.permute(2, 0, 3, 1).flatten(1, 2).contiguous()  # [H, K*W, 3]
-    file = io.BytesIO()
-    Image.fromarray(side.numpy()).save(file, format="PNG", optimize=True)
-    zoom = max(1, round(_SMALLEST_SIDE / images.shape[2]))
-    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return uri, side.shape[1] * zoom, side.shape[0] * zoom
