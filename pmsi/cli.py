@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from pmsi.config import METHODS, RECIPES, Method, Recipe, RecipeName
-from pmsi.data import Split
+from pmsi.data import DataName, Split
 from pmsi.evaluate import evaluate
 from pmsi.experiments import Source, check_folder, compare, run_once
 from pmsi.files import load_checkpoint
@@ -72,7 +72,7 @@ class Evaluate:
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """last.ckpt of a run."""
-    data: Literal["typefaces", "cub", "folder"] | None = None
+    data: DataName | None = None
     """Data set; by default the one it was trained on."""
     root: Path | None = None
     """Folder of the data set; by default where it was in training."""
