@@ -77,6 +77,7 @@ def test_damage_is_reported_wherever_it_is(tmp_path: Path) -> None:
         (b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + b"\x89HDF\r\n\x1a\n" * 9, "it ends within an element"),
         (b"".ljust(126) + b"IM" + struct.pack("<II4s4x", 15, 4, b"none"), "incorrect header check"),
         (b"".ljust(126) + b"IM" + struct.pack("<IId", 9, 8, 1.0), "an element of type 9 where a variable should be"),
+        (b"".ljust(126) + b"IM" + struct.pack("<IIII", 14, 8, 6, 0), "out of bounds"),  # an array without flags
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
