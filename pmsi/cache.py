@@ -52,7 +52,7 @@ def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None
 
     def read(path: Path) -> Tensor | None:
         try:
-            image: Tensor = transforms.resize(_read_image(path), [resize, resize], antialias=True)
+            image: Tensor = transforms.resize(read_image(path), [resize, resize], antialias=True)
         except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
             if not stop:
                 return None
@@ -202,7 +202,7 @@ def _fill(key: dict[str, Any], images: Callable[[], Decoded], path: Path) -> Non
         file.write(text + _TAIL.pack(zlib.crc32(text), len(text), _MAGIC))
 
 
-def _read_image(path: Path) -> Tensor:
+def read_image(path: Path) -> Tensor:
     """One file as RGB, uint8 ``[3, h, w]``."""
     with Image.open(path) as image:
         deep = image.mode.startswith("I;16")  # Pillow would clip 16 bits to 8 rather than scale them

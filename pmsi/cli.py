@@ -1,4 +1,4 @@
-"""The `pmsi` command: compare, train, evaluate."""
+"""The `pmsi` command: compare, train, evaluate, data."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pmsi.cli_data import Data, run_data
 from pmsi.config import METHODS, RECIPES, Method, Recipe, RecipeName
 from pmsi.data import DataName, Split
 from pmsi.evaluate import evaluate
@@ -83,7 +84,8 @@ class Evaluate:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for an error in what was asked, 130 or 143 when stopped."""
+    """Run the command line; returns the exit code: 0, 1 if a data set that was checked has something wrong with it, 2
+    for an error in what was asked, 130 or 143 when stopped."""
     console = Console()
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -91,6 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
             _compare(command, console)
         elif isinstance(command, Train):
             _train(command, console)
+        elif isinstance(command, Data):
+            with _Progress(console) as progress:
+                return run_data(command, console, progress.loading)
         else:
             _evaluate(command, console)
     except (ValueError, OSError) as error:
@@ -105,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(words: list[str]) -> Compare | Train | Evaluate:
+def _parse(words: list[str]) -> Compare | Train | Evaluate | Data:
     """Two steps, because the recipe that is named gives the other settings their defaults."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--data", default="typefaces")
@@ -119,6 +124,7 @@ def _parse(words: list[str]) -> Compare | Train | Evaluate:
         Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
         | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Data, tyro.conf.subcommand("data")]
     )
     summary = "RMG-PMSI: train and compare networks for fine-grained recognition."
     return tyro.cli(commands, prog="pmsi", description=summary, args=words)

@@ -101,8 +101,9 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, *
             part.replace(path)
     except (OSError, http.client.HTTPException) as error:
         kept = part.stat().st_size / _MB if part.exists() else 0
+        reason = error.reason if type(error) is urllib.error.URLError else error
         raise OSError(
-            f"could not download {url}: {error}. {kept:.1f} MB are kept, and the same command goes on from there;"
+            f"could not download {url}: {reason}. {kept:.1f} MB are kept, and the same command goes on from there;"
             f" or download it by other means to {path}"
         ) from error
     if found != md5:

@@ -49,7 +49,7 @@ def read(root: Path, kept: Path | None, *, resize: int = 8, skip: bool = False) 
 
 def read_without_decoding(root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, *, skip: bool = False) -> Dataset:
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_read_image", lambda path: pytest.fail(f"{path} was read"))
+        patch.setattr(cache, "read_image", lambda path: pytest.fail(f"{path} was read"))
         dataset, said = read(root, kept, skip=skip)
     assert said == []
     return dataset
@@ -330,14 +330,14 @@ def test_a_file_may_be_larger_than_memory(tmp_path: Path) -> None:
 
 def test_few_images_wait_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes images slowly finds few decoded ahead."""
-    read_image, seen = cache._read_image, []
+    read_image, seen = cache.read_image, []
 
     def count(path: Path) -> Tensor:
         seen.append(path)
         return read_image(path)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(cache, "_read_image", count)
+    monkeypatch.setattr(cache, "read_image", count)
     images: Iterator[Tensor | None] = cache.decode([root / "train" / "a" / "0.png"] * 99, 8, lambda *_: None, stop=True)
     for taken in range(1, 21):
         assert next(images) is not None

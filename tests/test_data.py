@@ -13,7 +13,7 @@ import torch
 from miniature import CARS, CLASSES, COLOURS, VARIANTS, edit, save_image, write_aircraft, write_cars, write_cub
 from PIL import Image
 
-from pmsi.cache import _read_image, decode, gather
+from pmsi.cache import decode, gather, read_image
 from pmsi.data import DataName, Dataset, load
 from pmsi.layouts import LayoutName, list_images
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is refused must be refused before an image is read."""
-    monkeypatch.setattr("pmsi.cache._read_image", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("pmsi.cache.read_image", lambda path: pytest.fail(f"{path} was read"))
 
 
 def read(name: str, root: Path | None, *, skip: bool = False) -> Dataset:
@@ -163,7 +163,7 @@ def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
     }
     for name, (image, wanted) in kinds.items():
         image.save(tmp_path / name)
-        pixels = _read_image(tmp_path / name)
+        pixels = read_image(tmp_path / name)
         assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 9, 9)), name
         assert (pixels.int() - torch.tensor(wanted)[:, None, None]).abs().max() <= 2, name  # 2: JPEG
 
