@@ -21,7 +21,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from nvidia.dali.types import DALIDataType, DALIImageType
 
 from mosaicaug.dali import recursive_mosaic
-from pmsi import data
+from pmsi import layouts
 from pmsi.config import RECIPES, Recipe
 from pmsi.data import Dataset
 from pmsi.devices import open_fabric
@@ -142,7 +142,7 @@ def read_test(entries: Entries, recipe: Recipe, how: dict[str, Any]) -> Split:
 
 def list_images(folder: Path, classes: int | None) -> tuple[tuple[str, ...], Entries, Entries]:
     """Names of classes, training images in one random order, which shards are cut from, and test images."""
-    listing = data.list_images("cub" if (folder / "images.txt").exists() else "folder", folder)
+    listing = layouts.list_images("cub" if (folder / "images.txt").exists() else "folder", folder)
     names = listing.classes[:classes]
     train, test = (
         [(str(path), label) for path, label in entries if label < len(names)]

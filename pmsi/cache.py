@@ -52,7 +52,7 @@ def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None
 
     def read(path: Path) -> Tensor | None:
         try:
-            return read_image(path, resize)
+            return read_resized(path, resize)
         except ValueError:
             if stop:
                 raise
@@ -68,14 +68,10 @@ def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None
             report(done, len(paths))
 
 
-def read_image(path: Path, resize: int) -> Tensor:
+def read_resized(path: Path, resize: int) -> Tensor:
     """One file as RGB, uint8 ``[3, R, R]``; ValueError if it cannot be read."""
     try:
-        with Image.open(path) as image:
-            deep = image.mode.startswith("I;16")  # Pillow would clip 16 bits to 8 rather than scale them
-            rgb = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
-        pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
-        resized: Tensor = transforms.resize(pixels, [resize, resize], antialias=True)
+        resized: Tensor = transforms.resize(read_image(path), [resize, resize], antialias=True)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         raise ValueError(
             f"data: cannot read {path} ({error}); replace it, or leave it out with --skip-unreadable"
@@ -212,6 +208,14 @@ def _fill(key: dict[str, Any], images: Callable[[], Decoded], path: Path) -> Non
         about = {"key": key, "shape": [rows, *shape], "skipped": skipped, "crc32": crc32}
         text = json.dumps(about).encode()
         file.write(text + _TAIL.pack(zlib.crc32(text), len(text), _MAGIC))
+
+
+def read_image(path: Path) -> Tensor:
+    """One file as RGB, uint8 ``[3, h, w]``."""
+    with Image.open(path) as image:
+        deep = image.mode.startswith("I;16")  # Pillow would clip 16 bits to 8 rather than scale them
+        rgb = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
 
 
 @contextmanager

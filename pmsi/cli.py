@@ -1,4 +1,4 @@
-"""The `pmsi` command: compare, train, evaluate."""
+"""The `pmsi` command: compare, train, evaluate, data."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from lightning.fabric import Fabric
 from rich.console import Console
 
+from pmsi.cli_data import Data, run_data
 from pmsi.config import METHODS, RECIPES, Method, Recipe, RecipeName
-from pmsi.data import Dataset
+from pmsi.data import DataName, Dataset
 from pmsi.devices import Processes, find_rank, open_fabric
 from pmsi.evaluate import evaluate
 from pmsi.experiments import Engine, Source, check_folder, compare, run_once
@@ -24,8 +25,8 @@ from pmsi.profile import Profile
 from pmsi.progress import Stopped
 from pmsi.report import rich_table
 from pmsi.store import place
-from pmsi.train import Watch, make_network
-from pmsi.watch import Screen, TensorBoard
+from pmsi.train import make_network
+from pmsi.watch import Screen, TensorBoard, Watch
 
 _Flat = tyro.conf.arg(name="")
 
@@ -71,7 +72,7 @@ class Evaluate:
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """last.ckpt of a run."""
-    data: Literal["typefaces", "cub", "folder"] | None = None
+    data: DataName | None = None
     """Data set; by default the one it was trained on."""
     root: Path | None = None
     """Folder of the data set; by default where it was in training."""
@@ -81,7 +82,8 @@ class Evaluate:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for an error in what was asked, 130 or 143 when stopped."""
+    """Run the command line; returns the exit code: 0, 1 if a data set that was checked has something wrong with it, 2
+    for an error in what was asked, 130 or 143 when stopped."""
     console = Console(quiet=find_rank() > 0)  # of several processes, the first one speaks
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -89,6 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
             _compare(command, console)
         elif isinstance(command, Train):
             _train(command, console)
+        elif isinstance(command, Data):
+            with Screen(console) as screen:
+                return run_data(command, console, screen.loading)
         else:
             _evaluate(command, console)
     except (ValueError, OSError) as error:
@@ -104,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(words: list[str]) -> Compare | Train | Evaluate:
+def _parse(words: list[str]) -> Compare | Train | Evaluate | Data:
     """Two steps, because the recipe that is named gives the other settings their defaults."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--data", default="typefaces")
@@ -118,6 +123,7 @@ def _parse(words: list[str]) -> Compare | Train | Evaluate:
         Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
         | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Data, tyro.conf.subcommand("data")]
     )
     summary = "RMG-PMSI: train and compare networks for fine-grained recognition."
     return tyro.cli(commands, prog="pmsi", description=summary, args=words)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -20,14 +20,15 @@ from torch import Tensor
 from mosaicaug import apply
 from pmsi.backbones import make_mobilenet_v2
 from pmsi.config import METHODS, Method, Recipe
-from pmsi.data import Dataset, load
+from pmsi.data import DataName, Dataset, load
 from pmsi.devices import Device, Precision, Processes
 from pmsi.files import write_json, write_lines
 from pmsi.loader import count_batches, plan_epoch
 from pmsi.phases import caption_phases
 from pmsi.profile import Profile
 from pmsi.report import write_report
-from pmsi.train import Trainer, Watch, check_identity
+from pmsi.train import Trainer, check_identity
+from pmsi.watch import Watch
 
 _PREVIEW_IMAGES = 8
 
@@ -36,16 +37,17 @@ _PREVIEW_IMAGES = 8
 class Source:
     """Data and initial weights of a run."""
 
-    data: Literal["typefaces", "cub", "folder"] = "typefaces"
-    """"typefaces" is rendered on the spot; "cub" is the official CUB-200-2011 layout; "folder" an ImageFolder."""
+    data: DataName = "typefaces"
+    """"typefaces" is rendered on the spot; "cub", "cars" and "aircraft" (with labels of another level: -family,
+    -manufacturer) are the official layouts of the paper's data sets; "folder" is an ImageFolder."""
     root: Path | None = None
-    """Folder of "cub" (holds images.txt) or "folder" (holds train/ and test/, or class folders)."""
+    """Folder of the images: as the official archive unpacks, or for "folder" train/ and test/, or class folders."""
     weights: str = "none"
     """Backbone weights: a file of torchvision's tensors, "imagenet" (downloaded by torchvision), or "none"."""
     skip_unreadable: bool = False
     """Leave out and count images that cannot be read, rather than stop at the first."""
     cache: Path | None = Path("~/.cache/pmsi")
-    """Folder that keeps decoded images of "cub" and "folder", so that a second run decodes none; None keeps none."""
+    """Folder that keeps decoded images, so that a second run decodes none; None keeps none."""
     stream: bool = False
     """Decode images anew in every epoch, in worker processes: for sets that neither memory nor the cache holds."""
 

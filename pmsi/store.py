@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from pmsi.cache import read_image, stat
+from pmsi.cache import read_resized, stat
 
 
 class ImageFiles(data.Dataset[Tensor | ValueError]):
@@ -41,7 +41,7 @@ class ImageFiles(data.Dataset[Tensor | ValueError]):
     def __getitem__(self, row: int) -> Tensor | ValueError:
         """uint8 ``[3, R, R]``, or why it cannot be had: what a worker raises would arrive with all its traceback."""
         try:
-            return read_image(self.paths[row], self.resize)
+            return read_resized(self.paths[row], self.resize)
         except ValueError as error:
             return error
 

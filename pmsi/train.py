@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -31,18 +31,9 @@ from pmsi.phases import list_phases
 from pmsi.profile import Profile
 from pmsi.progress import Epoch, Interrupter, Stopped
 from pmsi.store import place, to_device
+from pmsi.watch import Watch
 
 T = TypeVar("T")
-
-
-class Watch(Protocol):
-    """Who is told how far a run is."""
-
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        """``done`` of ``total`` mini-batches are trained, with these mean losses (none: they are not here yet)."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """An epoch is trained, tested and saved."""
 
 
 class Objective(nn.Module):

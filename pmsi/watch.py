@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +19,16 @@ from rich.progress import (
 from rich.text import Text
 
 from pmsi.config import Recipe
+
+
+class Watch(Protocol):
+    """Who is told how far a run is."""
+
+    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+        """``done`` of ``total`` mini-batches are trained, with these mean losses (none: they are not here yet)."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """An epoch is trained, tested and saved."""
 
 
 class Screen:
@@ -94,22 +104,25 @@ class RunScreen:
 class TensorBoard:
     """Scalars of every epoch in ``folder``; a run that goes on from an earlier epoch writes over what came after it.
 
+    Args:
+        watch: told as well.
+
     Raises:
         ImportError: the package tensorboard is missing.
     """
 
-    def __init__(self, folder: Path, screen: RunScreen) -> None:
+    def __init__(self, folder: Path, watch: Watch) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an extra
 
         self.open: Any = SummaryWriter
-        self.folder, self.screen = folder, screen
+        self.folder, self.watch = folder, watch
         self.writer: Any = None
 
     def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        self.screen.batch(done, total, losses)
+        self.watch.batch(done, total, losses)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        self.screen.epoch(record)
+        self.watch.epoch(record)
         epoch = record["epoch"]
         if self.writer is None:
             self.writer = self.open(str(self.folder), purge_step=epoch)

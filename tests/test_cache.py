@@ -49,7 +49,7 @@ def read(root: Path, kept: Path | None, *, resize: int = 8, skip: bool = False) 
 
 def read_without_decoding(root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, *, skip: bool = False) -> Dataset:
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "read_image", lambda path, _: pytest.fail(f"{path} was read"))
+        patch.setattr(cache, "read_image", lambda path: pytest.fail(f"{path} was read"))
         dataset, said = read(root, kept, skip=skip)
     assert said == []
     return dataset
@@ -336,9 +336,9 @@ def test_few_images_wait_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) 
     """Whoever takes images slowly finds few decoded ahead."""
     read_image, seen = cache.read_image, []
 
-    def count(path: Path, resize: int) -> Tensor:
+    def count(path: Path) -> Tensor:
         seen.append(path)
-        return read_image(path, resize)
+        return read_image(path)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(cache, "read_image", count)

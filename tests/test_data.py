@@ -5,43 +5,24 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from miniature import CARS, CLASSES, COLOURS, VARIANTS, edit, save_image, write_aircraft, write_cars, write_cub
 from PIL import Image
 
-from pmsi import data
 from pmsi.cache import decode, gather, read_image
-from pmsi.data import Dataset, load
+from pmsi.data import DataName, Dataset, load
+from pmsi.layouts import LayoutName, list_images
 
 CUB100 = Path(__file__).parents[1] / "../shared/data/cub100"
-CLASSES = ("001.Red_Knot", "002.Blue_Jay", "003.Green_Heron")
-TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
-COLOURS = ((220, 30, 40), (30, 40, 210), (40, 200, 30))
-
-
-def save_image(path: Path, colour: tuple[int, ...] = (10, 200, 90)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (20, 14), colour).save(path)
-
-
-def write_lines(path: Path, *lines: str) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 @pytest.fixture
 def cub(tmp_path: Path) -> Path:
-    """Three classes of two training and one test image, ids counted from 1."""
-    root = tmp_path / "birds"
-    files = [f"{name}/{n}.png" for name in CLASSES for n in range(3)]
-    for i, file in enumerate(files):
-        save_image(root / "images" / file, COLOURS[i // 3])
-    write_lines(root / "classes.txt", *(f"{n} {name}" for n, name in enumerate(CLASSES, 1)))
-    write_lines(root / "images.txt", *(f"{i} {file}" for i, file in enumerate(files, 1)))
-    write_lines(root / "image_class_labels.txt", *(f"{i + 1} {i // 3 + 1}" for i in range(9)))
-    write_lines(root / "train_test_split.txt", *(f"{i + 1} {int(i % 3 != 1)}" for i in range(9)))
-    return root
+    return write_cub(tmp_path / "birds")
 
 
 @pytest.fixture
@@ -57,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is refused must be refused before an image is read."""
-    monkeypatch.setattr("pmsi.cache.read_image", lambda path, _: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("pmsi.cache.read_image", lambda path: pytest.fail(f"{path} was read"))
 
 
 def read(name: str, root: Path | None, *, skip: bool = False) -> Dataset:
@@ -67,11 +48,6 @@ def read(name: str, root: Path | None, *, skip: bool = False) -> Dataset:
 def refuse(name: str, root: Path | None, text: str, kind: type[Exception] = ValueError, *, skip: bool = False) -> None:
     with pytest.raises(kind, match=text):
         read(name, root, skip=skip)
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    before, after = path.read_text().split(old, 1)
-    path.write_text(before + new + after)
 
 
 def test_reads_the_official_layout(cub: Path) -> None:
@@ -87,57 +63,27 @@ def test_reads_the_official_layout(cub: Path) -> None:
         assert words in dataset.protocol
 
 
-def test_takes_the_parent_of_the_official_folder(cub: Path) -> None:
-    (cub.parent / "download").mkdir()
-    cub.rename(cub.parent / "download" / "CUB_200_2011")
-    assert read("cub", cub.parent / "download").train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+def test_reads_cars_and_aircraft(tmp_path: Path) -> None:
+    for name, root, classes in (
+        ("cars", write_cars(tmp_path / "cars"), CARS),
+        ("aircraft", write_aircraft(tmp_path / "aircraft"), VARIANTS),
+    ):
+        dataset = read(name, root)
+        assert (dataset.name, dataset.classes, dataset.skipped) == (name, classes, ())
+        assert (dataset.train.labels.tolist(), dataset.test.labels.tolist()) == ([0, 0, 1, 1, 2, 2], [0, 1, 2])
+        for split in (dataset.train, dataset.test):
+            wanted = torch.tensor(COLOURS)[split.labels][:, :, None, None]
+            assert (split.images.int() - wanted).abs().max() <= 3  # 3: JPEG
 
 
-def test_tables_may_come_in_any_order_with_any_class_ids(cub: Path) -> None:
-    write_lines(cub / "train_test_split.txt", *(f"{i + 1} {int(i % 3 != 1)}" for i in reversed(range(9))), "")
-    edit(cub / "classes.txt", "3 003", "200 003")
-    edit(cub / "image_class_labels.txt", "7 3\n8 3\n9 3\n", "9 200\n8 200\n7  200 \n")
-    assert read("cub", cub).train.labels.tolist() == [0, 0, 1, 1, 2, 2]
-
-
-@pytest.mark.parametrize("name", [*TABLES, "images"])
-def test_cub_names_what_the_folder_lacks(cub: Path, name: str) -> None:
-    (cub / name).rename(cub / "elsewhere")
-    refuse("cub", cub, rf"cub: .*birds has no {name}; --root must be the folder that holds", FileNotFoundError)
-
-
-def test_cub_names_a_listed_image_that_is_not_there(cub: Path) -> None:
-    (cub / "images" / CLASSES[1]).rename(cub / "images" / "elsewhere")
-    refuse("cub", cub, r"names 002.Blue_Jay/0.png, which is not in .*\(3 of 9 are missing\)", FileNotFoundError)
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "message"),
-    [
-        ("image_class_labels.txt", "9 3\n", "", "image_class_labels.txt lacks image 9; .* disagree on 1 ids"),
-        ("train_test_split.txt", "1 1\n2 0\n", "", "train_test_split.txt lacks image 1; .* disagree on 2 ids"),
-        ("images.txt", "9 003.Green_Heron/2.png", "", "images.txt lacks image 9; images.txt and image_class"),
-        ("images.txt", "9 003", "8 003", "images.txt line 9 repeats id 8; ids must be unique"),
-        ("images.txt", "4 002.Blue_Jay/0.png", "4", "images.txt line 4 must be an id and a value, got '4'"),
-        ("images.txt", "Knot/1.png", "Knot/0.png", "images.txt lists 001.Red_Knot/0.png more than once"),
-        ("classes.txt", "3 003.Green_Heron", "", "image 7 the value '3'; it must be a class id of classes.txt"),
-        ("train_test_split.txt", "4 1", "4 2", "image 4 the value '2'; it must be 0 .test. or 1 .training."),
-        ("train_test_split.txt", "4 1\n5 0\n6 1", "4 0\n5 0\n6 0", "class 002.Blue_Jay has no training image"),
-        ("classes.txt", "1 001", "4 004.Dodo\n1 001", r"class 004.Dodo has no training image \(1 of 4 classes\)"),
-    ],
-)
 @pytest.mark.usefixtures("no_decoding")
-def test_cub_tables_that_cannot_be_meant(cub: Path, name: str, old: str, new: str, message: str) -> None:
-    edit(cub / name, old, new)
-    refuse("cub", cub, message)
-
-
-def test_cub_with_nothing_to_test_on_or_nothing_at_all(cub: Path) -> None:
-    write_lines(cub / "train_test_split.txt", *(f"{i} 1" for i in range(1, 10)))
-    refuse("cub", cub, "cub: there are no test images; the split must hold some out")
-    for name in TABLES:
-        (cub / name).write_text("")
-    refuse("cub", cub, "cub: there are no images; --root must hold some")
+def test_tables_are_checked_before_an_image_is_read(cub: Path, folder: Path) -> None:
+    (cub / "images" / CLASSES[2] / "2.png").unlink()
+    refuse("cub", cub, "names 003.Green_Heron/2.png, which is not in", FileNotFoundError)
+    edit(cub / "images.txt", "Knot/1.png", "Knot/0.png")
+    refuse("cub", cub, "images.txt lists 001.Red_Knot/0.png more than once")
+    (folder / "test" / "rose").rename(folder / "test" / "tulip")
+    refuse("folder", folder, "same classes; train/ alone has rose, test/ alone has tulip")
 
 
 def test_reads_an_image_folder(folder: Path) -> None:
@@ -154,15 +100,6 @@ def test_reads_an_image_folder(folder: Path) -> None:
     assert calls[7:] == [("folder: reading test images", n, 4) for n in range(1, 5)]
 
 
-def test_takes_val_where_there_is_no_test(folder: Path) -> None:
-    save_image(folder / "val" / "iris" / "0.jpg")
-    assert "its train/ and test/" in read("folder", folder).protocol
-    (folder / "val").rename(folder / "spare")
-    (folder / "test").rename(folder / "val")
-    assert read("folder", folder).test.labels.tolist() == [0, 0, 1, 1]
-    assert "its train/ and val/" in read("folder", folder).protocol
-
-
 def test_holds_out_every_fifth_image_of_class_folders(tmp_path: Path) -> None:
     for name, count in (("b", 11), ("a", 4)):
         for n in range(count):
@@ -173,29 +110,6 @@ def test_holds_out_every_fifth_image_of_class_folders(tmp_path: Path) -> None:
     assert dataset.test.images[:, 0, 0, 0].tolist() == [4, 9]
     assert dataset.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 5, 6, 7, 8, 10]
     assert "every 5th image of each in sorted order" in dataset.protocol
-
-
-@pytest.mark.usefixtures("no_decoding")
-def test_folder_whose_parts_do_not_fit(folder: Path) -> None:
-    (folder / "test" / "rose").rename(folder / "test" / "tulip")
-    refuse("folder", folder, "same classes; train/ alone has rose, test/ alone has tulip")
-    (folder / "test" / "tulip").rename(folder / "train" / "tulip")
-    refuse("folder", folder, "train/ alone has rose, tulip, test/ alone has none")
-    (folder / "test").rename(folder / "other")
-    refuse("folder", folder, "has train/ but no test/ or val/; --root must hold", FileNotFoundError)
-    (folder / "train").rename(folder / "val")
-    refuse("folder", folder, "has val/ but no train/", FileNotFoundError)
-
-
-@pytest.mark.usefixtures("no_decoding")
-def test_folder_with_too_little_in_it(folder: Path, tmp_path: Path) -> None:
-    (folder / "train" / "rose").rename(folder / "roses")
-    (folder / "train" / "rose").mkdir()
-    refuse("folder", folder, r"folder: class rose has no training image \(1 of 2 classes\)")
-    (tmp_path / "void").mkdir()
-    refuse("folder", tmp_path / "void", "folder: there are no images; --root must hold some")
-    save_image(tmp_path / "one" / "a" / "0.png")
-    refuse("folder", tmp_path / "one", "folder: there are no test images; the split must hold some out")
 
 
 def spoil(path: Path, damage: str = "other") -> None:
@@ -249,7 +163,7 @@ def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
     }
     for name, (image, wanted) in kinds.items():
         image.save(tmp_path / name)
-        pixels = read_image(tmp_path / name, 9)
+        pixels = read_image(tmp_path / name)
         assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 9, 9)), name
         assert (pixels.int() - torch.tensor(wanted)[:, None, None]).abs().max() <= 2, name  # 2: JPEG
 
@@ -284,9 +198,9 @@ def test_typefaces_need_no_root() -> None:
 
 
 def test_asking_for_what_there_is_not(tmp_path: Path) -> None:
-    refuse("cars", tmp_path, "data: unknown data set 'cars'; choose typefaces, cub or folder")
+    refuse("dogs", tmp_path, f"data: unknown data set 'dogs'; choose {', '.join(get_args(DataName))}")
     refuse("typefaces", tmp_path, "typefaces: takes no --root")
-    for name in ("cub", "folder"):
+    for name in get_args(LayoutName):
         refuse(name, None, f"{name}: needs the folder of the images; give it with --root")
         refuse(name, tmp_path / "nowhere", f"{name}: there is no folder .*nowhere", FileNotFoundError)
     with pytest.raises(ValueError, match="cub: resize must be at least 1 px, got 0"):
@@ -295,7 +209,7 @@ def test_asking_for_what_there_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not CUB100.is_dir(), reason="the 100 bird classes are not beside this checkout")
 def test_lists_and_reads_real_birds() -> None:
-    listing = data._list_cub(CUB100)
+    listing = list_images("cub", CUB100)
     assert (len(listing.classes), len(listing.train), len(listing.test)) == (100, 2999, 2903)
     assert all(listing.classes[label] == path.parent.name for path, label in listing.train)
     images, _ = gather(decode([p for p, _ in listing.train[:4]], 110, lambda *_: None, stop=True), 4, 110)

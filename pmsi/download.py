@@ -1,0 +1,174 @@
+"""The paper's data sets from where they are published: downloaded or gone on with, checked, then unpacked whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Progress = Callable[[str, int, int], None]
+ArchiveName = Literal["cub", "cars", "aircraft"]
+
+
+class Archive(NamedTuple):
+    """A tar file: where it is published, the MD5 of its bytes, and the folder that it unpacks to."""
+
+    url: str
+    md5: str
+    folder: str
+
+
+ARCHIVES = {
+    "cub": Archive(
+        "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+        "97eceeb196236b17998738112f37df78",
+        "CUB_200_2011",
+    ),
+    "aircraft": Archive(
+        "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+        "d4acdd33327262359767eeaa97a4f732",
+        "fgvc-aircraft-2013b",
+    ),
+}
+
+_MB = 10**6
+_CHUNK = 2**20
+_TIMEOUT = 30.0  # seconds without a byte
+_NOT_SATISFIABLE = 416  # there is nothing after the bytes that were asked for
+
+
+def get(name: ArchiveName, root: Path, progress: Progress | None = None) -> Path:
+    """Download and unpack a data set; the same call goes on after an interruption, and does nothing when all is there.
+
+    Args:
+        name: "cub" (1.15 GB), "aircraft" (2.75 GB) or "cars", which can no longer be downloaded.
+        root: gets the archive, which may be deleted afterwards, and the folder that it unpacks to.
+        progress: called with (what, done, total), in MB.
+
+    Returns:
+        The folder of the data set.
+
+    Raises:
+        ValueError: "cars"; or what came, or lies there, is not what was published.
+        OSError: the server, the network or the disk failed; what was downloaded is kept.
+    """
+    if name == "cars":
+        raise ValueError(
+            "cars: Stanford Cars can no longer be downloaded from its authors (ai.stanford.edu/~jkrause/cars is gone)."
+            " Copies are on Kaggle and elsewhere; github.com/pytorch/vision/issues/7545 names some. Unpack one so that"
+            f" {root} holds cars_train/, cars_test/, devkit/ (with cars_train_annos.mat and cars_meta.mat) and"
+            " cars_test_annos_withlabels.mat, or else cars_annos.mat and car_ims/; then run"
+            f" `pmsi data check --data cars --root {root}`"
+        )
+    archive = ARCHIVES[name]
+    folder = root / archive.folder
+    if not folder.is_dir():
+        file = root / archive.url.rpartition("/")[2]
+        download(archive.url, file, archive.md5, progress)
+        unpack(file, root, progress)
+    return folder
+
+
+def download(url: str, path: Path, md5: str, progress: Progress | None = None, *, timeout: float = _TIMEOUT) -> None:
+    """Fetch ``url`` to ``path``, which is whole and checked or not there; a part beside it is gone on with.
+
+    Args:
+        timeout: seconds without a byte after which the server is given up.
+
+    Raises:
+        ValueError: what came has another MD5 and was deleted; or a file at ``path`` has, and was left alone.
+        OSError: the server, the network or the disk failed; what was downloaded is kept.
+    """
+    if path.exists():
+        if (found := _find_md5(path)) != md5:
+            raise ValueError(
+                f"{path} is not what {url} publishes: its md5 is {found}, not {md5}; move it away, and run this again"
+            )
+        return
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, part, progress, timeout)
+        found = _find_md5(part)
+        if found == md5:
+            part.replace(path)
+    except (OSError, http.client.HTTPException) as error:
+        kept = part.stat().st_size / _MB if part.exists() else 0
+        reason = error.reason if type(error) is urllib.error.URLError else error
+        raise OSError(
+            f"could not download {url}: {reason}. {kept:.1f} MB are kept, and the same command goes on from there;"
+            f" or download it by other means to {path}"
+        ) from error
+    if found != md5:
+        part.unlink()
+        raise ValueError(
+            f"{url}: what came has the md5 {found}, not {md5}, and was deleted. Run this again; if that changes"
+            f" nothing, download it by other means to {path}"
+        )
+
+
+def _fetch(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
+    """Have ``part`` hold all bytes of ``url``; those that are there are not asked for again if the server agrees."""
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "pmsi", **({"Range": f"bytes={start}-"} if start else {})}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code == _NOT_SATISFIABLE and start:
+            return
+        raise
+    with response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            start = 0
+        length = response.headers["Content-Length"]
+        total = None if length is None else start + int(length)
+        free = shutil.disk_usage(part.parent).free
+        if total is not None and total - start > free:
+            raise OSError(f"{(total - start) // _MB} MB are to come, and {part.parent} has room for {free // _MB} MB")
+        with part.open("ab" if start else "wb") as file:
+            while piece := response.read1(_CHUNK):
+                file.write(piece)
+                start += len(piece)
+                if progress is not None:
+                    progress(f"downloading {part.name[1:-5]}, MB", start // _MB, (total or start) // _MB)
+    if total is not None and start < total:
+        raise OSError(f"the server broke off after {start / _MB:.1f} of {total / _MB:.1f} MB")
+
+
+def unpack(archive: Path, root: Path, progress: Progress | None = None) -> None:
+    """Unpack a tar file; what it holds appears in ``root`` when all of it is unpacked.
+
+    Raises:
+        ValueError: it is damaged, or would write outside its folder.
+        OSError: the disk failed, and what was unpacked so far is removed; or this Python cannot unpack safely.
+    """
+    beside, size = archive.with_name(f".{archive.name}.unpacked"), archive.stat().st_size
+    if not hasattr(tarfile, "data_filter"):
+        raise OSError(f"unpacking safely needs Python 3.11.4 or newer; or run: tar -C {root} -xf {archive}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        with archive.open("rb") as file, tarfile.open(fileobj=file) as tar:
+            for member in tar:
+                tar.extract(member, beside, filter="data")
+                if progress is not None:
+                    progress(f"unpacking {archive.name}, MB", file.tell() // _MB, size // _MB)
+        for entry in sorted(beside.iterdir(), key=Path.is_dir):  # folders last: their being there says all is done
+            entry.replace(root / entry.name)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{archive} cannot be unpacked: {error}; delete it, and run this again") from error
+    except OSError as error:
+        raise OSError(f"could not unpack {archive} to {root}: {error}; make room, and run this again") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _find_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
