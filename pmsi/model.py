@@ -1,4 +1,6 @@
-"""The multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021, section III-C, Eq. 1 to 8)."""
+"""What every network says and is trained by; and the multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021,
+section III-C, Eq. 1 to 8).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mosaicaug import Targets, cross_entropy
 from pmsi.backbones import Backbone
 
 
@@ -26,8 +29,49 @@ class Logits(NamedTuple):
         """Sum of all logits, ``[B, K]`` (Eq. 8)."""
         return torch.stack([*self.stages, self.concat]).sum(0)
 
+    def pick(self, output: int | None) -> Tensor:
+        """Logits of one stage, counted from the shallowest, or for None the concat logits.
 
-class PMSI(nn.Module):
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if output is None:
+            return self.concat
+        if not 0 <= output < len(self.stages):
+            raise ValueError(f"output must be None or one of {len(self.stages)} stages, counted from 0; got {output}")
+        return self.stages[output]
+
+
+class Network(nn.Module):
+    """What the trainer asks of every network: ``forward(images) -> Logits``, parameter groups and a loss.
+
+    A network with one output says ``Logits((), logits)``, so that its mix is that output.
+    """
+
+    backbone: Backbone
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters of the backbone, and the newly added ones."""
+        backbone = list(self.backbone.parameters())
+        known = set(backbone)
+        return backbone, [parameter for parameter in self.parameters() if parameter not in known]
+
+    def loss(self, images: Tensor, targets: Tensor | Targets, output: int | None = None) -> Tensor:
+        """Loss of one training phase, a scalar.
+
+        Args:
+            images: ``[B, 3, H, W]``, normalised.
+            targets: as `mosaicaug.cross_entropy` takes them.
+            output: the stage that the phase trains, counted from the shallowest; None for the concat or only output.
+
+        Raises:
+            ValueError: no such output. TypeError: a network that compares images was given mixed labels.
+        """
+        logits: Logits = self(images)
+        return cross_entropy(logits.pick(output), targets)
+
+
+class PMSI(Network):
     """Backbone, smooth convolutions, interaction and classifiers.
 
     Args:
@@ -88,12 +132,6 @@ class PMSI(nn.Module):
         if len(parts) == 1 and self.interaction:
             parts = [*parts, mutual]
         return Logits(logits, self.concat_classifier(torch.cat(parts, 1)))  # Eq. 5 and 6
-
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the backbone, and the newly added ones."""
-        backbone = list(self.backbone.parameters())
-        known = set(backbone)
-        return backbone, [parameter for parameter in self.parameters() if parameter not in known]
 
 
 def _smooth_conv(channels: int, hidden: int, width: int) -> nn.Sequential:
