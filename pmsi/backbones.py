@@ -49,16 +49,20 @@ class Backbone(nn.Module):
         """The blocks that each stage is a chain of, for networks that use maps from within a stage."""
         return [list(stage) if isinstance(stage, nn.Sequential) else [stage] for stage in self.stages]
 
+    def forward_blocks(self, images: Tensor) -> list[list[Tensor]]:
+        """The maps that those blocks put out."""
+        maps: list[list[Tensor]] = []
+        for stage in self.list_blocks():
+            maps.append([])
+            for block in stage:
+                images = block(images)
+                maps[-1].append(images)
+        return maps
+
     def measure_blocks(self) -> list[list[int]]:
         """Output channels of those blocks; tried out without data."""
-        maps = torch.empty(1, 3, 64, 64, device="meta")
-        widths: list[list[int]] = []
-        for stage in copy.deepcopy(self).to("meta").eval().list_blocks():
-            widths.append([])
-            for block in stage:
-                maps = block(maps)
-                widths[-1].append(maps.shape[1])
-        return widths
+        maps = copy.deepcopy(self).to("meta").eval().forward_blocks(torch.empty(1, 3, 64, 64, device="meta"))
+        return [[x.shape[1] for x in stage] for stage in maps]
 
     def cut(self, count: int) -> Backbone:
         """This backbone, layers shared, without the last ``count`` blocks of its last stage."""

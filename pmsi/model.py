@@ -46,9 +46,20 @@ class Network(nn.Module):
     """What the trainer asks of every network: ``forward(images) -> Logits``, parameter groups and a loss.
 
     A network with one output says ``Logits((), logits)``, so that its mix is that output.
+
+    Args:
+        backbone: shared by all networks' interface; its parameters are the first group.
+        num_classes: K.
+
+    Raises:
+        ValueError: fewer than two classes.
     """
 
-    backbone: Backbone
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"{type(self).__name__}: needs 2 classes or more, got {num_classes}")
+        self.backbone = backbone
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the backbone, and the newly added ones."""
@@ -103,14 +114,12 @@ class PMSI(Network):
         hidden_width: int | None = None,
         dropout: float = 0.5,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, num_classes)
         if not 1 <= stages <= len(backbone.widths):
             raise ValueError(f"PMSI: stages must lie in 1..{len(backbone.widths)}, got {stages}")
-        if num_classes < 2:
-            raise ValueError(f"PMSI: needs 2 classes or more, got {num_classes}")
         width = feature_width or backbone.widths[-1] // 2
         hidden = hidden_width or backbone.widths[-1] // 4
-        self.backbone, self.interaction = backbone, interaction
+        self.interaction = interaction
         self.smooth = nn.ModuleList(_smooth_conv(channels, hidden, width) for channels in backbone.widths[-stages:])
         self.mlp = nn.Sequential()
         if interaction:  # no activation between the layers, as published
