@@ -38,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
 PMSI_ARROWS: dict[str, set[str]] = {
     "backbones": {"files"},
     "model": {"backbones"},
+    "describe": {"model"},
     "rivals": {"backbones", "model", "rivals"},
 }
 # Each is imported in one file of mosaicaug at most.
@@ -80,7 +81,8 @@ def find_wrong_arrows(root: Path) -> list[str]:
                     here = GUESTS.get(top, place)
                     fine = (top in sys.stdlib_module_names or top in {"torch", *GUESTS}) and here == place
                 elif top == package:
-                    fine = rest[0] in PMSI_ARROWS.get(place.removesuffix(".py").split("/")[0], {rest[0]})
+                    target = rest[0] if rest else name or ""
+                    fine = target in PMSI_ARROWS.get(place.removesuffix(".py").split("/")[0], {target})
                 elif top == "timm":
                     fine = place == "backbones.py"
                 elif top == "mosaicaug":
