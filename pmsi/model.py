@@ -1,4 +1,4 @@
-"""What every network says and is trained by; and the multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021,
+"""What every network is to the trainer; and the multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021,
 section III-C, Eq. 1 to 8).
 """
 
@@ -48,7 +48,7 @@ class Network(nn.Module):
     A network with one output says ``Logits((), logits)``, so that its mix is that output.
 
     Args:
-        backbone: shared by all networks' interface; its parameters are the first group.
+        backbone: its parameters are the first group.
         num_classes: K.
 
     Raises:

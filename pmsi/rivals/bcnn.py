@@ -40,7 +40,7 @@ class BCNN(Network):
         width: use the last map instead, reduced to this many channels by a 1x1 convolution.
 
     Raises:
-        ValueError: the last stage has no map so narrow (ResNet-50), and no ``width`` is given.
+        ValueError: the last stage has no map so narrow (ResNet-50), and no ``width`` is given; or one below 1.
 
     >>> from pmsi.backbones import make_mobilenet_v2
     >>> network = BCNN(make_mobilenet_v2(), num_classes=20)
@@ -49,11 +49,12 @@ class BCNN(Network):
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, *, width: int | None = None) -> None:
-        super().__init__(backbone if width else _cut_to_narrow(backbone), num_classes)
+        if width is not None and width < 1:
+            raise ValueError(f"BCNN: width must be 1 or more, got {width}")
+        super().__init__(_cut_to_narrow(backbone) if width is None else backbone, num_classes)
         channels = self.backbone.widths[-1]
-        self.reduce = nn.Conv2d(channels, width, 1) if width else nn.Identity()
-        width = width or channels
-        self.classifier = nn.Linear(width * width, num_classes)
+        self.reduce = nn.Identity() if width is None else nn.Conv2d(channels, width, 1)
+        self.classifier = nn.Linear((channels if width is None else width) ** 2, num_classes)
 
     def forward(self, images: Tensor) -> Logits:
         """``[B, 3, H, W]`` to logits."""

@@ -40,7 +40,9 @@ class CrossLayerNonLocal(nn.Module):
 
     def __init__(self, query: int, responses: list[int], planes: int | None = None) -> None:
         super().__init__()
-        planes = planes or min(query // 2, 256)
+        planes = min(query // 2, 256) if planes is None else planes
+        if planes < 1:
+            raise ValueError(f"CNL: planes must be 1 or more, got {planes}")
         self.query = nn.Conv2d(query, planes, 1, bias=False)
         self.keys = nn.ModuleList(nn.Conv2d(channels, planes, 1, bias=False) for channels in responses)
         self.values = nn.ModuleList(nn.Conv2d(channels, planes, 1, bias=False) for channels in responses)

@@ -42,7 +42,7 @@ class HBP(Network):
         width: of the wide space; the official 8192.
 
     Raises:
-        ValueError: fewer than two maps, or the last stage has fewer blocks (ResNet-18 has two).
+        ValueError: fewer than two maps, or the last stage has fewer blocks (ResNet-18 has two); ``width`` below 1.
 
     >>> from pmsi.backbones import make_mobilenet_v2
     >>> network = HBP(make_mobilenet_v2(), num_classes=20, width=64)
@@ -55,6 +55,8 @@ class HBP(Network):
         widths = backbone.measure_blocks()[-1]
         if not 2 <= maps <= len(widths):
             raise ValueError(f"HBP: maps must lie in 2..{len(widths)}, the blocks of the last stage; got {maps}")
+        if width < 1:
+            raise ValueError(f"HBP: width must be 1 or more, got {width}")
         # One projection for each map, with bias, without batch norm or activation: U, V, S.
         self.projections = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in widths[-maps:])
         self.pairs = list(itertools.combinations(range(maps), 2))
