@@ -1,4 +1,6 @@
-"""The multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021, section III-C, Eq. 1 to 8)."""
+"""What every network is to the trainer; and the multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021,
+section III-C, Eq. 1 to 8).
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,60 @@ class Logits(NamedTuple):
         """Sum of all logits, ``[B, K]`` (Eq. 8)."""
         return torch.stack([*self.stages, self.concat]).sum(0)
 
+    def pick(self, output: int | None) -> Tensor:
+        """Logits of one stage, counted from the shallowest, or for None the concat logits.
 
-class PMSI(nn.Module):
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if output is None:
+            return self.concat
+        if not 0 <= output < len(self.stages):
+            raise ValueError(f"output must be None or one of {len(self.stages)} stages, counted from 0; got {output}")
+        return self.stages[output]
+
+
+class Network(nn.Module):
+    """What the trainer asks of every network: ``forward(images) -> Logits``, parameter groups and a loss.
+
+    A network with one output says ``Logits((), logits)``, so that its mix is that output.
+
+    Args:
+        backbone: its parameters are the first group.
+        num_classes: K.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"{type(self).__name__}: needs 2 classes or more, got {num_classes}")
+        self.backbone = backbone
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters of the backbone, and the newly added ones."""
+        backbone = list(self.backbone.parameters())
+        known = set(backbone)
+        return backbone, [parameter for parameter in self.parameters() if parameter not in known]
+
+    def loss(self, images: Tensor, targets: Tensor | Targets, output: int | None = None) -> Tensor:
+        """Loss of one training phase, a scalar.
+
+        Args:
+            images: ``[B, 3, H, W]``, normalised.
+            targets: as `mosaicaug.cross_entropy` takes them.
+            output: the stage that the phase trains, counted from the shallowest; None for the concat or only output.
+
+        Raises:
+            ValueError: no such output. TypeError: a network that compares images was given mixed labels.
+        """
+        logits: Logits = self(images)
+        return cross_entropy(logits.pick(output), targets)
+
+
+class PMSI(Network):
     """Backbone, smooth convolutions, interaction and classifiers.
 
     Args:
@@ -60,14 +114,12 @@ class PMSI(nn.Module):
         hidden_width: int | None = None,
         dropout: float = 0.5,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, num_classes)
         if not 1 <= stages <= len(backbone.widths):
             raise ValueError(f"PMSI: stages must lie in 1..{len(backbone.widths)}, got {stages}")
-        if num_classes < 2:
-            raise ValueError(f"PMSI: needs 2 classes or more, got {num_classes}")
         width = feature_width or backbone.widths[-1] // 2
         hidden = hidden_width or backbone.widths[-1] // 4
-        self.backbone, self.interaction = backbone, interaction
+        self.interaction = interaction
         self.smooth = nn.ModuleList(_smooth_conv(channels, hidden, width) for channels in backbone.widths[-stages:])
         self.mlp = nn.Sequential()
         if interaction:  # no activation between the layers, as published
@@ -89,17 +141,6 @@ class PMSI(nn.Module):
         if len(parts) == 1 and self.interaction:
             parts = [*parts, mutual]
         return Logits(logits, self.concat_classifier(torch.cat(parts, 1)))  # Eq. 5 and 6
-
-    def loss(self, images: Tensor, targets: Tensor | Targets, output: int | None = None) -> Tensor:
-        """Cross-entropy of one output: a stage's, counted from the shallowest, or None for the concat's."""
-        logits = self(images)
-        return cross_entropy(logits.concat if output is None else logits.stages[output], targets)
-
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the backbone, and the newly added ones."""
-        backbone = list(self.backbone.parameters())
-        known = set(backbone)
-        return backbone, [parameter for parameter in self.parameters() if parameter not in known]
 
 
 def _smooth_conv(channels: int, hidden: int, width: int) -> nn.Sequential:

@@ -284,12 +284,13 @@ def test_bars_show_the_whole_run(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_backbone")
 def test_tensorboard_holds_one_point_an_epoch(tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe = replace(RECIPE, epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        make_trainer(tmp_path, replace(RECIPE, epochs=3)).run(
-            TensorBoard(tmp_path, Stop(Screen(Console(quiet=True)).watch("", RECIPE), 1))
+        make_trainer(tmp_path, recipe).run(
+            TensorBoard(tmp_path, Stop(Screen(Console(quiet=True)).watch("", recipe), 1))
         )
-    trainer = make_trainer(tmp_path, replace(RECIPE, epochs=3))
-    trainer.run(TensorBoard(tmp_path, Screen(Console(quiet=True)).watch("", RECIPE)))
+    trainer = make_trainer(tmp_path, recipe)
+    trainer.run(TensorBoard(tmp_path, Screen(Console(quiet=True)).watch("", recipe)))
     events = reader.EventAccumulator(str(tmp_path))
     events.Reload()
     for name, wanted in (("accuracy/mix", "mix"), ("accuracy/concat", "concat")):
