@@ -287,7 +287,7 @@ def test_tensorboard_holds_one_point_an_epoch(tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=3)
     with pytest.raises(KeyboardInterrupt):
         make_trainer(tmp_path, recipe).run(
-            TensorBoard(tmp_path, Stop(Screen(Console(quiet=True)).watch("", recipe), 1))
+            Stop(TensorBoard(tmp_path, Screen(Console(quiet=True)).watch("", recipe)), 1)
         )
     trainer = make_trainer(tmp_path, recipe)
     trainer.run(TensorBoard(tmp_path, Screen(Console(quiet=True)).watch("", recipe)))
