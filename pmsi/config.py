@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 Method = Literal["none", "cutmix", "mixup", "snapmix", "jigsaw", "rmg"]
+NetworkName = Literal["pmsi", "baseline", "bcnn", "hbp", "pc", "api", "cnl", "pmg"]
 RecipeName = Literal["paper", "released", "quick", "demo"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -18,6 +19,10 @@ class Recipe:
         ValueError: a field is out of range, or two contradict each other.
     """
 
+    network: NetworkName = "pmsi"
+    """The paper's; its plain baseline; or a rival of Table V, by the name of its file in pmsi/rivals."""
+    backbone: str = "mobilenet_v2"
+    """Or resnet18, resnet34, resnet50 (torchvision's), or timm:NAME for one of timm with five resolution levels."""
     augmentation: Method = "rmg"
     """What makes the inputs of the phases: a row of Table IV (R is "rmg")."""
     interaction: bool = True
@@ -46,6 +51,8 @@ class Recipe:
     """Side of the random (test: central) crop, px."""
     batch_size: int = 32
     """Images per mini-batch; a last smaller one is dropped in training."""
+    classes_per_batch: int | None = None
+    """Mini-batches of so many classes with equally many images each, as API-Net needs; None draws images at random."""
     epochs: int = 150
     """Passes over the training images."""
     freeze_epochs: int = 5
@@ -116,6 +123,7 @@ class Recipe:
             ("dropout", 0, 1),
             ("batch_norm_momentum", 0, 1),
             ("batch_norm_images", 2, self.batch_size),
+            ("classes_per_batch", 2, self.batch_size // 2),
             ("momentum", 0, 1),
             ("weight_decay", 0, float("inf")),
             ("cutmix_p", 0, 1),
@@ -126,15 +134,30 @@ class Recipe:
         ):
             if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise ValueError(f"recipe: {name} must lie in {low}..{high}, got {getattr(self, name)}")
-        if self.batch_norm_images is not None and self.batch_size % self.batch_norm_images:
-            raise ValueError(
-                f"recipe: batch_size must hold whole groups of batch_norm_images, got {self.batch_size} and"
-                f" {self.batch_norm_images}"
-            )
+        for name in ("batch_norm_images", "classes_per_batch"):
+            part = getattr(self, name)
+            if part is not None and self.batch_size % part:
+                raise ValueError(f"recipe: batch_size must be a multiple of {name}, got {self.batch_size} and {part}")
         if self.augmentation in ("rmg", "jigsaw") and not self.progressive:
             raise ValueError(
                 f"recipe: {self.augmentation} makes the inputs of the phases, so it needs progressive=True"
             )
+        self._check_network()
+
+    def _check_network(self) -> None:
+        one_output, compares = self.network not in ("pmsi", "pmg"), self.network in ("pc", "api")
+        for is_wrong, what in (
+            (one_output and self.progressive, "has one output to train, so it needs progressive=False"),
+            (self.network != "pmsi" and self.interaction, "has no interaction, so it needs interaction=False"),
+            (compares and self.augmentation != "none", 'compares images, so it needs augmentation="none"'),
+            (
+                self.network == "pc" and self.batch_size % 2 == 1,
+                "compares halves of a batch, so batch_size must be even",
+            ),
+            (self.network == "api" and self.classes_per_batch is None, "needs pairs of a class: set classes_per_batch"),
+        ):
+            if is_wrong:
+                raise ValueError(f"recipe: network {self.network} {what}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -18,7 +18,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from mosaicaug import apply
-from pmsi.backbones import make_mobilenet_v2
+from pmsi.backbones import make_backbone
 from pmsi.config import METHODS, Method, Recipe
 from pmsi.data import DataName, Dataset, load
 from pmsi.devices import Device, Precision, Processes
@@ -58,7 +58,7 @@ class Source:
         say: Callable[[str], None] = print,
     ) -> Dataset:
         """All images at the recipe's size, as uint8; weights that will not fit are refused first."""
-        make_mobilenet_v2(self.weights)
+        make_backbone(recipe.backbone, self.weights)
         root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
         how: dict[str, Any] = {"skip_unreadable": self.skip_unreadable, "cache": cache, "stream": self.stream}
         return load(self.data, root, resize=recipe.resize, progress=progress, say=say, **how)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from mosaicaug import Plan
 from pmsi.config import Recipe
 from pmsi.phases import Draw, draw_phases
+from pmsi.rivals.api import draw_balanced
 
 # Per channel, in units of stored pixels, 0 to 255.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -93,16 +94,31 @@ def count_batches(recipe: Recipe, count: int) -> int:
     return count // recipe.batch_size
 
 
-def plan_epoch(recipe: Recipe, count: int, *, seed: int, epoch: int, start: int = 0) -> Iterator[Iteration]:
+def plan_epoch(
+    recipe: Recipe, count: int, *, seed: int, epoch: int, start: int = 0, labels: Tensor | None = None
+) -> Iterator[Iteration]:
     """One epoch over ``count`` training images in random order, with random crops and flips.
 
     Order, crops and flips come from one stream and the augmentation from others, so that recipes that differ in their
     augmentation see the same crops of the same images in the same order. Each mini-batch has an augmentation stream of
     its own: an epoch that goes on at mini-batch ``start`` is the same epoch.
+
+    Args:
+        labels: of the images, int64 ``[count]``; needed for ``recipe.classes_per_batch``.
+
+    Raises:
+        ValueError: the images do not fill one mini-batch.
     """
     batch, crop = recipe.batch_size, recipe.crop
     crops = make_generator(seed, epoch, 0)
     order = torch.randperm(count, generator=crops)
+    if recipe.classes_per_batch is not None:
+        assert labels is not None
+        samples = batch // recipe.classes_per_batch
+        batches = count_batches(recipe, count)
+        order = draw_balanced(
+            labels, batches, classes=recipe.classes_per_batch, samples=samples, generator=crops
+        ).flatten()
     room = recipe.resize - crop + 1
     windows = (torch.rand(count, 3, generator=crops, dtype=torch.float64) * torch.tensor([room, room, 2])).long()
     for done in range(start, count_batches(recipe, count)):

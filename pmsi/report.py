@@ -181,9 +181,9 @@ def list_differences(results: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _show_setting(name: str, value: Any) -> str:
     if value is None:
-        own = "a process's own"
         # Widths are MobileNetV2's, by the published rule.
-        return {"feature_width": "640", "hidden_width": "320", "batch_norm_images": own}[name]
+        widths = {"feature_width": "640", "hidden_width": "320"}
+        return {**widths, "batch_norm_images": "a process's own", "classes_per_batch": "any"}[name]
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

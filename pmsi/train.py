@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.profiler import record_function
 
 from mosaicaug import Plan, Targets, class_activation_map, cross_entropy
-from pmsi.backbones import make_mobilenet_v2
+from pmsi.backbones import make_backbone
 from pmsi.batchnorm import share_statistics
 from pmsi.config import Recipe
 from pmsi.data import Dataset
@@ -26,10 +26,11 @@ from pmsi.evaluate import Evaluation, evaluate, show
 from pmsi.files import load_newest, save_checkpoint, write_lines
 from pmsi.loader import Iteration, Share, count_batches, make_generator, plan_epoch, take_share
 from pmsi.memory import find_largest, is_out_of_memory, measure_peak
-from pmsi.model import PMSI
+from pmsi.model import PMSI, Network
 from pmsi.phases import list_phases
 from pmsi.profile import Profile
 from pmsi.progress import Epoch, Interrupter, Stopped
+from pmsi.rivals import PMG, RIVALS
 from pmsi.store import place, to_device
 from pmsi.watch import Watch
 
@@ -39,7 +40,7 @@ T = TypeVar("T")
 class Objective(nn.Module):
     """Images to the loss of one phase: what is compiled, and what processes average the gradients of."""
 
-    def __init__(self, network: PMSI) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -51,12 +52,13 @@ class Trainer:
     """One run: a function of recipe, data, initial weights and seed, whatever interrupts it.
 
     Several processes share each mini-batch and each test; which of them does what changes the result by rounding alone,
-    where batch-norm groups are the same (``recipe.batch_norm_images``) and there is no dropout.
+    where batch-norm groups are the same (``recipe.batch_norm_images``), there is no dropout and the network's loss is
+    a mean over images (API-Net and Pairwise Confusion compare the images of a process).
 
     Args:
         recipe: what to do.
         dataset: what to do it on.
-        weights: of the backbone, as `make_mobilenet_v2` takes them.
+        weights: of the backbone, as `make_backbone` takes them.
         seed: of initial weights, order, crops, augmentation and dropout.
         identity: what a checkpoint, and all processes, must agree on.
         folder: gets ``last.ckpt``, ``previous.ckpt`` (the one before) and ``metrics.jsonl`` after every epoch, and when
@@ -230,7 +232,8 @@ class Trainer:
         number, count = len(self.history), len(self.train.labels)
         self.objective.train()
         self.network.backbone.requires_grad_(number >= self.recipe.freeze_epochs)
-        plans = plan_epoch(self.recipe, count, seed=self.seed, epoch=number, start=self.epoch.done)
+        where: dict[str, Any] = {"epoch": number, "start": self.epoch.done, "labels": self.train.labels}
+        plans = plan_epoch(self.recipe, count, seed=self.seed, **where)
         shares = ((iteration, take_share(iteration, self.rows)) for iteration in plans)
         ahead, behind = itertools.tee(shares)  # a store may read ahead
         fetched = self.train.fetch(iteration.index[share.entries] for iteration, share in ahead)
@@ -356,21 +359,21 @@ class Camera(nn.Module):
         self.optimizer.step()
 
 
-def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> PMSI:
+def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Network:
     """The recipe's network, in channels_last (a quarter faster on CPUs)."""
-    network = PMSI(
-        make_mobilenet_v2(weights, stem_stride=recipe.stem_stride),
-        num_classes,
-        stages=recipe.stages,
-        interaction=recipe.interaction,
-        feature_width=recipe.feature_width,
-        hidden_width=recipe.hidden_width,
-        dropout=recipe.dropout,
-    )
-    for part in (network.backbone, network.classifiers, network.concat_classifier):
-        for module in part.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.momentum = recipe.batch_norm_momentum
+    backbone = make_backbone(recipe.backbone, weights, stem_stride=recipe.stem_stride)
+    widths: dict[str, Any] = {"feature_width": recipe.feature_width, "hidden_width": recipe.hidden_width}
+    network: Network
+    if recipe.network == "pmsi":
+        how: dict[str, Any] = {"stages": recipe.stages, "interaction": recipe.interaction, "dropout": recipe.dropout}
+        network = PMSI(backbone, num_classes, **how, **widths)
+    elif recipe.network == "pmg":
+        network = PMG(backbone, num_classes, stages=recipe.stages, **widths)
+    else:
+        network = RIVALS[recipe.network](backbone, num_classes)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("smooth."):
+            module.momentum = recipe.batch_norm_momentum
     return network.to(memory_format=torch.channels_last)
 
 

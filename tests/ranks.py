@@ -132,7 +132,7 @@ def fail(really: bool) -> None:
 
 
 def main(folder: Path, job: str) -> int:
-    vars(pmsi.train)["make_mobilenet_v2"] = make_backbone
+    vars(pmsi.train)["make_backbone"] = make_backbone
     torch.set_num_threads(1)
     fabric = open_fabric("cpu")
     if job == "compare":

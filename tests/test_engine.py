@@ -51,7 +51,7 @@ def test_bf16_computes_in_bf16_and_keeps_label_weights(tmp_path: Path, monkeypat
         return loss(images, targets, output)
 
     monkeypatch.setattr(trainer.network, "loss", listen)
-    next(trainer.network.smooth.children()).register_forward_hook(lambda _, __, out: seen.update(inside=out.dtype))
+    trainer.network.get_submodule("smooth.0").register_forward_hook(lambda _, __, out: seen.update(inside=out.dtype))
     trainer.run(Watch())
     assert (seen["images"], seen["inside"]) == (torch.bfloat16, torch.bfloat16)
     weights = seen["targets"].weight_b
@@ -179,7 +179,7 @@ from tiny import RECIPE, Watch, make_backbone, make_dataset, make_trainer
 from dataclasses import replace
 from pathlib import Path
 import pmsi.train
-pmsi.train.make_mobilenet_v2 = make_backbone
+pmsi.train.make_backbone = make_backbone
 torch.set_num_threads(1)
 recipe = replace(RECIPE, resize=256, crop=256, batch_size=256, epochs=1)
 images = make_dataset(side=256, train_images=256 * 3)

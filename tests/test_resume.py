@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
             super().batch(done, total, losses)
             if (self.done, done) == (1, 1):
                 with torch.no_grad():
-                    next(trainer.network.concat_classifier.parameters()).fill_(torch.nan)
+                    trainer.network.get_parameter("concat_classifier.0.weight").fill_(torch.nan)
 
     trainer = make_trainer(tmp_path, replace(RECIPE, epochs=3))
     with pytest.raises(ValueError, match=r"the loss of phase 4 is not finite in mini-batch 2 of epoch 2; lower --lr"):

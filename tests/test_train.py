@@ -201,7 +201,7 @@ def test_frozen_backbone_keeps_its_weights_and_moves_its_statistics(tmp_path: Pa
     trainer = make_trainer(tmp_path, recipe)
     backbone = trainer.network.backbone
     start = {name: value.clone() for name, value in backbone.state_dict().items()}
-    head = trainer.network.concat_classifier[1].weight.detach().clone()  # type: ignore[operator]
+    head = trainer.network.get_parameter("concat_classifier.1.weight").detach().clone()
     with pytest.raises(KeyboardInterrupt):
         trainer.run(Watch((2, 1)))
     middle = load_checkpoint(trainer.checkpoint)["model"]

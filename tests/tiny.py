@@ -44,8 +44,9 @@ def make_dataset(*, seed: int = 0, train_images: int = 12, side: int = 36) -> Da
     return Dataset("typefaces", ("a", "b", "c"), draw(train_images), draw(6), "Random pixels.")
 
 
-def make_backbone(weights: str = "none", *, stem_stride: Literal[1, 2] = 2) -> Backbone:
+def make_backbone(name: str = "mobilenet_v2", weights: str = "none", *, stem_stride: Literal[1, 2] = 2) -> Backbone:
     """Stands in for MobileNetV2 with the same halvings and milliseconds a step."""
+    assert name == "mobilenet_v2"
     assert weights == "none"
     widths, strides = (3, 4, 6, 8, 10, 12), (stem_stride, 2, 2, 2, 2)
     stages: list[nn.Module] = [

@@ -13,7 +13,7 @@ from pmsi.backbones import Backbone
 from pmsi.rivals.baseline import Baseline, check_hard_labels
 
 # The published code (ResNet-101, 88.6 % on CUB): cosine per mini-batch, the backbone still for 8 epochs, batches of 30
-# classes x 4 images. 8 classes x 4 images (CLASSES, SAMPLES) make the batch of 32 of the other rows on MobileNetV2.
+# classes x 4 images. 8 classes x 4 images make the batch of 32 of the other rows on MobileNetV2.
 RECIPE: dict[str, Any] = {
     "augmentation": "none",
     "progressive": False,
@@ -23,8 +23,8 @@ RECIPE: dict[str, Any] = {
     "epochs": 100,
     "freeze_epochs": 8,
     "batch_size": 32,
+    "classes_per_batch": 8,
 }
-CLASSES, SAMPLES = 8, 4
 
 
 class Pairs(NamedTuple):
@@ -132,8 +132,8 @@ def draw_balanced(
     labels: Tensor,
     num_batches: int,
     *,
-    classes: int = CLASSES,
-    samples: int = SAMPLES,
+    classes: int = 8,
+    samples: int = 4,
     generator: Generator | None = None,
 ) -> Tensor:
     """Mini-batches of as many images of each of some classes, int64 ``[num_batches, classes * samples]``.
