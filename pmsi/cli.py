@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from lightning.fabric import Fabric
@@ -24,6 +24,8 @@ from pmsi.files import load_checkpoint
 from pmsi.profile import Profile
 from pmsi.progress import Stopped
 from pmsi.report import rich_table
+from pmsi.reproduce import NAMES, Name, reproduce
+from pmsi.reproduce_report import list_parts, write_page
 from pmsi.store import place
 from pmsi.train import make_network
 from pmsi.watch import Screen, TensorBoard, Watch
@@ -67,6 +69,18 @@ class Train(Common):
 
 
 @dataclass(frozen=True)
+class Reproduce(Common):
+    """Train the runs of the paper's tables and figure, or what is missing of them, and set them beside the paper's.
+
+    Any number of these may work on one folder at a time."""
+
+    names: Annotated[tuple[Literal[Name, all], ...], tyro.conf.Positional] = ("all",)
+    """Which."""
+    seeds: tuple[int, ...] = (0,)
+    """One run of every row for each; more can be added later."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Test a checkpoint: Concat, Mix and every stage."""
 
@@ -91,6 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
             _compare(command, console)
         elif isinstance(command, Train):
             _train(command, console)
+        elif isinstance(command, Reproduce):
+            _reproduce(command, console)
         elif isinstance(command, Data):
             with Screen(console) as screen:
                 return run_data(command, console, screen.loading)
@@ -109,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(words: list[str]) -> Compare | Train | Evaluate | Data:
+def _parse(words: list[str]) -> Compare | Train | Reproduce | Evaluate | Data:
     """Two steps, because the recipe that is named gives the other settings their defaults."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--data", default="typefaces")
@@ -122,6 +138,7 @@ def _parse(words: list[str]) -> Compare | Train | Evaluate | Data:
     commands = (
         Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
         | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(settings=settings))]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Data, tyro.conf.subcommand("data")]
     )
@@ -132,8 +149,7 @@ def _parse(words: list[str]) -> Compare | Train | Evaluate | Data:
 def _compare(command: Compare, console: Console) -> None:
     if not command.methods:
         raise ValueError("--methods: name one row or more")
-    if not command.seeds or min(command.seeds) < 0:
-        raise ValueError(f"--seeds: give one number or more, each 0 or above, got {list(command.seeds)}")
+    _check_seeds(command.seeds)
     recipe, name = command.settings, _recipe_name(command)
     folder = command.run or Path("runs") / f"compare-{command.source.data}-{name}"
     check_folder(folder, command.source, recipe, rows=True)
@@ -200,6 +216,48 @@ def _train(command: Train, console: Console) -> None:
     console.print(f"Checkpoint: {checkpoint}", markup=False, highlight=False, soft_wrap=True)
     kept = {name: result[name] for name in ("seed", "concat", "mix", "stages", "seconds")}
     _end(console, {**kept, "checkpoint": str(checkpoint)})
+
+
+def _reproduce(command: Reproduce, console: Console) -> None:
+    _check_seeds(command.seeds)
+    names = NAMES if "all" in command.names else tuple(name for name in NAMES if name in command.names)
+    recipe, name = command.settings, _recipe_name(command)
+    folder = command.run or Path("runs") / f"reproduce-{command.source.data}-{name}"
+    check_folder(folder, command.source, recipe, rows=True)
+    fabric = _open_fabric(command)
+    loaded: dict[int, Dataset] = {}
+    with Screen(console) as screen:
+
+        def load(chosen: Recipe) -> Dataset:
+            if chosen.resize not in loaded:
+                loaded[chosen.resize] = _load(command.source, chosen, fabric, screen)
+            return loaded[chosen.resize]
+
+        results = reproduce(
+            names,
+            command.source,
+            load,
+            recipe,
+            name,
+            seeds=command.seeds,
+            folder=folder,
+            fabric=fabric,
+            watch=lambda title, chosen, place: _watch(command, screen, title, chosen, place),
+            compile=command.engine.compile,
+        )
+        if fabric.is_global_zero:
+            write_page(results, load(recipe), recipe, folder, command.source.root, fabric)
+            parts = list_parts(results, load(recipe), folder)
+    if fabric.is_global_zero:
+        for part in (part for found in parts.values() for part in found):
+            console.print(part.to_rich())
+    console.print(f"Report: {(folder / 'report.html').resolve()}", markup=False, highlight=False, soft_wrap=True)
+    _end(console, {"results": str((folder / "results.json").resolve())})
+
+
+def _check_seeds(seeds: tuple[int, ...]) -> None:
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"--seeds: give one number or more, each 0 or above, got {list(seeds)}")
 
 
 def _evaluate(command: Evaluate, console: Console) -> None:

@@ -7,13 +7,15 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.fabric import Fabric
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from pmsi.backbones import make_backbone
 from pmsi.config import METHODS, Method, Recipe
 from pmsi.data import DataName, Dataset, load
 from pmsi.devices import Device, Precision, Processes
+from pmsi.evaluate import Evaluation
 from pmsi.files import write_json, write_lines
 from pmsi.loader import count_batches, plan_epoch
 from pmsi.phases import caption_phases
@@ -31,6 +34,11 @@ from pmsi.train import Trainer, check_identity
 from pmsi.watch import Watch
 
 _PREVIEW_IMAGES = 8
+LOCK = ".lock"  # of a run folder: held while a process trains there
+
+
+class BusyError(ValueError):
+    """Another process is at a run."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,28 @@ class Source:
     root: Path | None = None
     """Folder of the images: as the official archive unpacks, or for "folder" train/ and test/, or class folders."""
     weights: str = "none"
-    """Backbone weights: a file of torchvision's tensors, "imagenet" (downloaded by torchvision), or "none"."""
+    """Backbone weights: a file of torchvision's tensors, a folder of files that begin with the backbones' names,
+    "imagenet" (downloaded by torchvision), or "none"."""
     skip_unreadable: bool = False
     """Leave out and count images that cannot be read, rather than stop at the first."""
     cache: Path | None = Path("~/.cache/pmsi")
     """Folder that keeps decoded images, so that a second run decodes none; None keeps none."""
     stream: bool = False
     """Decode images anew in every epoch, in worker processes: for sets that neither memory nor the cache holds."""
+
+    def find_weights(self, backbone: str) -> str:
+        """The file of a folder that is for ``backbone``; what is no folder is for all.
+
+        Raises:
+            FileNotFoundError: the folder has none.
+        """
+        folder = Path(self.weights).expanduser()
+        if self.weights in ("none", "imagenet") or not folder.is_dir():
+            return self.weights
+        files = sorted(folder.glob(f"{backbone.replace(':', '_')}*.pth"))
+        if not files:
+            raise FileNotFoundError(f"weights: {folder} has no file {backbone}*.pth; put it there, or give one file")
+        return str(files[0])
 
     def load(
         self,
@@ -58,7 +81,7 @@ class Source:
         say: Callable[[str], None] = print,
     ) -> Dataset:
         """All images at the recipe's size, as uint8; weights that will not fit are refused first."""
-        make_backbone(recipe.backbone, self.weights)
+        make_backbone(recipe.backbone, self.find_weights(recipe.backbone))
         root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
         how: dict[str, Any] = {"skip_unreadable": self.skip_unreadable, "cache": cache, "stream": self.stream}
         return load(self.data, root, resize=recipe.resize, progress=progress, say=say, **how)
@@ -107,7 +130,7 @@ def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) ->
         found = json.loads(config.read_text(encoding="utf-8"))
         wanted = _settings(source, replace(recipe, augmentation="none") if rows else recipe)
         check_identity({name: found.get(name) for name in wanted}, wanted, folder)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise ValueError(f"{folder} holds other files and no config.json; choose another --run folder")
 
 
@@ -138,7 +161,7 @@ def compare(
     """
     identity = {"experiment": "table4", **identify(source, dataset, replace(recipe, augmentation="none"), fabric)}
     check_folder(folder, source, recipe, rows=True)
-    _claim(folder, identity, fabric)
+    claim(folder, identity, fabric)
     results = None
     for method, seed in [(method, seed) for seed in seeds for method in METHODS if method in methods]:
         chosen = replace(recipe, augmentation=method)
@@ -165,13 +188,19 @@ def run_once(
     """Train or continue one run; ``result.json`` appears in its folder when it is done."""
     identity = {**identify(source, dataset, recipe, fabric), "seed": seed}
     check_folder(folder, source, recipe, rows=False)
-    _claim(folder, identity, fabric)
+    weights = source.find_weights(recipe.backbone)
     how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, "compile": compile}
-    trainer = Trainer(recipe, dataset, weights=source.weights, **how)
-    evaluation = trainer.run(watch, profile)
+    with _hold(folder, fabric):
+        claim(folder, identity, fabric)
+        trainer = Trainer(recipe, dataset, weights=weights, **how)
+        evaluation = trainer.run(watch, profile)
+        return _keep_result(folder, dataset, trainer, evaluation)
+
+
+def _keep_result(folder: Path, dataset: Dataset, trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
     best = max(trainer.history, key=lambda record: float(record["mix"]))
     result = {
-        "seed": seed,
+        "seed": trainer.seed,
         "concat": evaluation.concat,
         "mix": evaluation.mix,
         "stages": list(evaluation.stages),
@@ -185,11 +214,33 @@ def run_once(
         "concat": evaluation.concat_predictions.tolist(),
         "mix": evaluation.mix_predictions.tolist(),
     }
-    if fabric.is_global_zero:
+    if trainer.fabric.is_global_zero:
         write_json(folder / "predictions.json", predictions)
         write_json(folder / "result.json", result)
-    fabric.barrier()  # whoever looks for the result finds it
+    trainer.fabric.barrier()  # whoever looks for the result finds it
     return result
+
+
+@contextmanager
+def _hold(folder: Path, fabric: Fabric) -> Iterator[None]:
+    """Keep other runs out of ``folder``; the system lets go when the process ends, however it does.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, busy = FileLock(folder / LOCK), False
+    if fabric.is_global_zero:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            busy = True
+    if Processes(fabric).find_largest(int(busy)):
+        raise BusyError(f"another process is training in {folder}; wait for it, or choose another --run folder")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def preview(dataset: Dataset, recipe: Recipe, seed: int) -> Tensor:
@@ -218,17 +269,29 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
     }
 
 
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """What a report says about the data."""
+    return {
+        "name": dataset.name,
+        "classes": len(dataset.classes),
+        "train_images": len(dataset.train.labels),
+        "test_images": len(dataset.test.labels),
+        "protocol": dataset.protocol,
+        "skipped": list(dataset.skipped),
+    }
+
+
 def _settings(source: Source, recipe: Recipe) -> dict[str, Any]:
     return {
         "data": source.data,
         "root": None if source.root is None else str(Path(source.root).resolve()),
         "skip_unreadable": source.skip_unreadable,
-        "weights": _describe_weights(source.weights),
+        "weights": _describe_weights(source.find_weights(recipe.backbone)),
         **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},
     }
 
 
-def _claim(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
+def claim(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
     """Write down what the folder is for, or see that it is for this; all processes have looked into it before."""
     config = folder / "config.json"
 
@@ -263,16 +326,9 @@ def _summarise(
         "schema": 1,
         "experiment": "table4",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data": {
-            "name": dataset.name,
-            "classes": len(dataset.classes),
-            "train_images": len(dataset.train.labels),
-            "test_images": len(dataset.test.labels),
-            "protocol": dataset.protocol,
-            "skipped": list(dataset.skipped),
-        },
+        "data": describe_data(dataset),
         "recipe": {"name": recipe_name, **recipe.to_dict()},
-        "weights": _describe_weights(source.weights),
+        "weights": _describe_weights(source.find_weights(recipe.backbone)),
         "environment": describe_environment(fabric),
         "rows": rows,
         "strips": captions,

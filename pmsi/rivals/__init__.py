@@ -11,9 +11,11 @@ publication says nothing on MobileNetV2, the file says what was chosen.
 torch.Size([2, 200])
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from pmsi.model import Network
+from pmsi.rivals import api, baseline, bcnn, cnl, hbp, pairwise, pmg
 from pmsi.rivals.api import API
 from pmsi.rivals.baseline import Baseline
 from pmsi.rivals.bcnn import BCNN
@@ -32,4 +34,15 @@ RIVALS: dict[str, Callable[..., Network]] = {
     "pmg": PMG,
 }
 
-__all__ = ["API", "BCNN", "CNL", "HBP", "PMG", "RIVALS", "Baseline", "PairwiseConfusion"]
+# What each sets otherwise than recipe "paper".
+RECIPES: Mapping[str, dict[str, Any]] = {
+    "baseline": baseline.RECIPE,
+    "bcnn": bcnn.RECIPE,
+    "hbp": hbp.RECIPE,
+    "pc": pairwise.RECIPE,
+    "api": api.RECIPE,
+    "cnl": cnl.RECIPE,
+    "pmg": pmg.RECIPE,
+}
+
+__all__ = ["API", "BCNN", "CNL", "HBP", "PMG", "RECIPES", "RIVALS", "Baseline", "PairwiseConfusion"]

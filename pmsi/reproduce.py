@@ -1,0 +1,203 @@
+"""The paper's tables and figure, each a list of runs over recipes; a run that several of them share is trained once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from filelock import FileLock
+from lightning.fabric import Fabric
+
+from pmsi.config import METHODS, RECIPES, NetworkName, Recipe
+from pmsi.data import Dataset
+from pmsi.experiments import (
+    LOCK,
+    BusyError,
+    Source,
+    check_folder,
+    claim,
+    describe_data,
+    describe_environment,
+    identify,
+    run_once,
+)
+from pmsi.files import load_checkpoint, write_json
+from pmsi.model import Network
+from pmsi.rivals import RECIPES as RIVAL_RECIPES
+from pmsi.robustness import Robustness, measure_robustness
+from pmsi.store import place
+from pmsi.train import make_network
+from pmsi.watch import Watch
+
+Name = Literal["table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+
+def list_runs(name: Name, base: Recipe) -> dict[str, Recipe]:
+    """The runs of a table by its rows in `pmsi.paper`, or of the figure: ``base`` with one thing changed in each."""
+    plain = replace(base, augmentation="none")
+    baseline = adapt_rival("baseline", base)
+    ours = replace(base, augmentation="rmg")
+    if name == "table2":
+        return {str(stages): replace(plain, stages=stages) for stages in range(1, 6)}
+    if name == "table3":
+        return {
+            "baseline": baseline,
+            "m": replace(plain, progressive=False),
+            "p": replace(plain, interaction=False),
+            "pm": plain,
+            "pr": replace(ours, interaction=False),
+            "pmr": ours,
+        }
+    if name == "table4":
+        return {method: replace(base, augmentation=method) for method in METHODS}
+    if name == "table5":
+        rivals: tuple[NetworkName, ...] = ("bcnn", "hbp", "pc", "api", "pmg", "cnl")
+        return {**{rival: adapt_rival(rival, base) for rival in rivals}, "pmsi": ours}
+    if name == "table6":
+        names = ("mobilenet_v2", "resnet18", "resnet34")
+        return {
+            row: replace(recipe, backbone=backbone)
+            for backbone in names
+            for row, recipe in ((backbone, baseline), (f"{backbone} pmsi", ours))
+        }
+    return {"baseline": baseline, "pmsi": ours} if name == "table7" else {"pmsi": ours}
+
+
+def adapt_rival(name: NetworkName, base: Recipe) -> Recipe:
+    """A rival's own recipe; at another budget than the paper's, the budget's image size, length and rates.
+
+    Frozen epochs keep their share, and new layers learn as much faster than the backbone as they do in the rival's own
+    recipe, if that is more (features of unit length need rates a hundred times as large).
+    """
+    paper, own = RECIPES["paper"], dict(RIVAL_RECIPES[name])
+    if base.epochs != paper.epochs and name != "baseline":
+        full = replace(paper, network=name, **own)
+        ratio = max(full.lr_new / full.lr_backbone, base.lr_new / base.lr_backbone)
+        own = {key: value for key, value in own.items() if key not in ("resize", "epochs", "lr_backbone")}
+        own |= {
+            "freeze_epochs": round(full.freeze_epochs / full.epochs * base.epochs),
+            "lr_new": base.lr_backbone * ratio,
+        }
+    return replace(base, network=name, **own)
+
+
+def name_run(recipe: Recipe, seed: int) -> str:
+    """The folder of a run: what it is, and a digest of all its settings."""
+    digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
+    return f"{recipe.network}-{recipe.augmentation}-{digest}-seed{seed}"
+
+
+def reproduce(
+    names: Sequence[Name],
+    source: Source,
+    load: Callable[[Recipe], Dataset],
+    base: Recipe,
+    recipe_name: str,
+    *,
+    seeds: Sequence[int],
+    folder: Path,
+    fabric: Fabric,
+    watch: Callable[[str, Recipe, Path], Watch],
+    compile: bool = False,  # noqa: A002 - torch's name
+) -> dict[str, Any]:
+    """Train what is missing, and gather what was found.
+
+    Any number of processes may work on one folder: each takes the runs that nobody is at, and waits for the rest.
+
+    Args:
+        load: the data set at a recipe's size.
+        folder: gets a folder for every run, by `name_run`, and ``results.json``.
+        watch: makes the listener of a run from its name, recipe and folder.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        ValueError: ``folder`` is another experiment's.
+    """
+    dataset = load(base)
+    check_folder(folder, source, base, rows=True)
+    identity = identify(source, dataset, replace(base, augmentation="none"), fabric)
+    claim(folder, {"experiment": "reproduce", **identity}, fabric)
+    tables = {name: list_runs(name, base) for name in names}
+    left = {
+        name_run(recipe, seed): (f"{name} {row}, seed {seed}", recipe, seed)
+        for seed in seeds
+        for name, rows in tables.items()
+        for row, recipe in rows.items()
+    }
+    while left := {run: what for run, what in left.items() if not (folder / run / "result.json").exists()}:
+        busy = []
+        for run, (title, recipe, seed) in left.items():
+            place_of, listener = folder / run, watch(title, recipe, folder / run)
+            how: dict[str, Any] = {"seed": seed, "folder": place_of, "fabric": fabric, "compile": compile}
+            try:
+                run_once(source, load(recipe), recipe, watch=listener, **how)
+            except BusyError:
+                busy.append(run)
+        if len(busy) == len(left):  # nothing to do but to wait until somebody is done
+            FileLock(folder / busy[0] / LOCK).acquire().lock.release()
+    results = {
+        "schema": 1,
+        "experiment": "reproduce",
+        "data": describe_data(dataset),
+        "seeds": list(seeds),
+        "weights": identity["weights"],
+        "recipe": {"name": recipe_name, **base.to_dict()},
+        "environment": describe_environment(fabric),
+        "tables": {
+            name: {row: [_read(folder / name_run(recipe, seed)) for seed in seeds] for row, recipe in rows.items()}
+            for name, rows in tables.items()
+        },
+    }
+    if "table7" in names:
+        results["robustness"] = {
+            row: [_measure(folder / name_run(recipe, seed), recipe, load(recipe), fabric) for seed in seeds]
+            for row, recipe in tables["table7"].items()
+        }
+    if fabric.is_global_zero:
+        write_json(folder / "results.json", results)
+    return results
+
+
+def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:
+    """A finished run's network, on the device, in eval mode."""
+    network = make_network(recipe, num_classes)
+    network.load_state_dict(load_checkpoint(folder / "last.ckpt")["model"])
+    network.to(fabric.device).eval()
+    return network
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return {"folder": folder.name, **{name: value for name, value in found.items() if name != "curve"}}
+
+
+def _measure(folder: Path, recipe: Recipe, dataset: Dataset, fabric: Fabric) -> dict[str, dict[str, float]]:
+    """Accuracies under each corruption, measured once."""
+    path = folder / "robustness.json"
+    if not path.exists():
+        network = open_network(folder, recipe, len(dataset.classes), fabric)
+        found = measure_robustness(network, place(dataset.test, fabric.device), recipe, fabric)
+        kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in _list_evaluations(found).items()}
+        if fabric.is_global_zero:
+            write_json(path, kept)
+        fabric.barrier()
+    read: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
+def _list_evaluations(found: Robustness) -> Mapping[str, Any]:
+    return {"clean": found.clean, **found.corrupted}
+
+
+def read_predictions(folder: Path, runs: Sequence[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels ``[N]`` and Mix predictions ``[S, N]`` of a row's runs."""
+    read = [json.loads((folder / run["folder"] / "predictions.json").read_text(encoding="utf-8")) for run in runs]
+    return torch.tensor(read[0]["labels"]), torch.tensor([one["mix"] for one in read])

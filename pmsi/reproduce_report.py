@@ -1,0 +1,193 @@
+"""The page and the tables that show `pmsi.reproduce` beside the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from lightning.fabric import Fabric
+from markupsafe import Markup
+from torch import Tensor
+
+from mosaicaug import Plan, apply
+from pmsi.cam import grad_cam
+from pmsi.config import Recipe
+from pmsi.data import Dataset
+from pmsi.evaluate import Evaluation, show
+from pmsi.files import write_text
+from pmsi.layouts import list_images
+from pmsi.loader import find_centre
+from pmsi.paper import TABLES
+from pmsi.pointing import find_peaks, read_annotations, score_points
+from pmsi.report import list_differences
+from pmsi.report_parts import (
+    Part,
+    compare_with_paper,
+    list_frequent_confusions,
+    list_hardest_classes,
+    list_robustness,
+    list_verdicts,
+    show_activations,
+)
+from pmsi.reproduce import list_runs, name_run, open_network, read_predictions
+from pmsi.robustness import Robustness
+from pmsi.statistics import Summary, compare_paired, list_classes, list_confusions, summarise
+
+_OURS = {"table3": "pmr", "table4": "rmg", "table5": "pmsi"}
+_BASE = {"table3": "baseline", "table4": "none", "table5": "pmg"}
+_PICTURES = 8
+_POINTS = 512  # test images of the pointing game
+_STAGES = ("stage N-2", "stage N-1", "stage N")
+
+
+def list_parts(results: dict[str, Any], dataset: Dataset, folder: Path) -> dict[str, list[Part]]:
+    """The tables of each experiment: the paper's beside ours, and what can be said of differences."""
+    parts = {name: _list_table(name, rows, dataset, folder) for name, rows in results["tables"].items()}
+    if "robustness" in results:
+        parts["table7"] = [list_robustness({row: _average(runs) for row, runs in results["robustness"].items()})]
+    return parts
+
+
+def write_page(
+    results: dict[str, Any], dataset: Dataset, base: Recipe, folder: Path, root: Path | None, fabric: Fabric
+) -> None:
+    """``report.html`` of a folder: one file that needs no other.
+
+    Args:
+        results: what `reproduce` returned.
+        root: of the data set, where annotations may lie.
+    """
+    sections = []
+    for name, parts in list_parts(results, dataset, folder).items():
+        shown = [part.to_html() for part in parts]
+        number = int(name[-1]) if name.startswith("table") else None
+        title = f"Table {('II', 'III', 'IV', 'V', 'VI', 'VII')[number - 2]}" if number else "Figure 4: Grad-CAM"
+        if name == "figure4":
+            shown = _draw_figure(results["seeds"][0], dataset, base, folder, root, fabric)
+        sections.append({"name": name, "title": title, "parts": shown})
+    differences = Part("", ("what", "paper", "here"), tuple(list_differences(_as_comparison(results))), words=True)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pmsi"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    data = results["data"]
+    summary = f"{data['name']}, {data['classes']} classes, {base.crop} px, {base.epochs} epochs"
+    page = environment.get_template("reproduce.html.j2").render(
+        results=results, sections=sections, summary=summary, differences=differences.to_html()
+    )
+    write_text(folder / "report.html", page)
+
+
+def _list_table(name: str, rows: Mapping[str, Any], dataset: Dataset, folder: Path) -> list[Part]:
+    if name in ("table7", "figure4"):
+        return []
+    number = int(name[-1])
+    known = {row: runs for row, runs in rows.items() if row in TABLES[number].rows}
+    columns = ["CUB"] if name == "table6" else None
+    labels = {"pmsi": "RMG-PMSI (the paper's)", "rmg": "RMG (the paper's)"}
+    ours = {row: _summarise(name, row, runs) for row, runs in known.items()}
+    marked = [_OURS[name]] if name in _OURS else []
+    parts = [compare_with_paper(number, ours, labels=labels if number > 3 else None, columns=columns, marked=marked)]
+    if name == "table6" and dataset.name != "cub":
+        parts[0] = replace(parts[0], notes=(*parts[0].notes, f"Ours is {dataset.name}, the paper's column CUB."))
+    for row in rows.keys() - known.keys():
+        notes = (
+            *parts[0].notes,
+            f"{row.upper()}, which the paper does not have: {_summarise(name, row, rows[row])['Mix']}.",
+        )
+        parts[0] = replace(parts[0], notes=notes)
+    if name in _BASE:
+        parts += _compare(name, rows, dataset, folder)
+    return parts
+
+
+def _compare(name: str, rows: Mapping[str, Any], dataset: Dataset, folder: Path) -> list[Part]:
+    """Every row against the table's base on the same test images, and where our network goes wrong."""
+    base, others = _BASE[name], [row for row in rows if row != _BASE[name]]
+    labels, reference = read_predictions(folder, rows[base])
+    comparisons = [
+        (
+            row,
+            base,
+            compare_paired(
+                labels, read_predictions(folder, rows[row])[1], reference, confidence=1 - 0.05 / len(others)
+            ),
+        )
+        for row in others
+    ]
+    parts = [list_verdicts(comparisons)]
+    if name == "table4":
+        predicted = read_predictions(folder, rows[_OURS[name]])[1]
+        parts.append(list_hardest_classes(list_classes(labels, predicted, dataset.classes)))
+        parts.append(list_frequent_confusions(list_confusions(labels, predicted, dataset.classes)))
+    return parts
+
+
+def _summarise(name: str, row: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
+    """Our figures by the columns of the paper's table."""
+    found: dict[str, Callable[[Mapping[str, Any]], float]] = {
+        "Concat": lambda run: run["concat"],
+        "Mix": lambda run: run["mix"],
+    }
+    if name == "table6":
+        found = {"CUB": lambda run: run["mix"]}
+    if name == "table2":
+        stages = len(runs[0]["stages"])
+        found |= {f"S{5 - k}": lambda run, k=k: run["stages"][-1 - k] for k in range(stages)}  # type: ignore[misc]
+    if name != "table6" and not runs[0]["stages"]:
+        found = {"Concat": found["Concat"]} if row in TABLES[int(name[-1])].rows else found
+    return {column: summarise([read(run) for run in runs]) for column, read in found.items()}
+
+
+def _average(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> Robustness:
+    """Accuracies of several seeds as if of one."""
+
+    def mean(kind: str) -> Evaluation:
+        concat, mix = (sum(run[kind][what] for run in runs) / len(runs) for what in ("concat", "mix"))
+        nobody = torch.empty(0, dtype=torch.int64)
+        return Evaluation(concat, mix, (), nobody, nobody)
+
+    return Robustness(mean("clean"), {kind: mean(kind) for kind in runs[0] if kind != "clean"})
+
+
+def _draw_figure(
+    seed: int, dataset: Dataset, base: Recipe, folder: Path, root: Path | None, fabric: Fabric
+) -> list[Markup]:
+    """Activation maps on test images of different classes, and where their peaks lie if the birds' boxes are known."""
+    recipe = list_runs("figure4", base)["pmsi"]
+    network = open_network(folder / name_run(recipe, seed), recipe, len(dataset.classes), fabric)
+    labels = dataset.test.labels
+    first = torch.stack([(labels == label).nonzero()[0, 0] for label in range(_PICTURES) if (labels == label).any()])
+    pictures, inputs = _crop(dataset, recipe, first, fabric)
+    shown = [show_activations(pictures, [one.cpu() for one in grad_cam(network, inputs)], _STAGES[-recipe.stages :])]
+    if dataset.name == "cub" and root is not None and not dataset.skipped:
+        files = [path for path, _ in list_images("cub", root).test][:_POINTS]
+        annotations = read_annotations(root, files, resize=recipe.resize, crop=recipe.crop)
+        if annotations.boxes is not None or annotations.parts is not None:
+            peaks = [
+                find_peaks(grad_cam(network, _crop(dataset, recipe, rows, fabric)[1])[-1].cpu(), (recipe.crop,) * 2)
+                for rows in torch.arange(len(files)).chunk(-(-len(files) // 32))
+            ]
+            centres = torch.full((len(files), 2), recipe.crop / 2)
+            rows = [
+                (name, *("-" if hit is None else f"{hit:.1f}" for hit in score_points(points, annotations)))
+                for name, points in (("peak of stage N", torch.cat(peaks)), ("centre of the image", centres))
+            ]
+            caption = f"Pointing game on {len(files)} test images, % that hit."
+            shown.append(Part(caption, ("where", "bird's box", "within 15 px of a part"), tuple(rows)).to_html())
+    return shown
+
+
+def _crop(dataset: Dataset, recipe: Recipe, rows: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:
+    """Central crops of some test images, as uint8 and as network inputs."""
+    stored, window = dataset.test.take(rows), find_centre(recipe, len(rows))
+    raw = Plan.identity(len(rows), (recipe.crop, recipe.crop))
+    inputs = show(stored, raw, torch.arange(len(rows)), window)
+    return apply(stored, raw, window=window), fabric.to_device(inputs)
+
+
+def _as_comparison(results: dict[str, Any]) -> dict[str, Any]:
+    return {**results, "rows": [{"runs": [{"seed": seed} for seed in results["seeds"]]}]}
