@@ -8,26 +8,27 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from lightning.fabric import Fabric
 from rich.console import Console
 
+from pmsi.build import make_network
 from pmsi.cli_data import Data, run_data
 from pmsi.config import METHODS, RECIPES, Method, Recipe, RecipeName
 from pmsi.data import DataName, Dataset
 from pmsi.devices import Processes, find_rank, open_fabric
 from pmsi.evaluate import evaluate
-from pmsi.experiments import Engine, Source, check_folder, compare, run_once
+from pmsi.experiments import compare
 from pmsi.files import load_checkpoint
 from pmsi.profile import Profile
 from pmsi.progress import Stopped
 from pmsi.report import rich_table
-from pmsi.reproduce import NAMES, Name, reproduce
+from pmsi.reproduce import NAMES, Choice, reproduce
 from pmsi.reproduce_report import list_parts, write_page
+from pmsi.runs import Engine, Source, check_folder, run_once
 from pmsi.store import place
-from pmsi.train import make_network
 from pmsi.watch import Screen, TensorBoard, Watch
 
 _Flat = tyro.conf.arg(name="")
@@ -74,7 +75,7 @@ class Reproduce(Common):
 
     Any number of these may work on one folder at a time."""
 
-    names: Annotated[tuple[Literal[Name, all], ...], tyro.conf.Positional] = ("all",)
+    names: Annotated[tuple[Choice, ...], tyro.conf.Positional] = ("all",)
     """Which."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
@@ -247,7 +248,7 @@ def _reproduce(command: Reproduce, console: Console) -> None:
         )
         if fabric.is_global_zero:
             write_page(results, load(recipe), recipe, folder, command.source.root, fabric)
-            parts = list_parts(results, load(recipe), folder)
+            parts = list_parts(results, load(recipe), recipe, folder)
     if fabric.is_global_zero:
         for part in (part for found in parts.values() for part in found):
             console.print(part.to_rich())

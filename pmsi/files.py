@@ -117,6 +117,17 @@ def load_newest(path: Path) -> dict[str, Any] | None:
     return None
 
 
+def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """ValueError that names what differs between a stored run and the one that was asked for."""
+    differs = [
+        f"{name} is {_brief(found.get(name))} there, {_brief(wanted.get(name))} was asked for"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differs:
+        raise ValueError(f"{path} belongs to another run: {'; '.join(differs)}. Choose another --run folder")
+
+
 def _find_checksum(tree: Any, crc: int = 0) -> int:
     """CRC-32 of nested dicts and lists of tensors and plain values."""
     if isinstance(tree, dict):
@@ -141,3 +152,8 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

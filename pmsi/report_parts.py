@@ -128,7 +128,7 @@ def list_verdicts(comparisons: Sequence[tuple[str, str, Comparison]]) -> Part:
         test = "" if found.p_value is None else f"{found.p_value:.2g}"
         words = {"better": f"{first} is better", "worse": f"{first} is worse"}.get(found.verdict, found.verdict)
         rows.append((f"{first} vs {second}", f"{found.difference:+.1f}", f"{low:+.1f} to {high:+.1f}", test, words))
-    shares = sorted({f"{100 * found.confidence:g} %" for _, _, found in comparisons})
+    shares = sorted({f"{100 * found.confidence:.3g} %" for _, _, found in comparisons})
     caption = "Differences on the same test images, in points, with bootstrap intervals over images and seeds."
     head = ("methods", "difference", f"interval ({', '.join(shares)})", "McNemar p", "verdict")
     return Part(caption, head, tuple(rows))

@@ -6,16 +6,23 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from filelock import FileLock
 from lightning.fabric import Fabric
+from torch import Tensor
 
+from pmsi.build import make_network
 from pmsi.config import METHODS, RECIPES, NetworkName, Recipe
 from pmsi.data import Dataset
-from pmsi.experiments import (
+from pmsi.files import load_checkpoint, write_json
+from pmsi.model import Network
+from pmsi.rivals import RECIPES as RIVAL_RECIPES
+from pmsi.robustness import Robustness, measure_robustness
+from pmsi.runs import (
     LOCK,
     BusyError,
     Source,
@@ -26,15 +33,11 @@ from pmsi.experiments import (
     identify,
     run_once,
 )
-from pmsi.files import load_checkpoint, write_json
-from pmsi.model import Network
-from pmsi.rivals import RECIPES as RIVAL_RECIPES
-from pmsi.robustness import Robustness, measure_robustness
 from pmsi.store import place
-from pmsi.train import make_network
 from pmsi.watch import Watch
 
 Name = Literal["table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
+Choice = Literal["all", "table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 
@@ -146,6 +149,7 @@ def reproduce(
     results = {
         "schema": 1,
         "experiment": "reproduce",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": describe_data(dataset),
         "seeds": list(seeds),
         "weights": identity["weights"],
@@ -197,7 +201,8 @@ def _list_evaluations(found: Robustness) -> Mapping[str, Any]:
     return {"clean": found.clean, **found.corrupted}
 
 
-def read_predictions(folder: Path, runs: Sequence[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels ``[N]`` and Mix predictions ``[S, N]`` of a row's runs."""
+def read_predictions(folder: Path, recipe: Recipe, runs: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Labels ``[N]`` and predictions ``[S, N]`` of a row's runs: Mix, or Concat where the stages are not trained."""
     read = [json.loads((folder / run["folder"] / "predictions.json").read_text(encoding="utf-8")) for run in runs]
-    return torch.tensor(read[0]["labels"]), torch.tensor([one["mix"] for one in read])
+    what = "mix" if recipe.progressive else "concat"
+    return torch.tensor(read[0]["labels"]), torch.tensor([one[what] for one in read])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from pmsi.report_parts import (
     list_verdicts,
     show_activations,
 )
-from pmsi.reproduce import list_runs, name_run, open_network, read_predictions
+from pmsi.reproduce import Name, list_runs, name_run, open_network, read_predictions
 from pmsi.robustness import Robustness
 from pmsi.statistics import Summary, compare_paired, list_classes, list_confusions, summarise
 
@@ -44,9 +44,9 @@ _POINTS = 512  # test images of the pointing game
 _STAGES = ("stage N-2", "stage N-1", "stage N")
 
 
-def list_parts(results: dict[str, Any], dataset: Dataset, folder: Path) -> dict[str, list[Part]]:
+def list_parts(results: dict[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> dict[str, list[Part]]:
     """The tables of each experiment: the paper's beside ours, and what can be said of differences."""
-    parts = {name: _list_table(name, rows, dataset, folder) for name, rows in results["tables"].items()}
+    parts = {name: _list_table(name, rows, dataset, base, folder) for name, rows in results["tables"].items()}
     if "robustness" in results:
         parts["table7"] = [list_robustness({row: _average(runs) for row, runs in results["robustness"].items()})]
     return parts
@@ -62,7 +62,7 @@ def write_page(
         root: of the data set, where annotations may lie.
     """
     sections = []
-    for name, parts in list_parts(results, dataset, folder).items():
+    for name, parts in list_parts(results, dataset, base, folder).items():
         shown = [part.to_html() for part in parts]
         number = int(name[-1]) if name.startswith("table") else None
         title = f"Table {('II', 'III', 'IV', 'V', 'VI', 'VII')[number - 2]}" if number else "Figure 4: Grad-CAM"
@@ -81,65 +81,56 @@ def write_page(
     write_text(folder / "report.html", page)
 
 
-def _list_table(name: str, rows: Mapping[str, Any], dataset: Dataset, folder: Path) -> list[Part]:
+def _list_table(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Part]:
     if name in ("table7", "figure4"):
         return []
-    number = int(name[-1])
+    number, recipes = int(name[-1]), list_runs(name, base)
     known = {row: runs for row, runs in rows.items() if row in TABLES[number].rows}
     columns = ["CUB"] if name == "table6" else None
     labels = {"pmsi": "RMG-PMSI (the paper's)", "rmg": "RMG (the paper's)"}
-    ours = {row: _summarise(name, row, runs) for row, runs in known.items()}
+    labels |= {f"{key} pmsi": f"{key} + RMG-PMSI" for key in ("mobilenet_v2", "resnet18", "resnet34")}
+    ours = {row: _summarise(name, recipes[row], runs) for row, runs in known.items()}
     marked = [_OURS[name]] if name in _OURS else []
     parts = [compare_with_paper(number, ours, labels=labels if number > 3 else None, columns=columns, marked=marked)]
     if name == "table6" and dataset.name != "cub":
         parts[0] = replace(parts[0], notes=(*parts[0].notes, f"Ours is {dataset.name}, the paper's column CUB."))
     for row in rows.keys() - known.keys():
-        notes = (
-            *parts[0].notes,
-            f"{row.upper()}, which the paper does not have: {_summarise(name, row, rows[row])['Mix']}.",
-        )
-        parts[0] = replace(parts[0], notes=notes)
+        found = _summarise(name, recipes[row], rows[row])["Concat"]
+        parts[0] = replace(parts[0], notes=(*parts[0].notes, f"{row.upper()}, which the paper does not have: {found}."))
     if name in _BASE:
-        parts += _compare(name, rows, dataset, folder)
+        parts += _compare(name, rows, dataset, base, folder)
     return parts
 
 
-def _compare(name: str, rows: Mapping[str, Any], dataset: Dataset, folder: Path) -> list[Part]:
+def _compare(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Part]:
     """Every row against the table's base on the same test images, and where our network goes wrong."""
-    base, others = _BASE[name], [row for row in rows if row != _BASE[name]]
-    labels, reference = read_predictions(folder, rows[base])
+    first, recipes = _BASE[name], list_runs(name, base)
+    found = {row: read_predictions(folder, recipes[row], runs) for row, runs in rows.items()}
+    labels, reference = found[first]
+    share = 1 - 0.05 / (len(found) - 1)  # of one interval, so that all hold in 95 of 100 studies
     comparisons = [
-        (
-            row,
-            base,
-            compare_paired(
-                labels, read_predictions(folder, rows[row])[1], reference, confidence=1 - 0.05 / len(others)
-            ),
-        )
-        for row in others
+        (row, first, compare_paired(labels, predicted, reference, confidence=share))
+        for row, (_, predicted) in found.items()
+        if row != first
     ]
     parts = [list_verdicts(comparisons)]
     if name == "table4":
-        predicted = read_predictions(folder, rows[_OURS[name]])[1]
+        predicted = found[_OURS[name]][1]
         parts.append(list_hardest_classes(list_classes(labels, predicted, dataset.classes)))
         parts.append(list_frequent_confusions(list_confusions(labels, predicted, dataset.classes)))
     return parts
 
 
-def _summarise(name: str, row: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
-    """Our figures by the columns of the paper's table."""
-    found: dict[str, Callable[[Mapping[str, Any]], float]] = {
-        "Concat": lambda run: run["concat"],
-        "Mix": lambda run: run["mix"],
-    }
+def _summarise(name: Name, recipe: Recipe, runs: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
+    """Our figures by the columns of the paper's table; Mix only where stages are trained."""
     if name == "table6":
-        found = {"CUB": lambda run: run["mix"]}
+        return {"CUB": summarise([run["mix"] for run in runs])}
+    found = {"Concat": [run["concat"] for run in runs]}
+    if recipe.progressive:
+        found["Mix"] = [run["mix"] for run in runs]
     if name == "table2":
-        stages = len(runs[0]["stages"])
-        found |= {f"S{5 - k}": lambda run, k=k: run["stages"][-1 - k] for k in range(stages)}  # type: ignore[misc]
-    if name != "table6" and not runs[0]["stages"]:
-        found = {"Concat": found["Concat"]} if row in TABLES[int(name[-1])].rows else found
-    return {column: summarise([read(run) for run in runs]) for column, read in found.items()}
+        found |= {f"S{6 - k}": [run["stages"][-k] for run in runs] for k in range(1, recipe.stages + 1)}
+    return {column: summarise(values) for column, values in found.items()}
 
 
 def _average(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> Robustness:

@@ -74,4 +74,4 @@ def _seed() -> None:
 @pytest.fixture
 def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer gets a backbone of milliseconds a step."""
-    monkeypatch.setattr("pmsi.train.make_backbone", make_backbone)
+    monkeypatch.setattr("pmsi.build.make_backbone", make_backbone)

@@ -15,6 +15,7 @@ from lightning.fabric import Fabric
 from tiny import RECIPE, Watch, make_backbone, make_dataset, make_trainer
 from torch import Tensor, nn
 
+import pmsi.build
 import pmsi.train
 from mosaicaug import Plan
 from pmsi.config import Method, Recipe
@@ -132,7 +133,7 @@ def fail(really: bool) -> None:
 
 
 def main(folder: Path, job: str) -> int:
-    vars(pmsi.train)["make_backbone"] = make_backbone
+    vars(pmsi.build)["make_backbone"] = make_backbone
     torch.set_num_threads(1)
     fabric = open_fabric("cpu")
     if job == "compare":

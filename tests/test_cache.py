@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pmsi import cache
 from pmsi.data import Dataset, load
-from pmsi.experiments import Source, identify
+from pmsi.runs import Source, identify
 
 BYTES = 3 * 8 * 8  # of one image
 Change = Callable[[Path], object]

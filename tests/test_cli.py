@@ -20,7 +20,7 @@ from tiny import make_dataset, read_folder
 from pmsi import cli, config, experiments
 from pmsi.cli import main
 from pmsi.config import METHODS, RECIPES, Recipe, RecipeName
-from pmsi.experiments import Engine, Source
+from pmsi.runs import Engine, Source
 from pmsi.train import Trainer
 
 TINY = [

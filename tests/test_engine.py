@@ -138,7 +138,7 @@ def test_the_recipe_groups_batch_norm(tmp_path: Path) -> None:
     assert norms
     assert all(isinstance(norm, GhostBatchNorm) and norm.groups == 2 for norm in norms)
     assert {norm.momentum for norm in norms} == {0.01, RECIPE.batch_norm_momentum}
-    with pytest.raises(ValueError, match="batch_size must hold whole groups of batch_norm_images, got 4 and 3"):
+    with pytest.raises(ValueError, match="batch_size must be a multiple of batch_norm_images, got 4 and 3"):
         replace(RECIPE, batch_norm_images=3)
 
 
@@ -178,8 +178,8 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from tiny import RECIPE, Watch, make_backbone, make_dataset, make_trainer
 from dataclasses import replace
 from pathlib import Path
-import pmsi.train
-pmsi.train.make_backbone = make_backbone
+import pmsi.build
+pmsi.build.make_backbone = make_backbone
 torch.set_num_threads(1)
 recipe = replace(RECIPE, resize=256, crop=256, batch_size=256, epochs=1)
 images = make_dataset(side=256, train_images=256 * 3)

@@ -15,9 +15,10 @@ from tiny import read_folder as read_bytes
 
 from pmsi.config import METHODS, Method, Recipe
 from pmsi.data import Dataset
-from pmsi.experiments import Source, check_folder, compare, preview, run_once
+from pmsi.experiments import compare, preview
 from pmsi.files import load_checkpoint
 from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD
+from pmsi.runs import Source, check_folder, run_once
 
 pytestmark = pytest.mark.usefixtures("small_backbone")
 Listen = Callable[[Method, int, Recipe], Watch]

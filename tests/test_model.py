@@ -9,7 +9,7 @@ import torch
 from tiny import catch_inputs, make_backbone
 from torch import Tensor, nn
 
-from pmsi import train
+from pmsi import build
 from pmsi.backbones import make_mobilenet_v2
 from pmsi.config import RECIPES
 from pmsi.model import PMSI, Logits
@@ -165,7 +165,7 @@ def test_batch_norm_of_the_new_layers_has_the_published_momentum() -> None:
 
 
 def test_recipe_sets_the_momentum_of_the_other_batch_norms() -> None:
-    network = train.make_network(replace(RECIPES["paper"], batch_norm_momentum=0.3), 3)
+    network = build.make_network(replace(RECIPES["paper"], batch_norm_momentum=0.3), 3)
     kinds = nn.BatchNorm1d | nn.BatchNorm2d
     momenta = {name: module.momentum for name, module in network.named_modules() if isinstance(module, kinds)}
     assert {momentum for name, momentum in momenta.items() if name.startswith("smooth")} == {0.01}

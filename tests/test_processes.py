@@ -82,7 +82,7 @@ def test_what_processes_cannot_do_is_said_by_all(found: list[dict[str, Any]]) ->
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The history of one process that nobody stops."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("pmsi.train.make_backbone", make_backbone)
+    patch.setattr("pmsi.build.make_backbone", make_backbone)
     trainer = ranks.make_equal_trainer(tmp_path_factory.mktemp("one"), replace(ranks.EQUAL, epochs=4), make_fabric())
     trainer.run(Watch())
     patch.undo()

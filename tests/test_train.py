@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from mosaicaug import apply
+from pmsi.build import Camera, make_schedule
 from pmsi.config import Method, Recipe
 from pmsi.files import load_checkpoint
 from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD, Iteration, plan_epoch
 from pmsi.model import Logits
-from pmsi.train import Camera, Trainer, make_schedule
+from pmsi.train import Trainer
 
 Snapshots = list[dict[str, Tensor]]
 STEPS = 4  # of one mini-batch

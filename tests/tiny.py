@@ -15,7 +15,7 @@ from pmsi.backbones import Backbone
 from pmsi.config import Recipe
 from pmsi.data import Dataset
 from pmsi.devices import open_fabric
-from pmsi.experiments import Source, identify
+from pmsi.runs import Source, identify
 from pmsi.store import Split
 from pmsi.train import Trainer
 
