@@ -196,13 +196,19 @@ class Trainer:
         maps = None
         if self.recipe.augmentation == "snapmix":
             maps = self._look(make(Plan.identity(len(index), (self.recipe.crop,) * 2))[:own], labels)
-        shown: tuple[Plan, Tensor] | None = None
-        for draw, plan in zip(iteration.draws, share.plans, strict=True):
-            if shown is None or shown[0] is not plan:  # phases may share one input
-                shown = plan, make(plan)[:own]
-            targets = draw.targets(labels, maps)
-            mine = Targets(*(part[share.rows] for part in targets)) if isinstance(targets, Targets) else None
-            yield shown[1], targets[share.rows] if mine is None else mine
+
+        def show_each() -> Iterator[tuple[Tensor, Tensor | Targets]]:
+            shown: tuple[Plan, Tensor] | None = None
+            for draw, plan in zip(iteration.draws, share.plans, strict=True):
+                if shown is None or shown[0] is not plan:  # phases may share one input
+                    shown = plan, make(plan)[:own]
+                targets = draw.targets(labels, maps)
+                if isinstance(targets, Targets):
+                    yield shown[1], Targets(*(part[share.rows] for part in targets))
+                else:
+                    yield shown[1], targets[share.rows]
+
+        return show_each()
 
     def _clear_gradients(self) -> None:
         """To zero, also those that no backward pass has made yet: idle layers are then alike in a resumed run."""
