@@ -81,8 +81,15 @@ def evaluate(
     return Evaluation(concat, mix, tuple(stages), predictions[-2], predictions[-1])
 
 
-def show(images: Tensor, plan: Plan, index: Tensor, window: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Network inputs ``[B, 3, crop, crop]``, channels_last, from stored uint8 images."""
+def show(
+    images: Tensor,
+    plan: Plan,
+    index: Tensor,
+    window: Tensor,
+    dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Network inputs ``[B, 3, crop, crop]``, channels_last, from stored uint8 images; into ``out`` if there is one."""
     return apply(
         images,
         plan,
@@ -92,4 +99,5 @@ def show(images: Tensor, plan: Plan, index: Tensor, window: Tensor, dtype: torch
         std=IMAGENET_STD,
         dtype=dtype,
         memory_format=torch.channels_last,
+        out=out,
     )

@@ -78,6 +78,12 @@ class Trainer:
         self.rows = self.processes.split(recipe.batch_size)  # of this process
         self.train, self.test = (place(split, fabric.device) for split in (dataset.train, dataset.test))
         self.phases = list_phases(recipe)
+        self.inputs = torch.empty(
+            (recipe.batch_size, 3, recipe.crop, recipe.crop),
+            dtype=find_input_dtype(fabric),
+            device=fabric.device,
+            memory_format=torch.channels_last,
+        )
         torch.manual_seed(seed)
         self.network = make_network(recipe, len(dataset.classes), weights)
         share_statistics(
@@ -192,7 +198,9 @@ class Trainer:
         """
         labels = to_device(self.train.labels[iteration.index], self.fabric.device)
         window, own = iteration.window[share.entries], share.rows.stop - share.rows.start
-        make = partial(show, images, index=index, window=window, dtype=find_input_dtype(self.fabric))
+        # One buffer for all phases, which follow each other: on a CPU fresh memory costs more than what is written to it.
+        how: dict[str, Any] = {"index": index, "window": window, "out": self.inputs[: len(index)]}
+        make = partial(show, images, dtype=self.inputs.dtype, **how)
         maps = None
         if self.recipe.augmentation == "snapmix":
             maps = self._look(make(Plan.identity(len(index), (self.recipe.crop,) * 2))[:own], labels)

@@ -47,6 +47,7 @@ def run(
     if done and not normalises and not any(overlays.laid):
         return out
     scratch = base.scratch_bytes(stage) * (not done) + overlays.scratch_bytes(stage) + staged * stage.itemsize
+    mean, scale = (None if one is None else _spread(one, out) for one in (mean, scale))
     for block in _blocks(out, scratch, bands=(again or not done) and (staged or overlays.blend or not base.picks)):
         target = out[block[0], ..., block[1], :]
         made = torch.empty_like(target, dtype=stage) if staged else target
@@ -60,6 +61,14 @@ def run(
         if staged:
             store(made, target)
     return out
+
+
+def _spread(values: Tensor, out: Tensor) -> Tensor:
+    """Per channel ``[C, 1, 1]`` to a row ``[C, 1, W]`` where channels lie side by side: loops over C are slow."""
+    channels, width = values.shape[0], out.shape[-1]
+    if out.stride(-3) != 1 or channels == 1:
+        return values
+    return values.view(channels).repeat(width, 1).t()[:, None]
 
 
 def _blocks(out: Tensor, scratch: float, *, bands: bool = True) -> Iterator[Block]:
