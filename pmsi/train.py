@@ -198,18 +198,21 @@ class Trainer:
         """
         labels = to_device(self.train.labels[iteration.index], self.fabric.device)
         window, own = iteration.window[share.entries], share.rows.stop - share.rows.start
-        # One buffer for all phases, which follow each other: on a CPU fresh memory costs more than what is written to it.
+        # All phases share one buffer, one after the other: on a CPU, fresh memory costs more than what is written to it.
         how: dict[str, Any] = {"index": index, "window": window, "out": self.inputs[: len(index)]}
-        make = partial(show, images, dtype=self.inputs.dtype, **how)
+
+        def make(plan: Plan) -> Tensor:
+            return show(images, plan, dtype=self.inputs.dtype, **how)[:own]
+
         maps = None
         if self.recipe.augmentation == "snapmix":
-            maps = self._look(make(Plan.identity(len(index), (self.recipe.crop,) * 2))[:own], labels)
+            maps = self._look(make(Plan.identity(len(index), (self.recipe.crop,) * 2)), labels)
 
         def show_each() -> Iterator[tuple[Tensor, Tensor | Targets]]:
             shown: tuple[Plan, Tensor] | None = None
             for draw, plan in zip(iteration.draws, share.plans, strict=True):
                 if shown is None or shown[0] is not plan:  # phases may share one input
-                    shown = plan, make(plan)[:own]
+                    shown = plan, make(plan)
                 targets = draw.targets(labels, maps)
                 if isinstance(targets, Targets):
                     yield shown[1], Targets(*(part[share.rows] for part in targets))

@@ -82,7 +82,7 @@ def test_phases_have_their_own_input_output_and_weight(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, recipe)
     inputs: list[Tensor] = []
     outputs: list[Logits] = []
-    trainer.network.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    trainer.network.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
     trainer.network.register_forward_hook(lambda *given: outputs.append(given[-1]))
     gradients = record_gradients(trainer)
     batch = plan_batch(recipe)
