@@ -26,7 +26,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-gpu-check: install  ## tests on CUDA and the star of the benchmark, in under 8 minutes; ends at once without a GPU
+gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
 	$(BIN)/python -m bench.gpu_check
 
 tables: install  ## tables of README, and docs/scaling.png, from bench/results

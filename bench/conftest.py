@@ -11,9 +11,10 @@ import torch
 
 from bench import results
 from bench.cases import list_pairs
+from bench.engine import count_rows
 from bench.results import Row
 
-ROWS = pytest.StashKey[list[Row]]()
+ROWS = {"throughput": pytest.StashKey[list[Row]](), "engine": pytest.StashKey[list[Row]]()}
 NOTE = pytest.StashKey[str]()
 
 
@@ -27,28 +28,45 @@ def find_device(config: pytest.Config) -> str:
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
-    """Takes a row into the results."""
-    return request.config.stash.setdefault(ROWS, []).append
+    """Takes a row into the results of throughput."""
+    return request.config.stash.setdefault(ROWS["throughput"], []).append
 
 
-def choose_path(asked: Path | None, environment: dict[str, Any], *, complete: bool) -> Path | None:
-    """Where results go: where they were asked to go; else a run of all cases to bench/results, and a part nowhere."""
-    return asked or (results.place("throughput", environment) if complete else None)
+@pytest.fixture
+def record_engine(request: pytest.FixtureRequest) -> Callable[[Row], None]:
+    """Takes a row into the results of the engine."""
+    return request.config.stash.setdefault(ROWS["engine"], []).append
+
+
+def choose_path(kind: str, asked: Path | None, environment: dict[str, Any], *, complete: bool) -> Path | None:
+    """Where results go: where they were asked to go; else a run of all cases to bench/results, and a part nowhere.
+
+    Those of the engine are asked to go beside those of throughput.
+    """
+    if asked is None:
+        return results.place(kind, environment) if complete else None
+    return asked if kind == "throughput" else asked.with_name(f"{kind}-{asked.name}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    rows = config.stash.get(ROWS, [])
-    if not rows:
-        return
-    device = find_device(config)
-    environment = results.describe(device)
-    complete = len(rows) == len(list_pairs(device))
-    path = choose_path(config.getoption("benchmark_out"), environment, complete=complete)
-    if path is not None:
-        results.write(path, environment, rows)
-    what = f"results of {'all' if complete else 'some'} cases"
-    config.stash[NOTE] = f"{what} are in {path}" if path else f"{what} were not kept: --benchmark-out=PATH keeps them"
+    notes = []
+    for kind, key in ROWS.items():
+        rows = config.stash.get(key, [])
+        if not rows:
+            continue
+        device = find_device(config)
+        environment = results.describe(device)
+        expected = len(list_pairs(device)) if kind == "throughput" else count_rows(device)
+        complete = len(rows) == expected
+        path = choose_path(kind, config.getoption("benchmark_out"), environment, complete=complete)
+        if path is not None:
+            results.write(path, environment, rows if kind == "engine" else results.compare_with_copies(rows))
+        what = f"{kind}: results of {'all' if complete else 'some'} cases"
+        where = f"are in {path}" if path else "were not kept: --benchmark-out=PATH keeps them"
+        notes.append(f"{what} {where}")
+    if notes:
+        config.stash[NOTE] = "\n".join(notes)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

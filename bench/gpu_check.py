@@ -1,8 +1,8 @@
-"""One command for a machine with a GPU: tests on CUDA, then the star of the benchmark; `python -m bench.gpu_check`.
+"""One command for a machine with a GPU: tests on CUDA, then both benchmarks' star; `python -m bench.gpu_check`.
 
-It needs torch, triton and pytest; pytest-benchmark and the other libraries are used where they are installed. Each part
-is a process with a time limit of its own, and the files are written after each, so that what one part found is kept
-whatever the next one does.
+It needs what `pmsi` needs, triton and pytest; pytest-benchmark and the other libraries are used where they are
+installed. Each part is a process with a time limit of its own, and the files are written after each, so that what one
+part found is kept whatever the next one does.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
-from bench import results, throughput_tables
+from bench import engine_tables, results, throughput_tables
 
 TESTS = results.ROOT / "tests"
-LIMITS = {"tests": 220, "benchmark": 225}  # seconds
+LIMITS = {"tests": 175, "benchmark": 150, "engine": 110}  # seconds
 GRACE = 15  # seconds to write what there is, after a part was told to stop
 
 Part = dict[str, Any]
@@ -35,13 +35,13 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("gpu-check: no CUDA device on this machine")
         return 1
-    report = {**results.describe("cuda"), "parts": [], "rows": []}
+    report = {**results.describe("cuda"), "parts": [], "rows": [], "engine": []}
     path = results.place("gpu-check", report)
     with tempfile.TemporaryDirectory() as folder:
-        for run in (run_tests, run_benchmark):
+        for run, kind in ((run_tests, "rows"), (run_benchmark, "rows"), (run_engine, "engine")):
             part, rows = run(Path(folder))
             report["parts"].append(part)
-            report["rows"] += rows
+            report[kind] += rows
             write(path, report)
             print(describe_part(part), flush=True)
     print(f"{path} and {path.with_suffix('.md').name} are written")
@@ -56,11 +56,21 @@ def run_tests(folder: Path) -> tuple[Part, list[results.Row]]:
 
 def run_benchmark(folder: Path) -> tuple[Part, list[results.Row]]:
     """The star on CUDA."""
+    return time_file("benchmark", "test_throughput.py", folder, "rows.json")
+
+
+def run_engine(folder: Path) -> tuple[Part, list[results.Row]]:
+    """Training beside plain published code, not compiled: that takes minutes."""
+    return time_file("engine", "test_engine.py", folder, "engine-rows.json")
+
+
+def time_file(name: str, file: str, folder: Path, found: str) -> tuple[Part, list[results.Row]]:
+    """A part that runs the star of a file of bench/, and the rows that it left in ``folder / found``."""
     if importlib.util.find_spec("pytest_benchmark") is None:
-        return make_part("benchmark", "not run: pytest-benchmark missing"), []
-    out = folder / "rows.json"
-    words = ["bench", "--benchmark", "--benchmark-device=cuda", "-m", "star", f"--benchmark-out={out}"]
-    part = run_pytest("benchmark", words, folder)
+        return make_part(name, "not run: pytest-benchmark missing"), []
+    options = ["--benchmark", "--benchmark-device=cuda", "-m", "star", f"--benchmark-out={folder / 'rows.json'}"]
+    part = run_pytest(name, [f"bench/{file}", *options], folder)
+    out = folder / found
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
     return part, rows
 
@@ -125,7 +135,8 @@ def read_junit(path: Path) -> dict[str, Any]:
 
 def write(path: Path, report: dict[str, Any]) -> None:
     """The JSON and, beside it, the summary for people."""
-    results.write(path, {name: value for name, value in report.items() if name != "rows"}, report["rows"])
+    head = {name: value for name, value in report.items() if name != "rows"}
+    results.write(path, head, results.compare_with_copies(report["rows"]))
     path.with_suffix(".md").write_text(summarise(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
 
 
@@ -137,6 +148,7 @@ def summarise(report: dict[str, Any]) -> str:
         parts.append("## Failures\n\n" + "\n".join(f"- `{name}`" for name in failures))
     parts += [f"## End of the output of {p['name']}\n\n```\n{p['tail']}\n```" for p in report["parts"] if p["tail"]]
     parts.append("## Throughput\n\n" + throughput_tables.describe("GPU", report))
+    parts.append("## Training\n\n" + engine_tables.describe("GPU", report, report["engine"]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from bench import scaling_plot, throughput_tables
+from bench import engine_tables, scaling_plot, throughput_tables
 from bench.results import FOLDER, ROOT
 from pmsi.report import markdown_table
 
@@ -31,7 +31,11 @@ def _table4_cub() -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"table4-cub": _table4_cub, "throughput": throughput_tables.render},
+    "README.md": {
+        "table4-cub": _table4_cub,
+        "throughput": throughput_tables.render,
+        "engine": engine_tables.render,
+    },
     "docs/which_pipeline.md": {"doors": throughput_tables.render_doors},
 }
 

@@ -64,13 +64,13 @@ def index_rows(rows: Sequence[Row]) -> dict[tuple[Case, str], Row]:
 def make_times(case: Case, *, median: float, q1: float, q3: float, rounds: int) -> dict[str, Any]:
     """Times in seconds as the fields of a row."""
     return {
-        "median_ms": _round(median * 1e3),
-        "q1_ms": _round(q1 * 1e3),
-        "q3_ms": _round(q3 * 1e3),
+        "median_ms": round_figure(median * 1e3),
+        "q1_ms": round_figure(q1 * 1e3),
+        "q3_ms": round_figure(q3 * 1e3),
         "rounds": rounds,
         "bytes": case.bytes,
-        "gb_per_s": None if case.bytes is None else _round(case.bytes / median / 1e9),
-        "images_per_s": _round(case.batch / median),
+        "gb_per_s": None if case.bytes is None else round_figure(case.bytes / median / 1e9),
+        "images_per_s": round_figure(case.batch / median),
     }
 
 
@@ -79,7 +79,7 @@ def compare_with_copies(rows: Sequence[Row]) -> list[Row]:
     copies = {case: row["median_ms"] for (case, side), row in index_rows(rows).items() if side == "copy" and timed(row)}
     compared = []
     for (case, _), row in index_rows(rows).items():
-        ratio = _round(row["median_ms"] / copies[case]) if timed(row) and case in copies else None
+        ratio = round_figure(row["median_ms"] / copies[case]) if timed(row) and case in copies else None
         compared.append({**row, "ratio_to_copy": ratio} if timed(row) else row)
     return compared
 
@@ -92,12 +92,12 @@ def timed(row: Row | None) -> bool:
 def write(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:
     """JSON with one row a line."""
     head = json.dumps(environment, indent=1).removesuffix("\n}")
-    lines = ",\n  ".join(json.dumps(row) for row in compare_with_copies(rows))
+    lines = ",\n  ".join(json.dumps(row) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'{head},\n "rows": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
 
 
-def _round(value: float) -> float:
+def round_figure(value: float) -> float:
     """To four significant digits, far finer than one run differs from the next."""
     return float(f"{value:.4g}")
 

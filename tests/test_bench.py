@@ -100,7 +100,7 @@ def fake_results(device_type: str = "cpu") -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     fake = fake_results()
-    results.write(tmp_path / "throughput-cpu-fast-one.json", fake, fake.pop("rows"))
+    results.write(tmp_path / "throughput-cpu-fast-one.json", fake, results.compare_with_copies(fake.pop("rows")))
     return tmp_path
 
 
@@ -141,7 +141,7 @@ def test_doors_stand_beside_the_class(folder: Path, tmp_path: Path) -> None:
 def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
     assert tables.render(tmp_path) == "**CPU**: not measured yet.\n\n**GPU**: not measured yet.\n"
     fake = fake_results("cuda")
-    results.write(tmp_path / "gpu-check-fast-one.json", fake, fake.pop("rows"))
+    results.write(tmp_path / "gpu-check-fast-one.json", fake, results.compare_with_copies(fake.pop("rows")))
     text = tables.render(tmp_path)
     assert text.startswith("**CPU**: not measured yet.\n\n**GPU**: Fast One, ")
 
@@ -176,10 +176,12 @@ def test_the_picture_is_a_function_of_the_results(folder: Path) -> None:
 
 def test_a_part_of_the_cases_does_not_pass_for_all() -> None:
     cpu, gpu = ({"device": name, "device_type": kind} for name, kind in (("AMD EPYC", "cpu"), ("NVIDIA H200", "cuda")))
-    assert choose_path(None, cpu, complete=True) == results.FOLDER / "throughput-cpu-amd-epyc.json"
-    assert choose_path(None, gpu, complete=True) == results.FOLDER / "throughput-nvidia-h200.json"
-    assert choose_path(None, cpu, complete=False) is None
-    assert choose_path(Path("here.json"), cpu, complete=True) == Path("here.json")
+    assert choose_path("throughput", None, cpu, complete=True) == results.FOLDER / "throughput-cpu-amd-epyc.json"
+    assert choose_path("throughput", None, gpu, complete=True) == results.FOLDER / "throughput-nvidia-h200.json"
+    assert choose_path("throughput", None, cpu, complete=False) is None
+    assert choose_path("throughput", Path("here.json"), cpu, complete=True) == Path("here.json")
+    assert choose_path("engine", Path("here.json"), cpu, complete=True) == Path("engine-here.json")
+    assert choose_path("engine", None, gpu, complete=True) == results.FOLDER / "engine-nvidia-h200.json"
 
 
 def run_pytest(*words: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,236 @@
+"""The training engine: photographs to train on, our input and trainer, and how both sides are timed."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench.measure import find_peak, make_clock
+from bench.plain import Batches, PlainInput, PlainTrainer
+from bench.results import Row, round_figure
+from pmsi import data
+from pmsi.config import RECIPES, Recipe
+from pmsi.data import Dataset
+from pmsi.devices import open_fabric
+from pmsi.evaluate import show
+from pmsi.loader import count_batches, plan_epoch, take_share
+from pmsi.store import place, to_device
+from pmsi.train import Trainer, make_network
+
+# The backbone learns from the first epoch on: ours would skip gradients that the published code throws away.
+PAPER = replace(RECIPES["paper"], freeze_epochs=0)
+SMALL = replace(PAPER, resize=110, crop=96)
+INPUTS = {"448px": PAPER, "96px": SMALL}
+STEPS = {"cuda": PAPER, "cpu": replace(SMALL, batch_size=8)}
+STEP_BATCHES = {"cuda": 32, "cpu": 4}  # of an epoch
+SETTINGS: dict[str, list[tuple[str, ...]]] = {
+    "cpu": [("plain", "32")],
+    "cuda": [("plain", "32", "bf16"), ("bf16, compiled",)],
+}
+"""Of the step on a kind of device; the first group is in `make gpu-check`, and the second compiles for minutes."""
+INPUT_ROUNDS = 3  # sides take turns
+STEP_ROUNDS, STEP_EPOCHS = {"cpu": 3, "cuda": 1}, {"cpu": 1, "cuda": 2}  # epochs timed in a run, after one to warm up
+
+_PHOTO = (375, 500)  # height and width of most images of CUB-200-2011
+_DISTINCT = 128
+
+
+class Input(Protocol):
+    """A side: it makes the mini-batches of an epoch."""
+
+    def read(self, epoch: int) -> Batches: ...
+
+
+class OurInput:
+    """As `Trainer` makes its inputs, in float32.
+
+    Args:
+        folder: holds ``train`` and ``test``.
+        cache: folder that keeps decoded images.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, device: torch.device, cache: Path | None = None) -> None:
+        dataset = data.load("folder", folder, resize=recipe.resize, cache=cache, say=lambda _: None)
+        self.store, self.recipe = place(dataset.train, device), recipe
+
+    def read(self, epoch: int) -> Batches:
+        """One epoch."""
+        plans = list(plan_epoch(self.recipe, len(self.store.labels), seed=0, epoch=epoch))
+        shares = [take_share(iteration, slice(None)) for iteration in plans]
+        fetched = self.store.fetch(i.index[share.entries] for i, share in zip(plans, shares, strict=True))
+        for iteration, share, (images, index) in zip(plans, shares, fetched, strict=True):
+            window = iteration.window[share.entries]
+            inputs = (show(images, plan, index, window) for plan in share.plans)
+            yield inputs, to_device(self.store.labels[iteration.index], self.store.device)
+
+
+def count_rows(device: str) -> int:
+    """Of all results on a kind of device."""
+    return 2 * len(INPUTS) + sum(len(group) for group in SETTINGS[device])
+
+
+def count_inputs() -> int:
+    """Images of the input's data set: 8 mini-batches, or 4 for each worker of the plain side."""
+    return PAPER.batch_size * max(8, 4 * (os.cpu_count() or 1))
+
+
+def write_photos(folder: Path, count: int) -> None:
+    """``count`` training photographs of at most 200 classes, and one to test on.
+
+    Noise whose amplitude falls with frequency as in photographs: JPEGs of 98 kB, as those of CUB-200-2011 are.
+    """
+    photos = [_make_photo(seed) for seed in range(min(count, _DISTINCT))]
+    classes = min(count, 200)
+    for number in range(classes):
+        for split in ("train", "test"):
+            (folder / split / f"{number:03}").mkdir(parents=True)
+    for number in range(count):
+        path = folder / "train" / f"{number % classes:03}" / f"{number:05}.jpg"
+        path.write_bytes(photos[number % len(photos)])
+    (folder / "test" / "000" / "0.jpg").write_bytes(photos[0])
+
+
+def measure_input(folder: Path, recipe: Recipe, device: str, rounds: int = INPUT_ROUNDS) -> list[Row]:
+    """Images/s of both sides: of the first epoch, from opening the files on, and the median of later ones in turn.
+
+    An image counts once in a mini-batch, though each of its phases is made.
+    """
+    clock, target = make_clock(device), torch.device(device)
+    makers: dict[str, Callable[[], Input]] = {
+        "plain": lambda: PlainInput(folder, recipe, target),
+        "ours": lambda: OurInput(folder, recipe, target, folder / "cache"),
+    }
+    sides: dict[str, Input] = {}
+    first: dict[str, float] = {}
+    for name, make in makers.items():
+        start = clock()
+        sides[name] = make()
+        first[name] = read_epoch(sides[name], 0) / (clock() - start)
+    later: dict[str, list[float]] = {name: [] for name in sides}
+    for epoch in range(1, rounds + 1):
+        for name, side in sides.items():
+            start = clock()
+            later[name].append(read_epoch(side, epoch) / (clock() - start))
+    return [
+        make_row("input", name, recipe, later[name], first_epoch_images_per_s=round_figure(first[name]))
+        for name in sides
+    ]
+
+
+def read_epoch(side: Input, epoch: int) -> int:
+    """Make every input of an epoch; returns its images."""
+    count = 0
+    for inputs, labels in side.read(epoch):
+        for _ in inputs:
+            pass
+        count += len(labels)
+    return count
+
+
+def measure_steps(
+    folder: Path, recipe: Recipe, device: str, settings: Sequence[str], *, rounds: int, epochs: int
+) -> list[Row]:
+    """Images/s of whole training epochs in each setting; what a step holds; the share of time that inputs take."""
+    found: dict[str, list[tuple[list[float], dict[str, float]]]] = {name: [] for name in settings}
+    dataset = data.load("folder", folder, resize=recipe.resize)
+    recipe = replace(recipe, epochs=epochs + 1)
+    for _ in range(rounds):
+        for name in settings:
+            if name == "plain":
+                found[name].append(_train_plain(folder, recipe, device, len(dataset.classes)))
+            else:
+                found[name].append(_train_ours(dataset, recipe, device, name, folder))
+            gc.collect()  # its memory, before the next one's is measured
+    rows = []
+    for name, runs in found.items():
+        rates = [rate for rates, _ in runs for rate in rates]
+        facts = {key: round_figure(statistics.median(facts[key] for _, facts in runs)) for key in runs[0][1]}
+        rows.append(make_row("step", name, recipe, rates, **facts))
+    return rows
+
+
+def make_trainer(dataset: Dataset, recipe: Recipe, device: str, setting: str, folder: Path) -> Trainer:
+    """Ours on a device in a setting; its checkpoints, if any, are left behind."""
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    for left in checkpoints.iterdir():
+        left.unlink()
+    precision, _, compiled = setting.partition(", ")
+    fabric = open_fabric(device, precision)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"weights": "none", "seed": 0, "identity": {}, "folder": checkpoints, "fabric": fabric}
+    return Trainer(recipe, dataset, **how, compile=bool(compiled))
+
+
+def make_row(task: str, side: str, recipe: Recipe, rates: Sequence[float], **found: Any) -> Row:
+    """What was measured of a side: the median of ``rates`` in images/s, and all of them."""
+    return {
+        "task": task,
+        "side": side,
+        "size": recipe.crop,
+        "batch": recipe.batch_size,
+        "images_per_s": round_figure(statistics.median(rates)),
+        "epochs": [round_figure(rate) for rate in rates],
+        **found,
+    }
+
+
+class _Silent:
+    """Watches a run and says nothing."""
+
+    def batch(self, done: int, total: int, losses: Sequence[float]) -> None: ...
+
+    def epoch(self, record: dict[str, Any]) -> None: ...
+
+
+def _train_ours(
+    dataset: Dataset, recipe: Recipe, device: str, setting: str, folder: Path
+) -> tuple[list[float], dict[str, float]]:
+    trainer = make_trainer(dataset, recipe, device, setting, folder)
+    trainer.run(_Silent())
+    speeds = [record["speed"] for record in trainer.history[1:]]
+    trainer.objective.train()
+    iteration = next(plan_epoch(recipe, len(dataset.train.labels), seed=0, epoch=0))
+    return [speed["images_per_second"] for speed in speeds], {
+        "input_share": statistics.median(speed["input_share"] for speed in speeds),
+        "step_bytes": find_peak(lambda: trainer.step(iteration), device, fresh=False),
+    }
+
+
+def _train_plain(folder: Path, recipe: Recipe, device: str, classes: int) -> tuple[list[float], dict[str, float]]:
+    clock, target = make_clock(device), torch.device(device)
+    side = PlainInput(folder, recipe, target)
+    steps = recipe.epochs * count_batches(recipe, len(side.dataset))
+    trainer = PlainTrainer(make_network(recipe, classes).to(target), recipe, steps)
+    rates = []
+    for epoch in range(recipe.epochs):
+        start = clock()
+        rates.append(trainer.train(side.read(epoch)) / (clock() - start))
+    images, labels = next(iter(side.loader))
+
+    def step() -> Tensor:
+        return torch.tensor(trainer.step(side.show(images.to(target)), labels.to(target)))
+
+    return rates[1:], {"step_bytes": find_peak(step, device, fresh=False)}
+
+
+def _make_photo(seed: int) -> bytes:
+    height, width = _PHOTO
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf
+    noise = np.random.default_rng(seed).standard_normal((3, height, width))
+    pixels = np.fft.irfft2(np.fft.rfft2(noise) * frequency**-1.2, s=_PHOTO)
+    levels = np.clip(128 + 50 * pixels / pixels.std(), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(levels.transpose(1, 2, 0)).save(file, "JPEG", quality=90)
+    return file.getvalue()

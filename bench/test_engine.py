@@ -1,0 +1,68 @@
+"""The training engine beside plain published code, gated and then timed: run by `pytest --benchmark`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import engine
+from bench.conftest import find_device
+from bench.engine import INPUTS, OurInput
+from bench.engine_gates import check_mosaics, check_pixels, check_step
+from bench.plain import PlainInput
+from bench.results import Row
+from pmsi import data
+
+Record = Callable[[Row], None]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    device = find_device(metafunc.config)
+    metafunc.parametrize("device", [device])
+    if "settings" in metafunc.fixturenames:
+        first, *others = (pytest.param(group, id=" and ".join(group)) for group in engine.SETTINGS[device])
+        star = pytest.param(*first.values, id=first.id, marks=pytest.mark.star)
+        metafunc.parametrize("settings", [star, *others])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    engine.write_photos(folder, engine.count_inputs())
+    return folder
+
+
+@pytest.mark.star
+@pytest.mark.parametrize("size", INPUTS)
+def test_input(size: str, device: str, photos: Path, record_engine: Record) -> None:
+    recipe, target = INPUTS[size], torch.device(device)
+    with _keep_failures("input", recipe.crop, record_engine):
+        check_pixels(OurInput(photos, recipe, target), PlainInput(photos, recipe, target), recipe)
+        for make in (OurInput, PlainInput):
+            check_mosaics(make, target)
+        for row in engine.measure_input(photos, recipe, device):
+            record_engine(row)
+
+
+def test_step(settings: tuple[str, ...], device: str, tmp_path: Path, record_engine: Record) -> None:
+    recipe = engine.STEPS[device]
+    how = {"rounds": engine.STEP_ROUNDS[device], "epochs": engine.STEP_EPOCHS[device]}
+    engine.write_photos(tmp_path, engine.STEP_BATCHES[device] * recipe.batch_size)
+    with _keep_failures("step", recipe.crop, record_engine):
+        check_step(recipe, data.load("folder", tmp_path, resize=recipe.resize), device, tmp_path)
+        for row in engine.measure_steps(tmp_path, recipe, device, settings, **how):
+            record_engine(row)
+
+
+@contextmanager
+def _keep_failures(task: str, size: int, record: Record) -> Iterator[None]:
+    """What fails its gate is a row without times."""
+    try:
+        yield
+    except Exception as error:
+        record({"task": task, "size": size, "failed": f"{type(error).__name__}: {error}"})
+        raise
