@@ -20,13 +20,14 @@ from bench.measure import find_peak, make_clock
 from bench.plain import Batches, PlainInput, PlainTrainer
 from bench.results import Row, round_figure
 from pmsi import data
+from pmsi.build import make_network
 from pmsi.config import RECIPES, Recipe
 from pmsi.data import Dataset
 from pmsi.devices import open_fabric
 from pmsi.evaluate import show
 from pmsi.loader import count_batches, plan_epoch, take_share
 from pmsi.store import place, to_device
-from pmsi.train import Trainer, make_network
+from pmsi.train import Trainer
 
 # The backbone learns from the first epoch on: ours would skip gradients that the published code throws away.
 PAPER = replace(RECIPES["paper"], freeze_epochs=0)
@@ -53,7 +54,7 @@ class Input(Protocol):
 
 
 class OurInput:
-    """As `Trainer` makes its inputs, in float32.
+    """As `Trainer` makes its inputs, in float32: each is gone when the next one is made.
 
     Args:
         folder: holds ``train`` and ``test``.
@@ -63,6 +64,8 @@ class OurInput:
     def __init__(self, folder: Path, recipe: Recipe, device: torch.device, cache: Path | None = None) -> None:
         dataset = data.load("folder", folder, resize=recipe.resize, cache=cache, say=lambda _: None)
         self.store, self.recipe = place(dataset.train, device), recipe
+        shape = (recipe.batch_size, 3, recipe.crop, recipe.crop)
+        self.buffer = torch.empty(shape, device=device, memory_format=torch.channels_last)
 
     def read(self, epoch: int) -> Batches:
         """One epoch."""
@@ -71,7 +74,7 @@ class OurInput:
         fetched = self.store.fetch(i.index[share.entries] for i, share in zip(plans, shares, strict=True))
         for iteration, share, (images, index) in zip(plans, shares, fetched, strict=True):
             window = iteration.window[share.entries]
-            inputs = (show(images, plan, index, window) for plan in share.plans)
+            inputs = (show(images, plan, index, window, out=self.buffer) for plan in share.plans)
             yield inputs, to_device(self.store.labels[iteration.index], self.store.device)
 
 

@@ -22,12 +22,12 @@ from bench.inputs import MEAN, STD
 from bench.laws import GateError
 from bench.plain import PHASES, PlainInput, PlainTrainer
 from mosaicaug import Plan
+from pmsi.build import make_network
 from pmsi.config import Recipe
 from pmsi.data import Dataset
 from pmsi.evaluate import show
 from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD, plan_epoch
 from pmsi.store import to_device
-from pmsi.train import make_network
 
 LEVELS = 1.01  # of 255: Pillow's bilinear filter (plain) and torchvision's on uint8 tensors (ours) round differently
 LOSS = 1e-3  # relative: sums in fp32 have another order in another memory format
@@ -74,7 +74,7 @@ def check_mosaics(make: Make, device: torch.device) -> None:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
         side = make(folder, recipe, device)
         for epoch in range(gates.CALLS // 2):  # of two mini-batches
-            calls += [list(inputs) for inputs, _ in side.read(epoch)]
+            calls += [[image.clone() for image in inputs] for inputs, _ in side.read(epoch)]
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     for number, case in enumerate(cases):
         outputs = [(to_levels(call[number]) - mean) / std for call in calls]  # normalised as the law reads them

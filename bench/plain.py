@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from bench.loops import recurse
 from pmsi.config import Recipe
-from pmsi.model import PMSI
+from pmsi.model import Network
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHASES = ((0, 3, 1.0), (1, 2, 1.0), (2, 1, 1.0), (None, 0, 2.0))  # output, recursions of the mosaic, weight of the loss
@@ -78,7 +78,7 @@ class PlainTrainer:
         steps: mini-batches of the whole run.
     """
 
-    def __init__(self, network: PMSI, recipe: Recipe, steps: int) -> None:
+    def __init__(self, network: Network, recipe: Recipe, steps: int) -> None:
         self.network = network.to(memory_format=torch.contiguous_format).train()
         rates = zip(network.parameter_groups(), (recipe.lr_backbone, recipe.lr_new), strict=True)
         self.optimizers = [SGD(part, lr=rate, momentum=0.9, weight_decay=5e-4) for part, rate in rates]

@@ -198,7 +198,7 @@ class Trainer:
         """
         labels = to_device(self.train.labels[iteration.index], self.fabric.device)
         window, own = iteration.window[share.entries], share.rows.stop - share.rows.start
-        # All phases share one buffer, one after the other: on a CPU, fresh memory costs more than what is written to it.
+        # All phases share one buffer, one after the other: on a CPU, fresh memory costs more than writing to it.
         how: dict[str, Any] = {"index": index, "window": window, "out": self.inputs[: len(index)]}
 
         def make(plan: Plan) -> Tensor:

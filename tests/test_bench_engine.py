@@ -75,7 +75,7 @@ def test_both_sides_make_lawful_mosaics(make: engine_gates.Make, monkeypatch: py
 
 
 def test_a_phase_without_its_mosaic_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def show_raw(images: Tensor, plan: Plan, index: Tensor, window: Tensor) -> Tensor:
+    def show_raw(images: Tensor, plan: Plan, index: Tensor, window: Tensor, **_: Any) -> Tensor:
         return show(images, Plan.identity(len(plan), plan.size), index, window)
 
     monkeypatch.setattr(engine, "show", show_raw)
