@@ -48,9 +48,9 @@ def run(
         return out
     scratch = base.scratch_bytes(stage) * (not done) + overlays.scratch_bytes(stage) + staged * stage.itemsize
     mean, scale = (None if one is None else _spread(one, out) for one in (mean, scale))
-    for block in _blocks(
-        out, scratch, bands=(again or not done) and (staged or overlays.blend or not base.picks), single=base.picks
-    ):
+    bands = (again or not done) and (staged or overlays.blend or not base.picks)
+    single = base.picks or (base.reads and not base.moves)  # images are cropped one by one
+    for block in _blocks(out, scratch, bands=bands, single=single):
         target = out[block[0], ..., block[1], :]
         made = torch.empty_like(target, dtype=stage) if staged else target
         if not done:

@@ -123,7 +123,7 @@ class Base:
             into.copy_(view.images[images, ..., rows, :])
         elif not self.moves and (view.window is None or len(into) == 1):
             for entry, image in enumerate(into, images.start):
-                image.copy_(view.crop(entry, [rows.start, 0, rows.stop, view.size[1]]))
+                _copy(view.crop(entry, [rows.start, 0, rows.stop, view.size[1]]), image)
         elif self.picks and len(into) == 1 and rows == slice(0, view.size[0]):
             self._pick(images.start, into[0])
         elif into.dtype != view.images.dtype:
@@ -196,6 +196,15 @@ class Base:
             entry, y = torch.arange(images.start, images.stop)[:, None, None], torch.arange(top, top + height)[:, None]
             begin = self.view.find(entry, y, self.view.size[1] - width, width)
             self.view.read(begin, width, margin, self.view.is_mirrored(entry))
+
+
+def _copy(source: Tensor, into: Tensor) -> None:
+    """``[*lead, h, w]``; plane by plane where channels come to lie side by side, since loops over channels are slow."""
+    if into.ndim == 3 and into.stride(0) == 1 and source.stride(0) != 1:
+        for plane, made in zip(source, into, strict=True):
+            made.copy_(plane)
+    else:
+        into.copy_(source)
 
 
 @functools.lru_cache(maxsize=64)
