@@ -40,7 +40,7 @@ SETTINGS: dict[str, list[tuple[str, ...]]] = {
     "cuda": [("plain", "32", "bf16"), ("bf16, compiled",)],
 }
 """Of the step on a kind of device; the first group is in `make gpu-check`, and the second compiles for minutes."""
-INPUT_ROUNDS = 3  # sides take turns
+INPUT_ROUNDS = 7  # sides take turns
 STEP_ROUNDS, STEP_EPOCHS = {"cpu": 3, "cuda": 1}, {"cpu": 1, "cuda": 2}  # epochs timed in a run, after one to warm up
 
 _PHOTO = (375, 500)  # height and width of most images of CUB-200-2011
