@@ -49,8 +49,7 @@ def run(
     scratch = base.scratch_bytes(stage) * (not done) + overlays.scratch_bytes(stage) + staged * stage.itemsize
     mean, scale = (None if one is None else _spread(one, out) for one in (mean, scale))
     bands = (again or not done) and (staged or overlays.blend or not base.picks)
-    single = base.picks or (base.reads and not base.moves)  # images are cropped one by one
-    for block in _blocks(out, scratch, bands=bands, single=single):
+    for block in _blocks(out, scratch, bands=bands):
         target = out[block[0], ..., block[1], :]
         made = torch.empty_like(target, dtype=stage) if staged else target
         if not done:
@@ -73,12 +72,11 @@ def _spread(values: Tensor, out: Tensor) -> Tensor:
     return values.view(channels).repeat(width, 1).t()[:, None]
 
 
-def _blocks(out: Tensor, scratch: float, *, bands: bool, single: bool) -> Iterator[Block]:
-    """Blocks for so many bytes of scratch per element; without ``bands`` of one image at least, ``single``: at most."""
+def _blocks(out: Tensor, scratch: float, *, bands: bool) -> Iterator[Block]:
+    """Blocks for so many bytes of scratch per element; without ``bands`` of one image at least."""
     batch, height = out.shape[0], out.shape[-2]
     share = cpu_base.SCRATCH / max(scratch * out[:1].numel(), 1)  # of an image
-    images = 1 if single else max(int(share), 1)
-    rows = max(int(share * height), 1) if bands and share < 1 else height
+    images, rows = max(int(share), 1), max(int(share * height), 1) if bands and share < 1 else height
     for first in range(0, batch, images):
         for top in range(0, height, rows):
             yield slice(first, min(first + images, batch)), slice(top, min(top + rows, height))

@@ -121,11 +121,12 @@ class Base:
         view, (images, rows) = self.view, block
         if not self.reads and view.index is None:
             into.copy_(view.images[images, ..., rows, :])
-        elif not self.moves and (view.window is None or len(into) == 1):
+        elif not self.moves:
             for entry, image in enumerate(into, images.start):
                 _copy(view.crop(entry, [rows.start, 0, rows.stop, view.size[1]]), image)
-        elif self.picks and len(into) == 1 and rows == slice(0, view.size[0]):
-            self._pick(images.start, into[0])
+        elif self.picks and rows == slice(0, view.size[0]):
+            for entry, image in enumerate(into, images.start):
+                self._pick(entry, image)
         elif into.dtype != view.images.dtype:
             scratch = torch.empty_like(into, dtype=view.images.dtype)
             self.write(block, scratch)
