@@ -18,6 +18,7 @@ from pmsi.build import make_network
 from pmsi.cli_data import Data, run_data
 from pmsi.config import METHODS, RECIPES, Method, Recipe, RecipeName
 from pmsi.data import DataName, Dataset
+from pmsi.describe import describe, print_description
 from pmsi.devices import Processes, find_rank, open_fabric
 from pmsi.evaluate import evaluate
 from pmsi.experiments import compare
@@ -82,6 +83,20 @@ class Reproduce(Common):
 
 
 @dataclass(frozen=True)
+class Describe:
+    """What a network is made of and what it costs: stages, parameters, MACs, receptive fields, and the mosaics that the
+    paper's rule allows at each stage."""
+
+    recipe: RecipeName = "paper"
+    """Where the defaults of the settings come from."""
+    settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
+    classes: int = 200
+    """To tell apart."""
+    weights: str = "none"
+    """Of the backbone, which effective receptive fields depend on: a file, "imagenet", or "none"."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Test a checkpoint: Concat, Mix and every stage."""
 
@@ -108,6 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
             _train(command, console)
         elif isinstance(command, Reproduce):
             _reproduce(command, console)
+        elif isinstance(command, Describe):
+            network = make_network(command.settings, command.classes, command.weights)
+            print_description(describe(network, command.settings.crop), console)
         elif isinstance(command, Data):
             with Screen(console) as screen:
                 return run_data(command, console, screen.loading)
@@ -126,13 +144,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(words: list[str]) -> Compare | Train | Reproduce | Evaluate | Data:
+def _parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate | Data:
     """Two steps, because the recipe that is named gives the other settings their defaults."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--data", default="typefaces")
     first.add_argument("--recipe")
     known, _ = first.parse_known_args(words)
     name = known.recipe or ("demo" if known.data == "typefaces" else "quick")
+    if words[:1] == ["describe"] and known.recipe is None:
+        name = Describe.recipe
     settings = next(
         (recipe for key, recipe in RECIPES.items() if key == name), Recipe()
     )  # tyro reports a name that is not there
@@ -140,6 +160,7 @@ def _parse(words: list[str]) -> Compare | Train | Reproduce | Evaluate | Data:
         Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
         | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]
         | Annotated[Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(settings=settings))]
+        | Annotated[Describe, tyro.conf.subcommand("describe", default=Describe(settings=settings))]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Data, tyro.conf.subcommand("data")]
     )

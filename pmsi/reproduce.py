@@ -144,8 +144,9 @@ def reproduce(
                 run_once(source, load(recipe), recipe, watch=listener, **how)
             except BusyError:
                 busy.append(run)
-        if len(busy) == len(left):  # nothing to do but to wait until somebody is done
-            FileLock(folder / busy[0] / LOCK).acquire().lock.release()
+        if len(busy) == len(left):
+            with FileLock(folder / busy[0] / LOCK):  # nothing to do but to wait until somebody is done
+                pass
     results = {
         "schema": 1,
         "experiment": "reproduce",
