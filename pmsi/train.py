@@ -101,6 +101,8 @@ class Trainer:
         optimizer = SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused)
         objective: Any = Objective(self.network)
         if compile:
+            # A graph for each phase, with the backbone frozen and not.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(self.phases))
             objective = torch.compile(objective, dynamic=False)
         self.objective, self.optimizer = fabric.setup(objective, optimizer)
         self.parts: dict[str, Any] = {"model": self.network, "optimizer": optimizer}
@@ -292,6 +294,8 @@ class Trainer:
         self.optimizer.zero_grad()
 
         def attempt(size: int) -> None:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
             images = torch.zeros(size, 3, side, side, dtype=find_input_dtype(self.fabric), device=device)
             images = images.contiguous(memory_format=torch.channels_last)
             for phase in self.phases:
