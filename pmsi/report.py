@@ -168,7 +168,7 @@ def list_differences(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     recipe, data = results["recipe"], results["data"]
     seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"]})
     pairs = [
-        ("data", "cub: 200 classes, 5994 / 5794 images", _describe_data(data)),
+        ("data", _describe_data(_find_papers_data(data["name"])), _describe_data(data)),
         ("backbone weights", "ImageNet", "random" if results["weights"] == "none" else "ImageNet"),
         ("reported epoch", "best on the test images, each column by itself (its code)", "last"),
         ("seeds", "not said", ", ".join(map(str, seeds)) or "none"),
@@ -185,6 +185,13 @@ def _show_setting(name: str, value: Any) -> str:
         widths = {"feature_width": "640", "hidden_width": "320"}
         return {**widths, "batch_norm_images": "a process's own", "classes_per_batch": "any"}[name]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _find_papers_data(name: str) -> dict[str, Any]:
+    """Table I's row of the same data set; CUB-200-2011, which the paper's studies are on, for others."""
+    chosen = name if name in TABLES[1].rows else "cub"
+    classes, train, test = TABLES[1].rows[chosen].values
+    return {"name": chosen, "classes": classes, "train_images": train, "test_images": test}
 
 
 def _describe_data(data: dict[str, Any]) -> str:
