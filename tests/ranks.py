@@ -73,7 +73,9 @@ def train_all(folder: Path, fabric: Fabric) -> dict[str, Any]:
             if not groups:
                 keep_statistics(trainer.network)
             ended = trainer.run(Watch())
-            found[name] = {"history": trainer.history, "predictions": ended.mix_predictions, "logits": predict(trainer)}
+            statistics = torch.cat([buffer.flatten().float() for buffer in trainer.network.buffers()])
+            found[name] = {"history": trainer.history, "predictions": ended.mix_predictions, "statistics": statistics}
+            found[name]["logits"] = predict(trainer)
     return found
 
 

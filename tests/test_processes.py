@@ -51,6 +51,8 @@ def test_two_processes_train_as_one(found: list[dict[str, Any]], tmp_path: Path)
         for both in (rank["runs"][name] for rank in found):
             for mine, theirs in zip(alone["history"], both["history"], strict=True):
                 assert theirs["losses"] == pytest.approx(mine["losses"], rel=1e-3), name
+            assert torch.equal(both["statistics"], found[0]["runs"][name]["statistics"]), name  # to the bit
+            torch.testing.assert_close(both["statistics"], alone["statistics"], rtol=0.01, atol=1e-3, msg=name)
             spread = alone["logits"].std()
             torch.testing.assert_close(both["logits"], alone["logits"], atol=0.01 * spread, rtol=0, msg=name)
             first, second, _ = alone["logits"].sort(1, descending=True).values.unbind(1)
