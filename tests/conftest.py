@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined: before anything below imports Triton
 
-from tiny import make_backbone
+from PIL import Image
+from tiny import make_backbone, make_dataset
 
 
 @pytest.fixture(params=["cpu", "triton", "cuda"])
@@ -75,3 +77,15 @@ def _seed() -> None:
 def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer gets a backbone of milliseconds a step."""
     monkeypatch.setattr("pmsi.build.make_backbone", make_backbone)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """ImageFolder of three classes with four training and two test images."""
+    root, dataset = tmp_path / "photos", make_dataset()
+    for part, split in (("train", dataset.train), ("test", dataset.test)):
+        for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+            path = root / part / "abc"[label] / f"{i:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    return root

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from tiny import RECIPE, Watch, make_dataset, make_trainer, name_differences
+from tiny import RECIPE, Watch, make_trainer, name_differences
 from torch import Tensor
 
 from mosaicaug import apply
@@ -23,18 +22,6 @@ from pmsi.store import Host, ImageFiles, Resident, Split, Store, Streamed, place
 
 CPU = torch.device("cpu")
 BATCHES = [torch.tensor([3, 0, 0, 8]), torch.tensor([11]), torch.tensor([5, 6])]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """ImageFolder of three classes with four training and two test images."""
-    root, dataset = tmp_path / "photos", make_dataset()
-    for part, split in (("train", dataset.train), ("test", dataset.test)):
-        for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
-            path = root / part / "abc"[label] / f"{i:02}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    return root
 
 
 def read(photos: Path, *, stream: bool = False) -> Dataset:
