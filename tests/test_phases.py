@@ -187,6 +187,17 @@ def test_too_few_images_for_one_batch() -> None:
         next(plan_epoch(RECIPE, 3, seed=0, epoch=0))
 
 
+def test_balanced_mini_batches_hold_equally_many_images_of_each_class() -> None:
+    recipe, labels = replace(RECIPE, batch_size=6, classes_per_batch=3), torch.arange(40) % 5
+    batches = list(plan_epoch(recipe, 40, seed=1, epoch=2, labels=labels))
+    assert len(batches) == 6
+    for batch in batches:
+        assert labels[batch.index].bincount(minlength=5).sort().values.tolist() == [0, 0, 2, 2, 2]
+        assert len(set(batch.index.tolist())) == 6
+    again = list(plan_epoch(recipe, 40, seed=1, epoch=2, start=4, labels=labels))
+    assert [one.index.tolist() for one in again] == [one.index.tolist() for one in batches[4:]]
+
+
 def test_generators_are_a_function_of_the_whole_key() -> None:
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 1, 0), (1, 0, 1)]
     states = {int(torch.randint(2**62, (1,), generator=make_generator(*key))) for key in keys}

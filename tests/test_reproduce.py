@@ -212,6 +212,17 @@ def test_busy_runs_are_waited_for_and_not_trained_twice(tmp_path: Path) -> None:
     assert found == json.loads((tmp_path / "theirs" / run / "result.json").read_text())  # times and all
 
 
+def test_a_folder_of_weights_has_a_file_for_each_backbone(tmp_path: Path) -> None:
+    for name in ("mobilenet_v2_imagenet.pth", "resnet18.pth", "resnet34-b627a593.pth"):
+        (tmp_path / name).touch()
+    source = Source(weights=str(tmp_path))
+    assert source.find_weights("resnet34") == str(tmp_path / "resnet34-b627a593.pth")
+    assert source.find_weights("mobilenet_v2") == str(tmp_path / "mobilenet_v2_imagenet.pth")
+    with pytest.raises(FileNotFoundError, match=r"has no file resnet50\*.pth; put it there, or give one file"):
+        source.find_weights("resnet50")
+    assert Source(weights="imagenet").find_weights("resnet18") == "imagenet"
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "reproduce table7 --resize 72 --crop 64 --feature-width 16 --hidden-width 8 --batch-size 64 --epochs 1"
     run = tmp_path / "run"
