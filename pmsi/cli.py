@@ -1,23 +1,22 @@
-"""The `pmsi` command: compare, train, evaluate, data."""
+"""The `pmsi` command: what each of `pmsi.commands` does, and what it prints."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from lightning.fabric import Fabric
 from rich.console import Console
 
 from pmsi.build import make_network
 from pmsi.cli_data import Data, run_data
-from pmsi.config import METHODS, RECIPES, Method, Recipe, RecipeName
-from pmsi.data import DataName, Dataset
+from pmsi.commands import Common, Compare, Describe, Evaluate, Reproduce, Train, name_recipe, name_settings, parse
+from pmsi.config import Recipe
+from pmsi.data import Dataset
 from pmsi.describe import describe, print_description
 from pmsi.devices import Processes, find_rank, open_fabric
 from pmsi.evaluate import evaluate
@@ -26,89 +25,11 @@ from pmsi.files import load_checkpoint
 from pmsi.profile import Profile
 from pmsi.progress import Stopped
 from pmsi.report import rich_table
-from pmsi.reproduce import NAMES, Choice, reproduce
+from pmsi.reproduce import NAMES, reproduce
 from pmsi.reproduce_report import list_parts, write_page
-from pmsi.runs import Engine, Source, check_folder, run_once
+from pmsi.runs import Source, check_folder, run_once
 from pmsi.store import place
 from pmsi.watch import Screen, TensorBoard, Watch
-
-_Flat = tyro.conf.arg(name="")
-
-
-@dataclass(frozen=True)
-class Common:
-    """What every training command takes."""
-
-    source: Annotated[Source, _Flat] = field(default_factory=Source)
-    recipe: RecipeName | None = None
-    """Where the defaults of the training settings come from; by default "demo" for typefaces, else "quick"."""
-    settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
-    run: Path | None = None
-    """Folder of the run; by default runs/COMMAND-DATA-RECIPE. The same command continues what is there."""
-    engine: Annotated[Engine, _Flat] = field(default_factory=Engine)
-    tensorboard: bool = False
-    """Write curves for TensorBoard to the folder of every run (needs the package tensorboard)."""
-
-
-@dataclass(frozen=True)
-class Compare(Common):
-    """Train the rows of Table IV (augmentations) under one recipe, and write a table and a report."""
-
-    methods: tuple[Method, ...] = METHODS
-    """Rows to train."""
-    seeds: tuple[int, ...] = (0,)
-    """One run of every row for each; more can be added later."""
-
-
-@dataclass(frozen=True)
-class Train(Common):
-    """Train one network."""
-
-    seed: int = 0
-    """Of initial weights, order, crops, augmentation and dropout."""
-    profile: bool = False
-    """Watch a few mini-batches with torch's profiler: a table, and profile.json in the folder of the run."""
-
-
-@dataclass(frozen=True)
-class Reproduce(Common):
-    """Train the runs of the paper's tables and figure, or what is missing of them, and set them beside the paper's.
-
-    Any number of these may work on one folder at a time."""
-
-    names: Annotated[tuple[Choice, ...], tyro.conf.Positional] = ("all",)
-    """Which."""
-    seeds: tuple[int, ...] = (0,)
-    """One run of every row for each; more can be added later."""
-
-
-@dataclass(frozen=True)
-class Describe:
-    """What a network is made of and what it costs: stages, parameters, MACs, receptive fields, and the mosaics that the
-    paper's rule allows at each stage."""
-
-    recipe: RecipeName = "paper"
-    """Where the defaults of the settings come from."""
-    settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
-    classes: int = 200
-    """To tell apart."""
-    weights: str = "none"
-    """Of the backbone, which effective receptive fields depend on: a file, "imagenet", or "none"."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Test a checkpoint: Concat, Mix and every stage."""
-
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """last.ckpt of a run."""
-    data: DataName | None = None
-    """Data set; by default the one it was trained on."""
-    root: Path | None = None
-    """Folder of the data set; by default where it was in training."""
-    cache: Path | None = Source.cache
-    """Folder that keeps decoded images, as in training."""
-    engine: Annotated[Engine, _Flat] = field(default_factory=Engine)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     for an error in what was asked, 130 or 143 when stopped."""
     console = Console(quiet=find_rank() > 0)  # of several processes, the first one speaks
     try:
-        command = _parse(sys.argv[1:] if arguments is None else arguments)
+        command = parse(sys.argv[1:] if arguments is None else arguments)
         if isinstance(command, Compare):
             _compare(command, console)
         elif isinstance(command, Train):
@@ -144,35 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate | Data:
-    """Two steps, because the recipe that is named gives the other settings their defaults."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--data", default="typefaces")
-    first.add_argument("--recipe")
-    known, _ = first.parse_known_args(words)
-    name = known.recipe or ("demo" if known.data == "typefaces" else "quick")
-    if words[:1] == ["describe"] and known.recipe is None:
-        name = Describe.recipe
-    settings = next(
-        (recipe for key, recipe in RECIPES.items() if key == name), Recipe()
-    )  # tyro reports a name that is not there
-    commands = (
-        Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
-        | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]
-        | Annotated[Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(settings=settings))]
-        | Annotated[Describe, tyro.conf.subcommand("describe", default=Describe(settings=settings))]
-        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[Data, tyro.conf.subcommand("data")]
-    )
-    summary = "RMG-PMSI: train and compare networks for fine-grained recognition."
-    return tyro.cli(commands, prog="pmsi", description=summary, args=words)
-
-
 def _compare(command: Compare, console: Console) -> None:
     if not command.methods:
         raise ValueError("--methods: name one row or more")
     _check_seeds(command.seeds)
-    recipe, name = command.settings, _recipe_name(command)
+    recipe, name = command.settings, name_recipe(command)
     folder = command.run or Path("runs") / f"compare-{command.source.data}-{name}"
     check_folder(folder, command.source, recipe, rows=True)
     fabric = _open_fabric(command)
@@ -206,7 +103,7 @@ def _compare(command: Compare, console: Console) -> None:
 def _train(command: Train, console: Console) -> None:
     if command.seed < 0:
         raise ValueError(f"--seed: must be 0 or above, got {command.seed}")
-    recipe, name = command.settings, _recipe_name(command)
+    recipe, name = command.settings, name_recipe(command)
     default = Path("runs") / f"train-{command.source.data}-{name}-{recipe.augmentation}-seed{command.seed}"
     folder = command.run or default
     check_folder(folder, command.source, recipe, rows=False)
@@ -243,7 +140,7 @@ def _train(command: Train, console: Console) -> None:
 def _reproduce(command: Reproduce, console: Console) -> None:
     _check_seeds(command.seeds)
     names = NAMES if "all" in command.names else tuple(name for name in NAMES if name in command.names)
-    recipe, name = command.settings, _recipe_name(command)
+    recipe, name = command.settings, name_recipe(command)
     folder = command.run or Path("runs") / f"reproduce-{command.source.data}-{name}"
     check_folder(folder, command.source, recipe, rows=True)
     fabric = _open_fabric(command)
@@ -313,16 +210,8 @@ def _evaluate(command: Evaluate, console: Console) -> None:
 def _open_fabric(command: Common) -> Fabric:
     """Launched, and of one mind with the other processes about what to do."""
     fabric = open_fabric(command.engine.device, command.engine.precision)
-    Processes(fabric).check_same(_name_settings(asdict(command)))
+    Processes(fabric).check_same(name_settings(asdict(command)))
     return fabric
-
-
-def _name_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Flat, as they are typed."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _name_settings(value) if isinstance(value, dict) else {f"--{name.replace('_', '-')}": value}
-    return flat
 
 
 def _load(source: Source, recipe: Recipe, fabric: Fabric, screen: Screen) -> Dataset:
@@ -338,8 +227,3 @@ def _watch(command: Common, screen: Screen, name: str, recipe: Recipe, folder: P
 def _end(console: Console, values: dict[str, Any]) -> None:
     """The last line, for scripts: JSON."""
     console.print(json.dumps(values), markup=False, highlight=False, soft_wrap=True)
-
-
-def _recipe_name(command: Common) -> str:
-    name: RecipeName = command.recipe or ("demo" if command.source.data == "typefaces" else "quick")
-    return name if command.settings == RECIPES[name] else f"{name}-changed"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from pmsi.model import Network
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device, or the host, had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    # On a CPU it is torch's allocator that says so, or oneDNN, which names no reason.
+    words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory object")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def find_largest(below: int, attempt: Callable[[int], object]) -> int:
@@ -31,6 +38,33 @@ def find_largest(below: int, attempt: Callable[[int], object]) -> int:
         else:
             fits = size
     return fits
+
+
+def advise_batch(network: Network, outputs: Sequence[int | None], images: Tensor, fabric: Fabric) -> str:
+    """What to do about a mini-batch that does not fit; tries smaller ones.
+
+    Args:
+        network: without gradients.
+        outputs: of all phases.
+        images: the share of one process, ``[b, 3, H, W]``; their values are lost.
+        fabric: gives the precision.
+    """
+    gc.collect()  # what the step that failed still holds
+    device, (share, _, _, side) = images.device, images.shape
+
+    def attempt(size: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        for output in outputs:
+            with fabric.autocast():
+                labels = torch.zeros(size, dtype=torch.int64, device=device)
+                loss = network.loss(images.zero_()[:size], labels, output)
+            torch.autograd.backward(loss)
+
+    largest = find_largest(share, attempt)
+    found = f"{largest} do" if largest else "not even 2 do"
+    whole = f"; set --batch-size to {largest * fabric.world_size} or less" if largest else "; lower --crop"
+    return f"{share} images of {side} px a step do not fit in the memory of {device}, {found}{whole}"
 
 
 def measure_peak(device: torch.device) -> float:

@@ -24,7 +24,7 @@ from pmsi.devices import Processes, find_input_dtype
 from pmsi.evaluate import Evaluation, evaluate, show
 from pmsi.files import check_identity, load_newest, save_checkpoint, write_lines
 from pmsi.loader import Iteration, Share, count_batches, make_generator, plan_epoch, take_share
-from pmsi.memory import find_largest, is_out_of_memory, measure_peak
+from pmsi.memory import advise_batch, is_out_of_memory, measure_peak
 from pmsi.phases import list_phases
 from pmsi.profile import Profile
 from pmsi.progress import Epoch, Interrupter, Stopped
@@ -253,7 +253,10 @@ class Trainer:
                 if not is_out_of_memory(error):
                     raise
             if not fits:
-                raise ValueError(self._advise_batch())
+                self.optimizer.zero_grad()
+                own = self.recipe.batch_size // self.processes.count
+                outputs = [phase.output for phase in self.phases]
+                raise ValueError(advise_batch(self.network, outputs, self.inputs[:own], self.fabric))
             self.schedule.step()
             self.epoch.add(losses)
             watch.batch(self.epoch.done, self.batches, self.epoch.peek())
@@ -287,27 +290,6 @@ class Trainer:
                 f"the loss of phase {int(phase) + 1} is not finite in mini-batch {int(bad)} of epoch "
                 f"{len(self.history) + 1}; lower --lr-new or --lr-backbone. {self.checkpoint.name} is as it was before"
             )
-
-    def _advise_batch(self) -> str:
-        """What to do about a mini-batch that does not fit; tries smaller ones."""
-        device, side = self.fabric.device, self.recipe.crop
-        self.optimizer.zero_grad()
-
-        def attempt(size: int) -> None:
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            images = torch.zeros(size, 3, side, side, dtype=find_input_dtype(self.fabric), device=device)
-            images = images.contiguous(memory_format=torch.channels_last)
-            for phase in self.phases:
-                with self.fabric.autocast():
-                    loss = self.network.loss(images, torch.zeros(size, dtype=torch.int64, device=device), phase.output)
-                torch.autograd.backward(loss)
-
-        share = self.recipe.batch_size // self.processes.count
-        largest = find_largest(share, attempt)
-        found = f"{largest} do" if largest else "not even 2 do"
-        whole = f"; set --batch-size to {largest * self.processes.count} or less" if largest else "; lower --crop"
-        return f"{share} images of {side} px a step do not fit in the memory of {device}, {found}{whole}"
 
     def _look(self, images: Tensor, labels: Tensor) -> Tensor:
         """SnapMix's maps ``[B, h, w]``, from one more pass of the backbone in training mode, as published.

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny import read_folder
 
-from pmsi import cli, config, runs
+from pmsi import commands, config, runs
 from pmsi.cli import main
 from pmsi.config import METHODS, RECIPES, Recipe, RecipeName
 from pmsi.runs import Engine, Source
@@ -58,7 +58,7 @@ def test_help_names_every_setting_with_its_default(
 def test_every_setting_is_explained() -> None:
     """Each field of the typed recipe and of the commands is followed by its help."""
     checked, typed = 0, {"Recipe", "Source", "Engine", "Common", "Compare", "Train"}
-    for module in (config, runs, cli):
+    for module in (config, runs, commands):
         assert module.__file__ is not None
         for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
             if isinstance(node, ast.ClassDef) and node.name in typed:
