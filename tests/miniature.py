@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from pathlib import Path
@@ -132,3 +133,11 @@ def _pack_matrix(value: Any, order: str, name: str = "") -> bytes:
     else:
         body = _pack(order, 2, bytes([value])) if value < 256 else _pack(order, 4, struct.pack(f"{order}H", value))
     return _pack(order, 14, pack_head() + body)
+
+
+def write_folder(root: Path) -> Path:
+    """ImageFolder of two classes with three training and two test images."""
+    for part, name, n in itertools.product(("train", "test"), ("iris", "rose"), range(3)):
+        if (part, n) != ("test", 2):
+            save_image(root / part / name / f"{n}.jpg")
+    return root

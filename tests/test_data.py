@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 from typing import get_args
@@ -10,7 +9,18 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from miniature import CARS, CLASSES, COLOURS, VARIANTS, edit, save_image, write_aircraft, write_cars, write_cub
+from miniature import (
+    CARS,
+    CLASSES,
+    COLOURS,
+    VARIANTS,
+    edit,
+    save_image,
+    write_aircraft,
+    write_cars,
+    write_cub,
+    write_folder,
+)
 from PIL import Image
 
 from pmsi.cache import decode, gather, read_image
@@ -27,12 +37,7 @@ def cub(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """ImageFolder of two classes with three training and two test images."""
-    root = tmp_path / "flowers"
-    for part, name, n in itertools.product(("train", "test"), ("iris", "rose"), range(3)):
-        if (part, n) != ("test", 2):
-            save_image(root / part / name / f"{n}.jpg")
-    return root
+    return write_folder(tmp_path / "flowers")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +17,7 @@ from miniature import (
     write_cars,
     write_cars_devkit,
     write_cub,
+    write_folder,
     write_lines,
     write_mat,
 )
@@ -55,12 +55,7 @@ def aircraft(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """ImageFolder of two classes with three training and two test images."""
-    root = tmp_path / "flowers"
-    for part, name, n in itertools.product(("train", "test"), ("iris", "rose"), range(3)):
-        if (part, n) != ("test", 2):
-            save_image(root / part / name / f"{n}.jpg")
-    return root
+    return write_folder(tmp_path / "flowers")
 
 
 def labels(listing: Listing) -> tuple[list[int], list[int]]:
