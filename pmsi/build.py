@@ -67,7 +67,15 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("smooth."):
             module.momentum = recipe.batch_norm_momentum
+    network.label_smoothing = recipe.label_smoothing
     return network.to(memory_format=torch.channels_last)
+
+
+def read_network(checkpoint: dict[str, Any], recipe: Recipe, num_classes: int) -> Network:
+    """The network of a checkpoint that was, or will be, tested."""
+    network = make_network(recipe, num_classes)
+    network.load_state_dict(checkpoint["average" if recipe.ema_decay is not None else "model"])
+    return network
 
 
 def make_schedule(recipe: Recipe, optimizer: SGD, count: int) -> LRScheduler:

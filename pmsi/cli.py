@@ -12,7 +12,7 @@ from typing import Any
 from lightning.fabric import Fabric
 from rich.console import Console
 
-from pmsi.build import make_network
+from pmsi.build import make_network, read_network
 from pmsi.cli_data import Data, run_data
 from pmsi.commands import Common, Compare, Describe, Evaluate, Reproduce, Train, name_recipe, name_settings, parse
 from pmsi.config import Recipe
@@ -25,7 +25,7 @@ from pmsi.files import load_checkpoint
 from pmsi.profile import Profile
 from pmsi.progress import Stopped
 from pmsi.report import rich_table
-from pmsi.reproduce import NAMES, reproduce
+from pmsi.reproduce import NAMES, PAPER_NAMES, reproduce
 from pmsi.reproduce_report import list_parts, write_page
 from pmsi.runs import Source, check_folder, run_once
 from pmsi.store import place
@@ -139,7 +139,8 @@ def _train(command: Train, console: Console) -> None:
 
 def _reproduce(command: Reproduce, console: Console) -> None:
     _check_seeds(command.seeds)
-    names = NAMES if "all" in command.names else tuple(name for name in NAMES if name in command.names)
+    wanted = {*command.names, *(PAPER_NAMES if "all" in command.names else ())}
+    names = tuple(name for name in NAMES if name in wanted)
     recipe, name = command.settings, name_recipe(command)
     folder = command.run or Path("runs") / f"reproduce-{command.source.data}-{name}"
     check_folder(folder, command.source, recipe, rows=True)
@@ -165,7 +166,7 @@ def _reproduce(command: Reproduce, console: Console) -> None:
             compile=command.engine.compile,
         )
         if fabric.is_global_zero:
-            write_page(results, load(recipe), recipe, folder, command.source.root, fabric)
+            write_page(results, load(recipe), recipe, folder, command.source, fabric)
             parts = list_parts(results, load(recipe), recipe, folder)
     if fabric.is_global_zero:
         for part in (part for found in parts.values() for part in found):
@@ -187,6 +188,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     source = Source(
         data=command.data or identity["data"],
         root=command.root or (Path(identity["root"]) if identity["root"] else None),
+        hold_out=identity["hold_out"],
         skip_unreadable=identity["skip_unreadable"],
         cache=command.cache,
     )
@@ -196,8 +198,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
         raise ValueError(
             f"{command.checkpoint} knows {identity['classes']} classes, {source.data} has {len(dataset.classes)}"
         )
-    network = make_network(recipe, identity["classes"])
-    network.load_state_dict(state["model"])
+    network = read_network(state, recipe, identity["classes"])
     found = evaluate(fabric.to_device(network), place(dataset.test, fabric.device), recipe, fabric)
     for k, accuracy in enumerate(found.stages, 6 - recipe.stages):
         console.print(f"Stage {k}  {accuracy:.2f} %")

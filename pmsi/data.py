@@ -13,7 +13,16 @@ from torch import Tensor
 
 from pmsi import typefaces
 from pmsi.cache import Gathered, decode, fetch, gather, make_key
-from pmsi.layouts import LISTERS, Entries, LayoutName, Listing, check_listing, list_images
+from pmsi.layouts import (
+    LISTERS,
+    Entries,
+    LayoutName,
+    Listing,
+    check_listing,
+    describe_held_out,
+    find_held_out,
+    list_images,
+)
 from pmsi.store import ImageFiles, Split
 
 Progress = Callable[[str, int, int], None]
@@ -50,6 +59,7 @@ def load(
     progress: Progress | None = None,
     cache: Path | None = None,
     stream: bool = False,
+    hold_out: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Dataset:
     """Read a whole data set; a file's bytes and ``resize`` alone decide its pixels.
@@ -63,6 +73,7 @@ def load(
         progress: called with (what, done, total) as images are decoded.
         cache: folder that keeps the decoded images; later calls decode none (see `pmsi.cache`).
         stream: leave the images in their files, to be decoded whenever they are needed.
+        hold_out: n; train on all but every n-th training image of each class, and test on those.
         say: told in one line what is kept there, and why what was there could not be used.
 
     Raises:
@@ -78,12 +89,12 @@ def load(
     if name == "typefaces":
         if root is not None:
             raise ValueError(f"typefaces: takes no --root, got {root}; leave it out, or choose other --data")
-        return _load_typefaces(resize, seed, progress)
+        return _load_typefaces(resize, seed, hold_out, progress)
     if root is None:
         raise ValueError(f"{name}: needs the folder of the images; give it with --root")
     if stream and skip_unreadable:
         raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
-    listing = list_images(name, root)
+    listing = list_images(name, root, hold_out)
 
     def read(what: str, entries: Entries) -> Gathered:
         report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
@@ -96,11 +107,15 @@ def load(
     return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
 
 
-def _load_typefaces(resize: int, seed: int, progress: Progress | None) -> Dataset:
+def _load_typefaces(resize: int, seed: int, hold_out: int | None, progress: Progress | None) -> Dataset:
     train, test = (Split(*pair) for pair in typefaces.render(resize, seed=seed, progress=progress))
+    if hold_out is not None:
+        held = torch.tensor(find_held_out(train.labels.tolist(), hold_out))
+        train, test = (Split(train.images[rows], train.labels[rows]) for rows in (~held, held))
     protocol = (
         f"{len(typefaces.TYPEFACES)} typefaces that matplotlib ships, random words of seed {seed}: {len(train.labels)}"
-        f" training and {len(test.labels)} test images, rendered at {resize} x {resize} px."
+        f" training and {len(test.labels)} test images, rendered at {resize} x {resize} px"
+        f"{'' if hold_out is None else describe_held_out(hold_out)}."
     )
     return Dataset("typefaces", tuple(typefaces.TYPEFACES), train, test, protocol)
 

@@ -59,7 +59,7 @@ def evaluate(
         for part in parts:
             if len(part):
                 images, index = next(fetched)
-                raw = Plan.identity(len(part), (recipe.crop, recipe.crop))
+                raw = Plan.identity(len(part), (recipe.test_side,) * 2)
                 window = find_centre(recipe, len(part))
                 if corrupt is not None:
                     images = corrupt(apply(images, raw, index=index, window=window), part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class Listing:
     rule: str
 
 
-def list_images(name: str, root: Path) -> Listing:
+def list_images(name: str, root: Path, hold_out: int | None = None) -> Listing:
     """The images of a data set, checked against its tables and the disk.
 
     Args:
@@ -46,6 +46,8 @@ def list_images(name: str, root: Path) -> Listing:
             "folder": ``train/<class>/*`` with ``test/`` or ``val/``, or class folders, of which every fifth image is
             held out.
         root: folder of the data set.
+        hold_out: n; every n-th training image of each class is listed as a test image, and the data set's own test
+            images are not listed.
 
     Raises:
         ValueError: unknown name, tables that disagree, a class without training images, or no test images.
@@ -56,8 +58,43 @@ def list_images(name: str, root: Path) -> Listing:
     if not root.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}; --root must be the folder of the images")
     listing = LISTERS[name](root)
+    if hold_out is not None:
+        listing = _hold_out(listing, hold_out)
     check_listing(listing)
     return listing
+
+
+def find_held_out(labels: Sequence[int], every: int) -> list[bool]:
+    """Which training images to hold out: every so-manieth of each class, in their order.
+
+    Raises:
+        ValueError: ``every`` below 2 leaves nothing to train on.
+
+    >>> find_held_out([0, 1, 0, 0, 1, 0], every=2)
+    [False, False, True, False, True, True]
+    """
+    if every < 2:
+        raise ValueError(f"data: hold_out must be 2 or more, so that images are left to train on; got {every}")
+    seen: Counter[int] = Counter()
+    held = []
+    for label in labels:
+        seen[label] += 1
+        held.append(seen[label] % every == 0)
+    return held
+
+
+def describe_held_out(every: int) -> str:
+    """What `find_held_out` does, to be added to the rule of a split."""
+    return f"; tested on training image number {every}, {2 * every}, ... of each class, its test images unseen"
+
+
+def _hold_out(listing: Listing, every: int) -> Listing:
+    held = find_held_out([label for _, label in listing.train], every)
+    train, test = (
+        tuple(entry for entry, is_held in zip(listing.train, held, strict=True) if is_held == part)
+        for part in (False, True)
+    )
+    return replace(listing, train=train, test=test, rule=listing.rule + describe_held_out(every))
 
 
 def check_listing(listing: Listing, when: str = "") -> None:

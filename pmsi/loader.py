@@ -129,5 +129,5 @@ def plan_epoch(
 
 def find_centre(recipe: Recipe, count: int) -> Tensor:
     """The window of ``count`` test images, int64 ``[count, 3]``."""
-    margin = (recipe.resize - recipe.crop) // 2
+    margin = (recipe.resize - recipe.test_side) // 2
     return torch.tensor([[margin, margin, 0]]).expand(count, 3)

@@ -51,9 +51,14 @@ class Network(nn.Module):
         backbone: its parameters are the first group.
         num_classes: K.
 
+    Attributes:
+        label_smoothing: share of every label that the loss spreads over all classes.
+
     Raises:
         ValueError: fewer than two classes.
     """
+
+    label_smoothing = 0.0
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
@@ -79,7 +84,7 @@ class Network(nn.Module):
             ValueError: no such output. TypeError: a network that compares images was given mixed labels.
         """
         logits: Logits = self(images)
-        return cross_entropy(logits.pick(output), targets)
+        return cross_entropy(logits.pick(output), targets, label_smoothing=self.label_smoothing)
 
 
 class PMSI(Network):

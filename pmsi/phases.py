@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Generator, Tensor
 
@@ -58,13 +59,12 @@ def draw_phases(recipe: Recipe, shape: tuple[int, int, int, int], generator: Gen
             return [Draw(mixing.sample(shape, generator=generator), mixing)] * len(phases)
         drawn = [Draw(mixing.sample(shape, generator=generator), mixing) for _ in phases]
         return drawn if recipe.mix_scope == "phase" else [*drawn[:-1], raw]
+    how: dict[str, Any] = {"p": recipe.mosaic_p, "per": recipe.per, "permutation": recipe.permutation}
     if recipe.augmentation == "jigsaw":
-        jigsaws = [Jigsaw(2**phase.recursions, per=recipe.per, permutation=recipe.permutation) for phase in phases]
+        jigsaws = [Jigsaw(2**phase.recursions, **how) for phase in phases]
         return [Draw(jigsaw.sample(shape, generator=generator)) for jigsaw in jigsaws]
     if recipe.augmentation == "rmg":
-        mosaics = [
-            RecursiveMosaic(phase.recursions, per=recipe.per, permutation=recipe.permutation) for phase in phases
-        ]
+        mosaics = [RecursiveMosaic(phase.recursions, **how) for phase in phases]
         if recipe.chain == "shared":
             deepest = max(mosaics, key=lambda mosaic: mosaic.r)
             plans = deepest.sample_phases(shape, chain="shared", generator=generator)

@@ -183,7 +183,8 @@ def _show_setting(name: str, value: Any) -> str:
     if value is None:
         # Widths are MobileNetV2's, by the published rule.
         widths = {"feature_width": "640", "hidden_width": "320"}
-        return {**widths, "batch_norm_images": "a process's own", "classes_per_batch": "any"}[name]
+        words = {"batch_norm_images": "a process's own", "classes_per_batch": "any", "ema_decay": "none"}
+        return {**widths, **words}[name]
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

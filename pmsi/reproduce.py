@@ -15,8 +15,8 @@ from filelock import FileLock
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from pmsi.build import make_network
-from pmsi.config import METHODS, RECIPES, NetworkName, Recipe
+from pmsi.build import read_network
+from pmsi.config import METHODS, MODERN, RECIPES, NetworkName, Recipe
 from pmsi.data import Dataset
 from pmsi.files import load_checkpoint, write_json
 from pmsi.model import Network
@@ -36,13 +36,31 @@ from pmsi.runs import (
 from pmsi.store import place
 from pmsi.watch import Watch
 
-Name = Literal["table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
-Choice = Literal["all", "table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
+PaperName = Literal["table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
+Name = Literal[PaperName, "candidates", "modern"]
+Choice = Literal["all", Name]
 NAMES: tuple[Name, ...] = get_args(Name)
+PAPER_NAMES: tuple[PaperName, ...] = get_args(PaperName)  # "all"
+
+# Ways to train that may be better than the paper's, one at a time.
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "one cycle": {"schedule": "onecycle"},
+    "a draw per image": {"per": "sample"},
+    "uniform shuffles": {"permutation": "uniform"},
+    "shared chain": {"chain": "shared"},
+    "half of the images": {"mosaic_p": 0.5},
+    "label smoothing": {"label_smoothing": 0.1},
+    "averaged weights": {"ema_decay": 0.999},
+    "whole test images": {"test_whole": True},
+}
 
 
 def list_runs(name: Name, base: Recipe) -> dict[str, Recipe]:
-    """The runs of a table by its rows in `pmsi.paper`, or of the figure: ``base`` with one thing changed in each."""
+    """The runs of a table by its rows in `pmsi.paper`, or of the figure: ``base`` with one thing changed in each.
+
+    Two are not the paper's. "candidates": RMG-PMSI under ``base``, each of `CANDIDATES` that ``base`` does not have
+    already, and all that were kept; "modern": the first and the last of these.
+    """
     plain = replace(base, augmentation="none")
     baseline = adapt_rival("baseline", base)
     ours = replace(base, augmentation="rmg")
@@ -69,6 +87,10 @@ def list_runs(name: Name, base: Recipe) -> dict[str, Recipe]:
             for backbone in names
             for row, recipe in ((backbone, baseline), (f"{backbone} pmsi", ours))
         }
+    if name in ("candidates", "modern"):
+        tried = CANDIDATES if name == "candidates" else {}
+        changed = {row: replace(ours, **change) for row, change in {**tried, "modern": MODERN}.items()}
+        return {"rmg": ours, **{row: recipe for row, recipe in changed.items() if recipe != ours}}
     return {"baseline": baseline, "pmsi": ours} if name == "table7" else {"pmsi": ours}
 
 
@@ -122,8 +144,12 @@ def reproduce(
         What ``results.json`` holds.
 
     Raises:
-        ValueError: ``folder`` is another experiment's.
+        ValueError: ``folder`` is another experiment's; or "candidates" without images held out to choose by.
     """
+    if "candidates" in names and source.hold_out is None:
+        raise ValueError(
+            "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"
+        )
     dataset = load(base)
     check_folder(folder, source, base, rows=True)
     identity = identify(source, dataset, replace(base, augmentation="none"), fabric)
@@ -173,8 +199,7 @@ def reproduce(
 
 def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:
     """A finished run's network, on the device, in eval mode."""
-    network = make_network(recipe, num_classes)
-    network.load_state_dict(load_checkpoint(folder / "last.ckpt")["model"])
+    network = read_network(load_checkpoint(folder / "last.ckpt"), recipe, num_classes)
     network.to(fabric.device).eval()
     return network
 

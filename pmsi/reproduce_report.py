@@ -35,10 +35,17 @@ from pmsi.report_parts import (
 )
 from pmsi.reproduce import Name, list_runs, name_run, open_network, read_predictions
 from pmsi.robustness import Robustness
+from pmsi.runs import Source
 from pmsi.statistics import Summary, compare_paired, list_classes, list_confusions, summarise
 
 _OURS = {"table3": "pmr", "table4": "rmg", "table5": "pmsi"}
-_BASE = {"table3": "baseline", "table4": "none", "table5": "pmg"}
+_BASE = {"table3": "baseline", "table4": "none", "table5": "pmg", "candidates": "rmg", "modern": "rmg"}
+_TITLES = {
+    **{f"table{number}": f"Table {roman}" for number, roman in enumerate(("II", "III", "IV", "V", "VI", "VII"), 2)},
+    "figure4": "Figure 4: Grad-CAM",
+    "candidates": "Beyond the paper: changes of training, one at a time",
+    "modern": "Beyond the paper: the recipe modern",
+}
 _PICTURES = 8
 _POINTS = 512  # test images of the pointing game
 _STAGES = ("stage N-2", "stage N-1", "stage N")
@@ -53,22 +60,20 @@ def list_parts(results: dict[str, Any], dataset: Dataset, base: Recipe, folder: 
 
 
 def write_page(
-    results: dict[str, Any], dataset: Dataset, base: Recipe, folder: Path, root: Path | None, fabric: Fabric
+    results: dict[str, Any], dataset: Dataset, base: Recipe, folder: Path, source: Source, fabric: Fabric
 ) -> None:
     """``report.html`` of a folder: one file that needs no other.
 
     Args:
         results: what `reproduce` returned.
-        root: of the data set, where annotations may lie.
+        source: of the data set, where annotations may lie.
     """
     sections = []
     for name, parts in list_parts(results, dataset, base, folder).items():
         shown = [part.to_html() for part in parts]
-        number = int(name[-1]) if name.startswith("table") else None
-        title = f"Table {('II', 'III', 'IV', 'V', 'VI', 'VII')[number - 2]}" if number else "Figure 4: Grad-CAM"
         if name == "figure4":
-            shown = _draw_figure(results["seeds"][0], dataset, base, folder, root, fabric)
-        sections.append({"name": name, "title": title, "parts": shown})
+            shown = _draw_figure(results["seeds"][0], dataset, base, folder, source, fabric)
+        sections.append({"name": name, "title": _TITLES[name], "parts": shown})
     differences = Part("", ("what", "paper", "here"), tuple(list_differences(_as_comparison(results))), words=True)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pmsi"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -84,6 +89,8 @@ def write_page(
 def _list_table(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Part]:
     if name in ("table7", "figure4"):
         return []
+    if name in ("candidates", "modern"):
+        return [_list_changes(name, rows, base), *_compare(name, rows, dataset, base, folder)]
     number, recipes = int(name[-1]), list_runs(name, base)
     known = {row: runs for row, runs in rows.items() if row in TABLES[number].rows}
     columns = ["CUB"] if name == "table6" else None
@@ -100,6 +107,20 @@ def _list_table(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Rec
     if name in _BASE:
         parts += _compare(name, rows, dataset, base, folder)
     return parts
+
+
+def _list_changes(name: Name, rows: Mapping[str, Any], base: Recipe) -> Part:
+    """What each row changes in the first one, and what comes of it."""
+    recipes = list_runs(name, base)
+    first = recipes["rmg"].to_dict()
+    shown = []
+    for row, runs in rows.items():
+        changes = {key: value for key, value in recipes[row].to_dict().items() if value != first[key]}
+        found = _summarise(name, recipes[row], runs)
+        words = ", ".join(f"{key} {value}" for key, value in changes.items()) or "-"
+        shown.append((row, words, str(found["Concat"]), str(found["Mix"])))
+    caption = "RMG-PMSI, and the same network trained otherwise. Accuracy, %."
+    return Part(caption, ("row", "changes", "Concat", "Mix"), tuple(shown), marked=frozenset({"modern"}))
 
 
 def _compare(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Part]:
@@ -145,7 +166,7 @@ def _average(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> Robustness:
 
 
 def _draw_figure(
-    seed: int, dataset: Dataset, base: Recipe, folder: Path, root: Path | None, fabric: Fabric
+    seed: int, dataset: Dataset, base: Recipe, folder: Path, source: Source, fabric: Fabric
 ) -> list[Markup]:
     """Activation maps on test images of different classes, and where their peaks lie if the birds' boxes are known."""
     recipe = list_runs("figure4", base)["pmsi"]
@@ -154,15 +175,18 @@ def _draw_figure(
     first = torch.stack([(labels == label).nonzero()[0, 0] for label in range(_PICTURES) if (labels == label).any()])
     pictures, inputs = _crop(dataset, recipe, first, fabric)
     shown = [show_activations(pictures, [one.cpu() for one in grad_cam(network, inputs)], _STAGES[-recipe.stages :])]
-    if dataset.name == "cub" and root is not None and not dataset.skipped:
-        files = [path for path, _ in list_images("cub", root).test][:_POINTS]
-        annotations = read_annotations(root, files, resize=recipe.resize, crop=recipe.crop)
+    if dataset.name == "cub" and source.root is not None and not dataset.skipped:
+        root = source.root.expanduser()
+        files = [path for path, _ in list_images("cub", root, source.hold_out).test][:_POINTS]
+        annotations = read_annotations(root, files, resize=recipe.resize, crop=recipe.test_side)
         if annotations.boxes is not None or annotations.parts is not None:
             peaks = [
-                find_peaks(grad_cam(network, _crop(dataset, recipe, rows, fabric)[1])[-1].cpu(), (recipe.crop,) * 2)
+                find_peaks(
+                    grad_cam(network, _crop(dataset, recipe, rows, fabric)[1])[-1].cpu(), (recipe.test_side,) * 2
+                )
                 for rows in torch.arange(len(files)).chunk(-(-len(files) // 32))
             ]
-            centres = torch.full((len(files), 2), recipe.crop / 2)
+            centres = torch.full((len(files), 2), recipe.test_side / 2)
             rows = [
                 (name, *("-" if hit is None else f"{hit:.1f}" for hit in score_points(points, annotations)))
                 for name, points in (("peak of stage N", torch.cat(peaks)), ("centre of the image", centres))
@@ -175,7 +199,7 @@ def _draw_figure(
 def _crop(dataset: Dataset, recipe: Recipe, rows: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:
     """Central crops of some test images, as uint8 and as network inputs."""
     stored, window = dataset.test.take(rows), find_centre(recipe, len(rows))
-    raw = Plan.identity(len(rows), (recipe.crop, recipe.crop))
+    raw = Plan.identity(len(rows), (recipe.test_side,) * 2)
     inputs = show(stored, raw, torch.arange(len(rows)), window)
     return apply(stored, raw, window=window), fabric.to_device(inputs)
 

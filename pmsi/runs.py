@@ -47,6 +47,9 @@ class Source:
     weights: str = "none"
     """Backbone weights: a file of torchvision's tensors, a folder of files that begin with the backbones' names,
     "imagenet" (downloaded by torchvision), or "none"."""
+    hold_out: int | None = None
+    """n; train on all but every n-th training image of each class and test on those, to choose settings by; the data
+    set's own test images are not looked at."""
     skip_unreadable: bool = False
     """Leave out and count images that cannot be read, rather than stop at the first."""
     cache: Path | None = Path("~/.cache/pmsi")
@@ -78,7 +81,7 @@ class Source:
         make_backbone(recipe.backbone, self.find_weights(recipe.backbone))
         root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
         how: dict[str, Any] = {"skip_unreadable": self.skip_unreadable, "cache": cache, "stream": self.stream}
-        return load(self.data, root, resize=recipe.resize, progress=progress, say=say, **how)
+        return load(self.data, root, resize=recipe.resize, hold_out=self.hold_out, progress=progress, say=say, **how)
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ def _settings(source: Source, recipe: Recipe) -> dict[str, Any]:
     return {
         "data": source.data,
         "root": None if source.root is None else str(Path(source.root).resolve()),
+        "hold_out": source.hold_out,
         "skip_unreadable": source.skip_unreadable,
         "weights": describe_weights(source.find_weights(recipe.backbone)),
         **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},

@@ -21,6 +21,7 @@ from pmsi.build import Camera, Objective, make_network, make_schedule
 from pmsi.config import Recipe
 from pmsi.data import Dataset
 from pmsi.devices import Processes, find_input_dtype
+from pmsi.ema import MovingAverage
 from pmsi.evaluate import Evaluation, evaluate, show
 from pmsi.files import check_identity, load_newest, save_checkpoint, write_lines
 from pmsi.loader import Iteration, Share, count_batches, make_generator, plan_epoch, take_share
@@ -106,6 +107,10 @@ class Trainer:
             objective = torch.compile(objective, dynamic=False)
         self.objective, self.optimizer = fabric.setup(objective, optimizer)
         self.parts: dict[str, Any] = {"model": self.network, "optimizer": optimizer}
+        self.average = None if recipe.ema_decay is None else MovingAverage(self.network, recipe.ema_decay)
+        self.tested = self.network if self.average is None else self.average.network
+        if self.average is not None:
+            self.parts["average"] = self.tested
         if fabric.strategy.precision.state_dict():  # the scale of fp16's losses
             self.parts["precision"] = fabric.strategy.precision
         if recipe.augmentation == "snapmix":
@@ -153,7 +158,7 @@ class Trainer:
                 self._save()
                 watch.epoch(record)
                 self._leave_if_asked(interrupter, saved=True)
-        return evaluation or evaluate(self.network, self.test, self.recipe, self.fabric)
+        return evaluation or evaluate(self.tested, self.test, self.recipe, self.fabric)
 
     def step(self, iteration: Iteration) -> Tensor:
         """`step_phases` for one mini-batch of the data set."""
@@ -258,6 +263,8 @@ class Trainer:
                 outputs = [phase.output for phase in self.phases]
                 raise ValueError(advise_batch(self.network, outputs, self.inputs[:own], self.fabric))
             self.schedule.step()
+            if self.average is not None:
+                self.average.update(self.network, step=self.schedule.last_epoch)
             self.epoch.add(losses)
             watch.batch(self.epoch.done, self.batches, self.epoch.peek())
             if profile is not None:
@@ -267,9 +274,10 @@ class Trainer:
 
     def _evaluate(self, interrupter: Interrupter) -> Evaluation:
         """Test the epoch's weights. This changes nothing, so nobody need wait for it who asks to stop."""
-        self.processes.copy_first(self.network.buffers())  # running statistics of batch-norm
+        for network in dict.fromkeys((self.network, self.tested)):
+            self.processes.copy_first(network.buffers())  # running statistics of batch-norm
         leave = partial(self._leave_if_asked, interrupter)
-        return evaluate(self.network, self.test, self.recipe, self.fabric, pause=leave)
+        return evaluate(self.tested, self.test, self.recipe, self.fabric, pause=leave)
 
     def _leave_if_asked(self, interrupter: Interrupter, *, saved: bool = False) -> None:
         """Save and raise Stopped, on all processes, if one was asked to."""

@@ -70,6 +70,9 @@ def test_recipes_are_plain_values() -> None:
         ("concat_weight", 0.0, "above 0"),
         ("feature_width", 0, "above 0"),
         ("hidden_width", -8, "above 0"),
+        ("label_smoothing", 1.5, r"0\.\.1"),
+        ("ema_decay", -0.5, r"0\.\.1"),
+        ("mosaic_p", 1.01, r"0\.\.1"),
     ],
 )
 def test_bounds(field: str, value: Any, range_: str) -> None:

@@ -16,6 +16,7 @@ from pmsi.rivals.baseline import Baseline, check_hard_labels
 # classes x 4 images. 8 classes x 4 images make the batch of 32 of the other rows on MobileNetV2.
 RECIPE: dict[str, Any] = {
     "augmentation": "none",
+    "label_smoothing": 0.0,
     "progressive": False,
     "interaction": False,
     "lr_backbone": 1e-2,

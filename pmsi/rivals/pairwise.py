@@ -14,7 +14,7 @@ from pmsi.rivals.baseline import Baseline, check_hard_labels
 # The official code gives rates for Caffe at 224 px alone (ResNet-50 on CUB: lr 0.1, batch 12 x 12). So the baseline's
 # recipe; its README weighs the confusion by 0.1 to 0.2 times the number of classes, in its own scale (un-squared
 # distances, divided by the batch size): 20 to 40 on CUB.
-RECIPE: dict[str, Any] = {"augmentation": "none", "progressive": False, "interaction": False}
+RECIPE: dict[str, Any] = {"augmentation": "none", "label_smoothing": 0.0, "progressive": False, "interaction": False}
 
 
 class PairwiseConfusion(Baseline):
