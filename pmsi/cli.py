@@ -26,7 +26,7 @@ from pmsi.profile import Profile
 from pmsi.progress import Stopped
 from pmsi.report import rich_table
 from pmsi.reproduce import NAMES, PAPER_NAMES, reproduce
-from pmsi.reproduce_report import list_parts, write_page
+from pmsi.reproduce_report import write_page
 from pmsi.runs import Source, check_folder, run_once
 from pmsi.store import place
 from pmsi.watch import Screen, TensorBoard, Watch
@@ -166,8 +166,7 @@ def _reproduce(command: Reproduce, console: Console) -> None:
             compile=command.engine.compile,
         )
         if fabric.is_global_zero:
-            write_page(results, load(recipe), recipe, folder, command.source, fabric)
-            parts = list_parts(results, load(recipe), recipe, folder)
+            parts = write_page(results, load(recipe), recipe, folder, command.source, fabric)
     if fabric.is_global_zero:
         for part in (part for found in parts.values() for part in found):
             console.print(part.to_rich())

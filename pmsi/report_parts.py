@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jinja2
@@ -67,6 +67,17 @@ class Part:
         for row in self.rows:
             table.add_row(*row, style="bold" if row[0] in self.marked else None)
         return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; ``Part.from_dict`` takes them back."""
+        return {**asdict(self), "marked": sorted(self.marked)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Part:
+        """What `to_dict` wrote."""
+        rows = tuple(tuple(row) for row in values["rows"])
+        lists = {"head": tuple(values["head"]), "notes": tuple(values["notes"]), "marked": frozenset(values["marked"])}
+        return cls(**{**values, **lists, "rows": rows})
 
     def to_markdown(self) -> str:
         """For a README; without caption and notes."""

@@ -18,7 +18,7 @@ from pmsi.cam import grad_cam
 from pmsi.config import Recipe
 from pmsi.data import Dataset
 from pmsi.evaluate import Evaluation, show
-from pmsi.files import write_text
+from pmsi.files import write_json, write_text
 from pmsi.layouts import list_images
 from pmsi.loader import find_centre
 from pmsi.paper import TABLES
@@ -61,15 +61,18 @@ def list_parts(results: dict[str, Any], dataset: Dataset, base: Recipe, folder: 
 
 def write_page(
     results: dict[str, Any], dataset: Dataset, base: Recipe, folder: Path, source: Source, fabric: Fabric
-) -> None:
-    """``report.html`` of a folder: one file that needs no other.
+) -> dict[str, list[Part]]:
+    """``report.html`` of a folder: one file that needs no other; and its tables as values, in ``tables.json``.
 
     Args:
         results: what `reproduce` returned.
         source: of the data set, where annotations may lie.
+
+    Returns:
+        `list_parts`.
     """
-    sections = []
-    for name, parts in list_parts(results, dataset, base, folder).items():
+    sections, found = [], list_parts(results, dataset, base, folder)
+    for name, parts in found.items():
         shown = [part.to_html() for part in parts]
         if name == "figure4":
             shown = _draw_figure(results["seeds"][0], dataset, base, folder, source, fabric)
@@ -84,6 +87,25 @@ def write_page(
         results=results, sections=sections, summary=summary, differences=differences.to_html()
     )
     write_text(folder / "report.html", page)
+    write_json(folder / "tables.json", describe_tables(results, found))
+    return found
+
+
+def describe_tables(results: dict[str, Any], parts: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
+    """What a page shows, with its protocol, as plain values."""
+    about = ("schema", "created", "data", "seeds", "weights", "recipe", "environment")
+    runs = {
+        run["folder"]: run["seconds"] for rows in results["tables"].values() for row in rows.values() for run in row
+    }
+    return {
+        **{name: results[name] for name in about},
+        "seconds": sum(runs.values()),
+        "tables": {
+            name: {"title": _TITLES[name], "parts": [part.to_dict() for part in found]}
+            for name, found in parts.items()
+            if found
+        },
+    }
 
 
 def _list_table(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Part]:

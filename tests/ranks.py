@@ -29,7 +29,7 @@ from pmsi.store import Split, place
 # Groups of four images: one process's share where there are two, ghost batch-norm where there is one. (Groups of two
 # are normalised to -1 and 1 whatever they are, so that rounding grows to all of the loss in three batches.)
 EQUAL = replace(RECIPE, resize=68, crop=64, batch_size=8, dropout=0.0, batch_norm_images=4, per="sample")
-EQUAL = replace(EQUAL, lr_backbone=1e-4, lr_new=1e-3)
+EQUAL = replace(EQUAL, lr_backbone=1e-4, lr_new=1e-3, ema_decay=0.5)
 METHODS: tuple[Method, ...] = ("rmg", "cutmix", "snapmix")
 COUNTS = (1, 7, 16)  # of test images: fewer than processes, and last batches of one
 
@@ -73,7 +73,8 @@ def train_all(folder: Path, fabric: Fabric) -> dict[str, Any]:
             if not groups:
                 keep_statistics(trainer.network)
             ended = trainer.run(Watch())
-            statistics = torch.cat([buffer.flatten().float() for buffer in trainer.network.buffers()])
+            buffers = [*trainer.network.buffers(), *trainer.tested.buffers()]
+            statistics = torch.cat([buffer.flatten().float() for buffer in buffers])
             found[name] = {"history": trainer.history, "predictions": ended.mix_predictions, "statistics": statistics}
             found[name]["logits"] = predict(trainer)
     return found
@@ -84,7 +85,7 @@ def predict(trainer: pmsi.train.Trainer) -> Tensor:
     (images, index), *_ = trainer.test.fetch([torch.arange(len(trainer.test.labels))])
     plan = Plan.identity(len(index), (trainer.recipe.crop,) * 2)
     with torch.inference_mode():
-        logits: Logits = trainer.network.eval()(show(images, plan, index, find_centre(trainer.recipe, len(index))))
+        logits: Logits = trainer.tested.eval()(show(images, plan, index, find_centre(trainer.recipe, len(index))))
     return logits.mix
 
 

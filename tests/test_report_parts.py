@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 
 import pytest
@@ -31,6 +32,10 @@ PART = Part("Birds & beasts", ("name", "count"), (("<wren>", "3"), ("tern", "4")
 def evaluate_to(mix: float) -> Evaluation:
     empty = torch.zeros(0, dtype=torch.int64)
     return Evaluation(mix - 1, mix, (), empty, empty)
+
+
+def test_a_table_survives_json() -> None:
+    assert Part.from_dict(json.loads(json.dumps(PART.to_dict()))) == PART
 
 
 def test_html_is_escaped_and_marks_rows() -> None:
