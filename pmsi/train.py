@@ -15,21 +15,21 @@ from torch import Tensor
 from torch.optim import SGD
 from torch.profiler import record_function
 
-from mosaicaug import Plan, Targets
 from pmsi.batchnorm import share_statistics
 from pmsi.build import Camera, Objective, make_network, make_schedule
 from pmsi.config import Recipe
 from pmsi.data import Dataset
-from pmsi.devices import Processes, find_input_dtype
+from pmsi.devices import Processes
 from pmsi.ema import MovingAverage
-from pmsi.evaluate import Evaluation, evaluate, show
+from pmsi.evaluate import Evaluation, evaluate
 from pmsi.files import check_identity, load_newest, save_checkpoint, write_lines
-from pmsi.loader import Iteration, Share, count_batches, make_generator, plan_epoch, take_share
+from pmsi.inputs import Inputs, PhaseInput
+from pmsi.loader import Iteration, count_batches, make_generator, plan_epoch, take_share
 from pmsi.memory import advise_batch, is_out_of_memory, measure_peak
 from pmsi.phases import list_phases
 from pmsi.profile import Profile
 from pmsi.progress import Epoch, Interrupter, Stopped
-from pmsi.store import place, to_device
+from pmsi.store import place
 from pmsi.watch import Watch
 
 T = TypeVar("T")
@@ -79,12 +79,7 @@ class Trainer:
         self.rows = self.processes.split(recipe.batch_size)  # of this process
         self.train, self.test = (place(split, fabric.device) for split in (dataset.train, dataset.test))
         self.phases = list_phases(recipe)
-        self.inputs = torch.empty(
-            (recipe.batch_size, 3, recipe.crop, recipe.crop),
-            dtype=find_input_dtype(fabric),
-            device=fabric.device,
-            memory_format=torch.channels_last,
-        )
+        self.inputs = Inputs(recipe, dataset.train.labels, fabric, self._look)
         torch.manual_seed(seed)
         self.network = make_network(recipe, len(dataset.classes), weights)
         share_statistics(
@@ -164,9 +159,9 @@ class Trainer:
         """`step_phases` for one mini-batch of the data set."""
         share = take_share(iteration, self.rows)
         images, index = next(self.train.fetch([iteration.index[share.entries]]))
-        return self.step_phases(self._show_phases(iteration, share, images, index))
+        return self.step_phases(self.inputs.make(iteration, share, images, index))
 
-    def step_phases(self, inputs: Iterable[tuple[Tensor, Tensor | Targets]]) -> Tensor:
+    def step_phases(self, inputs: Iterable[PhaseInput]) -> Tensor:
         """One mini-batch: every phase has its own input, loss, backward pass and update. Losses, ``[S + 1]``.
 
         Args:
@@ -195,39 +190,6 @@ class Trainer:
                 return
             yield found
 
-    def _show_phases(
-        self, iteration: Iteration, share: Share, images: Tensor, index: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor | Targets]]:
-        """What this process sees in each phase, made when its turn comes.
-
-        Args:
-            images, index: where the pixels of the share's entries lie.
-        """
-        labels = to_device(self.train.labels[iteration.index], self.fabric.device)
-        window, own = iteration.window[share.entries], share.rows.stop - share.rows.start
-        # All phases share one buffer, one after the other: on a CPU, fresh memory costs more than writing to it.
-        how: dict[str, Any] = {"index": index, "window": window, "out": self.inputs[: len(index)]}
-
-        def make(plan: Plan) -> Tensor:
-            return show(images, plan, dtype=self.inputs.dtype, **how)[:own]
-
-        maps = None
-        if self.recipe.augmentation == "snapmix":
-            maps = self._look(make(Plan.identity(len(index), (self.recipe.crop,) * 2)), labels)
-
-        def show_each() -> Iterator[tuple[Tensor, Tensor | Targets]]:
-            shown: tuple[Plan, Tensor] | None = None
-            for draw, plan in zip(iteration.draws, share.plans, strict=True):
-                if shown is None or shown[0] is not plan:  # phases may share one input
-                    shown = plan, make(plan)
-                targets = draw.targets(labels, maps)
-                if isinstance(targets, Targets):
-                    yield shown[1], Targets(*(part[share.rows] for part in targets))
-                else:
-                    yield shown[1], targets[share.rows]
-
-        return show_each()
-
     def _clear_gradients(self) -> None:
         """To zero, also those that no backward pass has made yet: idle layers are then alike in a resumed run."""
         self.optimizer.zero_grad(set_to_none=not self.recipe.zero_idle_grads)
@@ -252,7 +214,7 @@ class Trainer:
             torch.manual_seed(seed)  # dropout
             fits = False
             try:
-                losses = self.step_phases(self._show_phases(iteration, share, images, index))
+                losses = self.step_phases(self.inputs.make(iteration, share, images, index))
                 fits = True
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -261,7 +223,7 @@ class Trainer:
                 self.optimizer.zero_grad()
                 own = self.recipe.batch_size // self.processes.count
                 outputs = [phase.output for phase in self.phases]
-                raise ValueError(advise_batch(self.network, outputs, self.inputs[:own], self.fabric))
+                raise ValueError(advise_batch(self.network, outputs, self.inputs.buffer[:own], self.fabric))
             self.schedule.step()
             if self.average is not None:
                 self.average.update(self.network, step=self.schedule.last_epoch)

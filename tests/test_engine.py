@@ -265,8 +265,11 @@ def test_speed_is_measured_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_backbone")
-def test_waiting_for_input_is_counted_as_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that ticks a second whenever an image is made, and never else."""
+@pytest.mark.parametrize(("method", "made", "share"), [("rmg", 4, 1), ("snapmix", 2, 0.5)])
+def test_waiting_for_input_is_counted_as_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any, made: int, share: float
+) -> None:
+    """A clock that ticks a second whenever a batch is made, and never else; what SnapMix looks at is no input."""
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
@@ -274,11 +277,11 @@ def test_waiting_for_input_is_counted_as_input(tmp_path: Path, monkeypatch: pyte
         now[0] += 1
         return show(*words, **options)
 
-    monkeypatch.setattr("pmsi.train.show", tick)
-    trainer = make_trainer(tmp_path, replace(RECIPE, epochs=1))
+    monkeypatch.setattr("pmsi.inputs.show", tick)
+    trainer = make_trainer(tmp_path, replace(RECIPE, epochs=1, augmentation=method))
     trainer.run(Watch())
-    assert trainer.history[0]["seconds"] == 4 * BATCHES
-    assert trainer.history[0]["speed"]["input_share"] == 1
+    assert trainer.history[0]["seconds"] == made * BATCHES
+    assert trainer.history[0]["speed"]["input_share"] == share
 
 
 @pytest.mark.usefixtures("small_backbone")
