@@ -184,10 +184,11 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     fabric = open_fabric(command.engine.device, command.engine.precision)
     identity = state["identity"]
     recipe = Recipe(**{name[7:]: value for name, value in identity.items() if name.startswith("recipe.")})
+    data = command.data or identity["data"]
     source = Source(
-        data=command.data or identity["data"],
+        data=data,
         root=command.root or (Path(identity["root"]) if identity["root"] else None),
-        hold_out=identity["hold_out"],
+        hold_out=identity.get("hold_out") if data == identity["data"] else None,
         skip_unreadable=identity["skip_unreadable"],
         cache=command.cache,
     )

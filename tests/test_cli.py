@@ -89,18 +89,23 @@ def test_compare_and_continue(photos: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.usefixtures("small_backbone")
-def test_train_and_evaluate_agree(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "images"), [("--augmentation jigsaw", 6), ("--hold-out 4 --ema-decay 0.9 --test-whole", 3)]
+)
+def test_train_and_evaluate_agree(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, images: int
+) -> None:
     run = tmp_path / "run"
-    assert ask("train", photos, run, "--augmentation", "jigsaw", "--seed", "3") == 0
+    assert ask("train", photos, run, "--seed", "3", *words.split()) == 0
     trained = capsys.readouterr().out
     assert "Checkpoint: " in trained
     result = json.loads((run / "result.json").read_text())
-    assert f"Concat {result['concat']:.1f} %, Mix {result['mix']:.1f} % of 6 test images" in trained
+    assert f"Concat {result['concat']:.1f} %, Mix {result['mix']:.1f} % of {images} test images" in trained
     assert main(["evaluate", str(run / "last.ckpt"), "--cache", str(tmp_path / "kept")]) == 0
     said = capsys.readouterr().out
     assert len(list((tmp_path / "kept").iterdir())) == 2  # decoded training and test images
     assert f"Concat   {result['concat']:.2f} %" in said
-    assert f"Mix      {result['mix']:.2f} % of 6 test images" in said
+    assert f"Mix      {result['mix']:.2f} % of {images} test images" in said
     for stage, accuracy in zip((3, 4, 5), result["stages"], strict=True):
         assert f"Stage {stage}  {accuracy:.2f} %" in said
 
