@@ -14,11 +14,15 @@ from pmsi.report_parts import Part
 def render(file: str, *names: str, first_only: bool = False, folder: Path = FOLDER) -> str:
     """Tables of a file of results, and the line that says what was run; all of them if none is named.
 
+    "Not run yet." where there is no such file.
+
     Args:
         file: in bench/results.
         names: of tables, as `pmsi reproduce` takes them.
         first_only: leave out comparisons of a table's rows.
     """
+    if not (folder / file).exists():
+        return "Not run yet.\n"
     results = json.loads((folder / file).read_text(encoding="utf-8"))
     tables = results["tables"]
     texts = []

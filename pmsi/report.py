@@ -90,19 +90,6 @@ def rich_table(results: dict[str, Any]) -> Table:
     return table
 
 
-def markdown_table(results: dict[str, Any]) -> str:
-    """Table IV for a README."""
-    lines = [
-        "| augmentation | paper Concat, % | paper Mix, % | ours Concat, % | ours Mix, % |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row.label} | {row.paper[0]:.1f} | {row.paper[1]:.1f} | {row.show('concat')} | {row.show('mix')} |"
-        for row in list_rows(results)
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def write_report(results: dict[str, Any], strips: dict[str, Tensor], path: Path) -> None:
     """Write the page: one file that needs no other.
 

@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 from tiny import RECIPE, Watch, make_backbone, make_dataset, make_fabric
 
+from bench import paper_tables
 from pmsi.cli import main
 from pmsi.config import RECIPES, Recipe
 from pmsi.data import Dataset
@@ -158,6 +159,13 @@ def test_the_page_shows_paper_and_ours(tmp_path: Path) -> None:
     for text in ("Table II", "Table VII", "Grad-CAM", "stage N-2", "not the paper", "data:image/png"):
         assert text in page, text
     assert "http://" not in page
+    markdown = paper_tables.render("tables.json", "table3", folder=tmp_path)
+    assert f"\n| + P & M & R | {' | '.join(rows['+ P & M & R'])} |\n" in markdown
+    assert "R must work with P." in markdown
+    assert "Random pixels. Recipe `tiny`: 64 px, 1 epochs, random weights, heads of 16/8, seed 0, last" in markdown
+    assert "vs baseline" in markdown
+    first = paper_tables.render("tables.json", "table3", first_only=True, folder=tmp_path)
+    assert "vs baseline" not in first
 
 
 def test_predictions_are_those_that_are_trained(tmp_path: Path) -> None:
