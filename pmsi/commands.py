@@ -60,7 +60,8 @@ class Reproduce(Common):
     Any number of these may work on one folder at a time."""
 
     names: Annotated[tuple[Choice, ...], tyro.conf.Positional] = ("all",)
-    """Which."""
+    """Which; "all" are the paper's. Beyond it, "candidates" changes our training one thing at a time, on images held
+    out of the training images (--hold-out), and "modern" compares what was kept of them with the paper's."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
 
