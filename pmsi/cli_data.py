@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pmsi.datacheck import Checked, Pair, check_images, write_sheet
 from pmsi.download import ArchiveName, get
-from pmsi.layouts import LayoutName, list_images
+from pmsi.layouts import LayoutName, list_images, recognise_layout
 
 _SHOWN = 10  # lines of a list
 
@@ -24,10 +24,10 @@ _SHOWN = 10  # lines of a list
 class Check:
     """Read every image of a data set; the exit code is 1 if something is wrong with it."""
 
-    data: LayoutName
-    """Layout, as in training."""
-    root: Path
+    root: Annotated[Path, tyro.conf.Positional]
     """Folder of the data set, as in training."""
+    data: LayoutName | None = None
+    """Layout, as in training; by default what the names in the folder say."""
     sheet: Path | None = None
     """Where to write a picture of some classes, as PNG; by default none is written."""
 
@@ -38,7 +38,7 @@ class Get:
 
     name: Annotated[ArchiveName, tyro.conf.Positional]
     """Which; Stanford Cars can no longer be downloaded, and it is said where to look."""
-    root: Path
+    root: Path = Path("data")
     """Folder that gets the archive and what it unpacks to; then the --root of the data set."""
 
 
@@ -61,7 +61,7 @@ def run_data(command: Data, console: Console, progress: Callable[[str, int, int]
         listing = list_images(chosen.name, root)
         _say(console, f"{folder.resolve()}: {len(listing.train):,} training and {len(listing.test):,} test images")
         return 0
-    listing = list_images(chosen.data, root)
+    listing = list_images(chosen.data or recognise_layout(root), root)
     checked = check_images(listing, progress)
     print_checked(checked, console, root)
     if chosen.sheet is not None:

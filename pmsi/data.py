@@ -13,16 +13,8 @@ from torch import Tensor
 
 from pmsi import typefaces
 from pmsi.cache import Gathered, decode, fetch, gather, make_key
-from pmsi.layouts import (
-    LISTERS,
-    Entries,
-    LayoutName,
-    Listing,
-    check_listing,
-    describe_held_out,
-    find_held_out,
-    list_images,
-)
+from pmsi.holdout import describe_held_out, find_held_out
+from pmsi.layouts import LISTERS, Entries, LayoutName, Listing, check_listing, list_images
 from pmsi.store import ImageFiles, Split
 
 Progress = Callable[[str, int, int], None]

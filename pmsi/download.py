@@ -65,7 +65,7 @@ def get(name: ArchiveName, root: Path, progress: Progress | None = None) -> Path
             " Copies are on Kaggle and elsewhere; github.com/pytorch/vision/issues/7545 names some. Unpack one so that"
             f" {root} holds cars_train/, cars_test/, devkit/ (with cars_train_annos.mat and cars_meta.mat) and"
             " cars_test_annos_withlabels.mat, or else cars_annos.mat and car_ims/; then run"
-            f" `pmsi data check --data cars --root {root}`"
+            f" `pmsi data check {root}`"
         )
     archive = ARCHIVES[name]
     folder = root / archive.folder

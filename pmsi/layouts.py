@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from pmsi.holdout import describe_held_out, find_held_out
 from pmsi.matfile import read_mat
 
 LayoutName = Literal["cub", "cars", "aircraft", "aircraft-family", "aircraft-manufacturer", "folder"]
@@ -59,42 +60,25 @@ def list_images(name: str, root: Path, hold_out: int | None = None) -> Listing:
         raise FileNotFoundError(f"{name}: there is no folder {root}; --root must be the folder of the images")
     listing = LISTERS[name](root)
     if hold_out is not None:
-        listing = _hold_out(listing, hold_out)
+        held = find_held_out([label for _, label in listing.train], hold_out)
+        train, test = (
+            tuple(entry for entry, is_held in zip(listing.train, held, strict=True) if is_held == part)
+            for part in (False, True)
+        )
+        listing = replace(listing, train=train, test=test, rule=listing.rule + describe_held_out(hold_out))
     check_listing(listing)
     return listing
 
 
-def find_held_out(labels: Sequence[int], every: int) -> list[bool]:
-    """Which training images to hold out: every so-manieth of each class, in their order.
-
-    Raises:
-        ValueError: ``every`` below 2 leaves nothing to train on.
-
-    >>> find_held_out([0, 1, 0, 0, 1, 0], every=2)
-    [False, False, True, False, True, True]
-    """
-    if every < 2:
-        raise ValueError(f"data: hold_out must be 2 or more, so that images are left to train on; got {every}")
-    seen: Counter[int] = Counter()
-    held = []
-    for label in labels:
-        seen[label] += 1
-        held.append(seen[label] % every == 0)
-    return held
-
-
-def describe_held_out(every: int) -> str:
-    """What `find_held_out` does, to be added to the rule of a split."""
-    return f"; tested on training image number {every}, {2 * every}, ... of each class, its test images unseen"
-
-
-def _hold_out(listing: Listing, every: int) -> Listing:
-    held = find_held_out([label for _, label in listing.train], every)
-    train, test = (
-        tuple(entry for entry, is_held in zip(listing.train, held, strict=True) if is_held == part)
-        for part in (False, True)
-    )
-    return replace(listing, train=train, test=test, rule=listing.rule + describe_held_out(every))
+def recognise_layout(root: Path) -> LayoutName:
+    """The layout of a folder, by names that it alone has; "folder" if there are none."""
+    marks: dict[LayoutName, tuple[str, ...]] = {
+        "cub": ("images.txt", "CUB_200_2011"),
+        "cars": ("cars_annos.mat", "car_ims", "cars_train", "devkit"),
+        "aircraft": ("variants.txt", "data/variants.txt", "fgvc-aircraft-2013b"),
+    }
+    found = (name for name, files in marks.items() if any((root / file).exists() for file in files))
+    return next(found, "folder")
 
 
 def check_listing(listing: Listing, when: str = "") -> None:

@@ -296,7 +296,7 @@ def test_get_downloads_unpacks_and_then_does_nothing(
 
 
 def test_cars_says_where_to_look(tmp_path: Path) -> None:
-    text = rf"cars: .* can no longer be downloaded .*cars_train/.*car_ims/; then run `pmsi data check .* {tmp_path}`"
+    text = rf"cars: .* can no longer be downloaded .*cars_train/.*car_ims/; then run `pmsi data check {tmp_path}`"
     with pytest.raises(ValueError, match=text):
         get("cars", tmp_path)
 

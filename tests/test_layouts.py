@@ -22,7 +22,7 @@ from miniature import (
     write_mat,
 )
 
-from pmsi.layouts import LISTERS, LayoutName, Listing, list_images
+from pmsi.layouts import LISTERS, LayoutName, Listing, list_images, recognise_layout
 
 TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 LABELS = ([0, 0, 1, 1, 2, 2], [0, 1, 2])
@@ -76,6 +76,23 @@ def test_every_name_has_a_lister(tmp_path: Path) -> None:
     refuse("dogs", tmp_path, "data: unknown data set 'dogs'; choose cub, cars, aircraft, aircraft-family, ")
     for name in LISTERS:
         refuse(name, tmp_path / "nowhere", f"{name}: there is no folder .*nowhere; --root must", FileNotFoundError)
+
+
+def test_layouts_are_recognised(tmp_path: Path) -> None:
+    made: dict[LayoutName, list[Path]] = {
+        "cub": [write_cub(tmp_path / "a" / "CUB_200_2011"), tmp_path / "a"],
+        "cars": [write_cars(tmp_path / "b"), write_cars_devkit(tmp_path / "c")],
+        "aircraft": [
+            write_aircraft(tmp_path / "d"),
+            write_aircraft(tmp_path / "e" / "data").parent,
+            write_aircraft(tmp_path / "f" / "fgvc-aircraft-2013b" / "data").parents[1],
+        ],
+        "folder": [write_folder(tmp_path / "g")],
+    }
+    for name, roots in made.items():
+        for root in roots:
+            assert recognise_layout(root) == name, root
+            list_images(name, root)
 
 
 def test_cub_in_its_folder_or_the_parent(cub: Path) -> None:
