@@ -128,7 +128,7 @@ def make_mobilenet_v2(weights: str = "none", *, stem_stride: Literal[1, 2] = 2) 
     model = mobilenet_v2()
     model.classifier = nn.Identity()
     if weights != "none":
-        _load(model, _fetch(weights, MobileNet_V2_Weights.IMAGENET1K_V1.url), weights)
+        _load("mobilenet_v2", model, _fetch(weights, MobileNet_V2_Weights.IMAGENET1K_V1.url), weights)
     model.features[0][0].stride = (stem_stride, stem_stride)
     pairs = itertools.pairwise(_MOBILENET_V2_CUTS)
     return Backbone([model.features[start:end] for start, end in pairs], (32, 24, 32, 96, 1280))
@@ -139,7 +139,7 @@ def _make_resnet(name: str, weights: str) -> Backbone:
     model = get_model(name)
     model.fc = nn.Identity()
     if weights != "none":
-        _load(model, _fetch(weights, get_model_weights(name).IMAGENET1K_V1.url), weights)
+        _load(name, model, _fetch(weights, get_model_weights(name).IMAGENET1K_V1.url), weights)
     stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
     return Backbone([stem, model.layer1, model.layer2, model.layer3, model.layer4], _RESNET_WIDTHS[name])
 
@@ -162,7 +162,7 @@ def _make_timm(name: str, weights: str) -> Backbone:
     options: dict[str, Any] = {"out_indices": tuple(range(len(sides) - 5, len(sides)))}
     if weights not in ("none", "imagenet"):
         state = _read(Path(weights))
-        _load(timm.create_model(name, num_classes=0), state, weights)  # timm itself lets tensors be missing
+        _load(name, timm.create_model(name, num_classes=0), state, weights)  # timm itself lets tensors be missing
         options["pretrained_cfg_overlay"] = {"state_dict": dict(state)}
     try:
         model = timm.create_model(name, features_only=True, pretrained=weights != "none", **options)
@@ -194,13 +194,14 @@ def _download(url: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _load(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def _load(name: str, model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Every tensor of ``model``, which has no classifier; what else ``state`` holds is left out."""
     wanted = model.state_dict()
     missing = sorted(wanted.keys() - state.keys())
     if missing:
-        raise ValueError(f"weights: {source} lacks {len(missing)} of {len(wanted)} tensors, the first {missing[0]}")
-    for name, value in wanted.items():
-        if state[name].shape != value.shape:
-            raise ValueError(f"weights: {name} must be {list(value.shape)}, {source} has {list(state[name].shape)}")
-    model.load_state_dict({name: state[name] for name in wanted})
+        lack = f"lacks {len(missing)} of {len(wanted)} tensors, the first {missing[0]}"
+        raise ValueError(f"weights: {source} {lack}; it must hold those of {name}")
+    for key, value in wanted.items():
+        if state[key].shape != value.shape:
+            raise ValueError(f"weights: {key} must be {list(value.shape)}, {source} has {list(state[key].shape)}")
+    model.load_state_dict({key: state[key] for key in wanted})

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from pmsi.build import read_network
 from pmsi.config import METHODS, MODERN, RECIPES, NetworkName, Recipe
 from pmsi.data import Dataset
+from pmsi.devices import Processes
 from pmsi.files import load_checkpoint, write_json
 from pmsi.model import Network
 from pmsi.rivals import RECIPES as RIVAL_RECIPES
@@ -145,16 +147,19 @@ def reproduce(
 
     Raises:
         ValueError: ``folder`` is another experiment's; or "candidates" without images held out to choose by.
+        ValueError, OSError: there are no weights for one of the backbones, or they do not fit.
     """
     if "candidates" in names and source.hold_out is None:
         raise ValueError(
             "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"
         )
+    tables = {name: list_runs(name, base) for name in names}
+    for backbone in dict.fromkeys(recipe.backbone for rows in tables.values() for recipe in rows.values()):
+        Processes(fabric).take_turns(partial(source.check_weights, backbone))
     dataset = load(base)
     check_folder(folder, source, base, rows=True)
     identity = identify(source, dataset, replace(base, augmentation="none"), fabric)
     claim(folder, {"experiment": "reproduce", **identity}, fabric)
-    tables = {name: list_runs(name, base) for name in names}
     left = {
         name_run(recipe, seed): (f"{name} {row}, seed {seed}", recipe, seed)
         for seed in seeds

@@ -71,6 +71,10 @@ class Source:
             raise FileNotFoundError(f"weights: {folder} has no file {backbone}*.pth; put it there, or give one file")
         return str(files[0])
 
+    def check_weights(self, backbone: str) -> None:
+        """Raises what `make_backbone` and `find_weights` do, before anything is trained; downloads what is to come."""
+        make_backbone(backbone, self.find_weights(backbone))
+
     def load(
         self,
         recipe: Recipe,
@@ -78,7 +82,7 @@ class Source:
         say: Callable[[str], None] = print,
     ) -> Dataset:
         """All images at the recipe's size, as uint8; weights that will not fit are refused first."""
-        make_backbone(recipe.backbone, self.find_weights(recipe.backbone))
+        self.check_weights(recipe.backbone)
         root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
         how: dict[str, Any] = {"skip_unreadable": self.skip_unreadable, "cache": cache, "stream": self.stream}
         return load(self.data, root, resize=recipe.resize, hold_out=self.hold_out, progress=progress, say=say, **how)

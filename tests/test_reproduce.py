@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from filelock import FileLock
 from tiny import RECIPE, Watch, make_backbone, make_dataset, make_fabric
 
@@ -231,6 +232,28 @@ def test_a_folder_of_weights_has_a_file_for_each_backbone(tmp_path: Path) -> Non
     with pytest.raises(FileNotFoundError, match=r"has no file resnet50\*.pth; put it there, or give one file"):
         source.find_weights("resnet50")
     assert Source(weights="imagenet").find_weights("resnet18") == "imagenet"
+
+
+def test_weights_that_do_not_fit_a_backbone_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    file = tmp_path / "mobilenet_v2.pth"
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), file)
+    for weights, error, message in (
+        (file, ValueError, "it must hold those of resnet18"),
+        (file.parent, FileNotFoundError, r"has no file resnet18\*\.pth"),
+    ):
+        with pytest.raises(error, match=message):
+            reproduce(
+                ["table6"],
+                Source(weights=str(weights)),
+                lambda _: pytest.fail("the data were read"),
+                SHORT,
+                "tiny",
+                seeds=(0,),
+                folder=tmp_path / "run",
+                fabric=make_fabric(),
+                watch=lambda *_: pytest.fail("a run was begun"),
+            )
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
