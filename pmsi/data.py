@@ -94,7 +94,8 @@ def load(
         if cache is None:
             return gather(images(), len(entries), resize)
         key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
-        return fetch(cache, f"{name}-{resize}px-{what}", key, images, say)
+        part = what if hold_out is None else f"{what}-hold-out-{hold_out}"
+        return fetch(cache, f"{name}-{resize}px-{part}", key, images, say)
 
     return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
 

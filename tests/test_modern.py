@@ -177,6 +177,14 @@ def test_images_are_held_out_of_the_training_images(tmp_path: Path) -> None:
             load_data("cub", root, resize=8, hold_out=every)
 
 
+def test_both_splits_are_kept_in_the_cache(tmp_path: Path) -> None:
+    root = write_cub(tmp_path / "birds")
+    said: list[str] = []
+    for every in (None, 2, None, 2):
+        load_data("cub", root, resize=8, hold_out=every, cache=tmp_path / "kept", say=said.append)
+    assert len(said) == len(list((tmp_path / "kept").iterdir())) == 4
+
+
 def test_typefaces_can_be_held_out_too() -> None:
     whole, part = (load_data("typefaces", None, resize=16, hold_out=every) for every in (None, 5))
     count = torch.bincount(whole.train.labels)
