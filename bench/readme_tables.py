@@ -25,6 +25,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "table-6": partial(paper_tables.render, "reproduce-cub-backbones.json"),
         "table-7": partial(paper_tables.render, BIRDS, "table7"),
         "candidates": partial(paper_tables.render, "reproduce-cub-candidates.json"),
+        "differences": partial(paper_tables.render_differences, BIRDS),
         "modern": partial(paper_tables.render, "reproduce-cub-modern.json"),
     },
 }

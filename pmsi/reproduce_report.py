@@ -77,14 +77,13 @@ def write_page(
         if name == "figure4":
             shown = _draw_figure(results["seeds"][0], dataset, base, folder, source, fabric)
         sections.append({"name": name, "title": _TITLES[name], "parts": shown})
-    differences = Part("", ("what", "paper", "here"), tuple(list_differences(_as_comparison(results))), words=True)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pmsi"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     data = results["data"]
     summary = f"{data['name']}, {data['classes']} classes, {base.crop} px, {base.epochs} epochs"
     page = environment.get_template("reproduce.html.j2").render(
-        results=results, sections=sections, summary=summary, differences=differences.to_html()
+        results=results, sections=sections, summary=summary, differences=_list_differences(results).to_html()
     )
     write_text(folder / "report.html", page)
     write_json(folder / "tables.json", describe_tables(results, found))
@@ -100,6 +99,7 @@ def describe_tables(results: dict[str, Any], parts: Mapping[str, Sequence[Part]]
     return {
         **{name: results[name] for name in about},
         "seconds": sum(runs.values()),
+        "differences": _list_differences(results).to_dict(),
         "tables": {
             name: {"title": _TITLES[name], "parts": [part.to_dict() for part in found]}
             for name, found in parts.items()
@@ -226,5 +226,7 @@ def _crop(dataset: Dataset, recipe: Recipe, rows: Tensor, fabric: Fabric) -> tup
     return apply(stored, raw, window=window), fabric.to_device(inputs)
 
 
-def _as_comparison(results: dict[str, Any]) -> dict[str, Any]:
-    return {**results, "rows": [{"runs": [{"seed": seed} for seed in results["seeds"]]}]}
+def _list_differences(results: dict[str, Any]) -> Part:
+    runs = [{"seed": seed} for seed in results["seeds"]]
+    rows = tuple(list_differences({**results, "rows": [{"runs": runs}]}))
+    return Part("", ("what", "paper", "here"), rows, words=True)

@@ -210,7 +210,8 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
     packages = ("torch", "torchvision", "lightning", "numpy", "mosaicaug")
     versions = {name: importlib.metadata.version(name) for name in packages}
     device = _processor() if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device)
-    threads = f" ({torch.get_num_threads()} threads)" if fabric.device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f" ({count} thread{'s' if count > 1 else ''})" if fabric.device.type == "cpu" else ""
     return {
         "python": platform.python_version(),
         **versions,

@@ -163,10 +163,12 @@ def test_the_page_shows_paper_and_ours(tmp_path: Path) -> None:
     markdown = paper_tables.render("tables.json", "table3", folder=tmp_path)
     assert f"\n| + P & M & R | {' | '.join(rows['+ P & M & R'])} |\n" in markdown
     assert "R must work with P." in markdown
-    assert "Random pixels. Recipe `tiny`: 64 px, 1 epochs, random weights, heads of 16/8, seed 0, last" in markdown
+    assert "Random pixels. Recipe `tiny`; random weights, seed 0, last epoch; cpu" in markdown
     assert "vs baseline" in markdown
     first = paper_tables.render("tables.json", "table3", first_only=True, folder=tmp_path)
     assert "vs baseline" not in first
+    differences = paper_tables.render_differences("tables.json", folder=tmp_path)
+    assert "\n| crop | 448 | 64 |\n" in differences
 
 
 def test_predictions_are_those_that_are_trained(tmp_path: Path) -> None:
