@@ -15,7 +15,6 @@ import json
 import math
 import mmap
 import os
-import secrets
 import struct
 import sys
 import zlib
@@ -182,10 +181,8 @@ def _map(path: Path) -> mmap.mmap:
 
 
 def _write(path: Path, key: dict[str, Any], images: Callable[[], Decoded]) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # its own: others may be at it too
     try:
-        replace_file(beside, partial(_fill, key, images))
-        beside.replace(path)
+        replace_file(path, partial(_fill, key, images))
     except OSError as error:
         raise OSError(
             f"cache: could not write {path}: {error.__cause__ or error}; what stood there before is untouched."

@@ -185,9 +185,9 @@ class Recipe:
 # The text's figures (section IV-A) with the published code's law of the mosaic.
 _PAPER = Recipe()
 
-# Ours: the same network, trained otherwise. What was kept of `pmsi reproduce candidates`, which asks images held out of
-# the training images, never test images.
-MODERN: dict[str, Any] = {"label_smoothing": 0.1, "ema_decay": 0.999}
+# Ours: the same network, trained otherwise. Of the changes that `pmsi reproduce candidates` tries on images held out of
+# the training images, those under which accuracy rose (docs/reproduced.md).
+MODERN: dict[str, Any] = {"mosaic_p": 0.5, "ema_decay": 0.999}
 
 # Minutes on two cores, from pretrained weights: small images, narrow heads, one cycle. So few steps underfit: hence
 # less dropout, gentler mixing, and a draw for every image.

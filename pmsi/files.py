@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
@@ -13,9 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PART = ".part"  # ends the names of files that are being written
+
 
 def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
     """Have ``write`` fill a file beside ``path``, then put it in place; on failure what was there stays.
+
+    Several processes may replace one file: the last one wins. A process that is killed leaves what it wrote beside it.
 
     Args:
         path, write: what to replace, and by what.
@@ -24,7 +29,7 @@ def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | No
     Raises:
         OSError: the file could not be written (a full disk, no permission).
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")  # its own: others may be at it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)

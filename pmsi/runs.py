@@ -22,7 +22,7 @@ from pmsi.config import Recipe
 from pmsi.data import DataName, Dataset, load
 from pmsi.devices import Device, Precision, Processes
 from pmsi.evaluate import Evaluation
-from pmsi.files import check_identity, write_json
+from pmsi.files import PART, check_identity, write_json
 from pmsi.loader import count_batches
 from pmsi.profile import Profile
 from pmsi.train import Trainer
@@ -131,7 +131,7 @@ def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) ->
         found = json.loads(config.read_text(encoding="utf-8"))
         wanted = _settings(source, replace(recipe, augmentation="none") if rows else recipe)
         check_identity({name: found.get(name) for name in wanted}, wanted, folder)
-    elif folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+    elif folder.exists() and any(path.name != LOCK and path.suffix != PART for path in folder.iterdir()):
         raise ValueError(f"{folder} holds other files and no config.json; choose another --run folder")
 
 
@@ -200,6 +200,9 @@ def _hold(folder: Path, fabric: Fabric) -> Iterator[None]:
     if Processes(fabric).find_largest(int(busy)):
         raise BusyError(f"another process is training in {folder}; wait for it, or choose another --run folder")
     try:
+        if fabric.is_global_zero:
+            for left in folder.glob(f".*{PART}"):  # by a process that was killed
+                left.unlink()
         yield
     finally:
         lock.release()

@@ -73,6 +73,19 @@ def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> 
     assert path.read_bytes() == b"old"
 
 
+def test_several_processes_may_replace_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(b"of the first")
+        replace_file(path, lambda other: other.write_bytes(b"of the second"))
+        assert path.read_bytes() == b"of the second"
+
+    replace_file(path, write)
+    assert path.read_bytes() == b"of the first"
+    assert read_folder(tmp_path).keys() == {"kept"}
+
+
 def test_checkpoints_go_round(tmp_path: Path) -> None:
     state = {"identity": {"a": 1}, "history": [{"mix": 2.5}], "model": {"w": torch.rand(3)}}
     save_checkpoint(tmp_path / "last.ckpt", state)

@@ -184,11 +184,14 @@ def test_predictions_are_those_that_are_trained(tmp_path: Path) -> None:
 def test_a_run_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
     recipe = replace(SHORT, augmentation="none")
     (tmp_path / "run").mkdir()
+    unfinished = tmp_path / "run" / ".last.ckpt.0123.part"
+    unfinished.touch()
     how: dict[str, Any] = {"seed": 0, "folder": tmp_path / "run", "fabric": make_fabric(), "watch": Silent()}
     with FileLock(tmp_path / "run" / LOCK), pytest.raises(BusyError, match="another process is training in"):
         run_once(Source(), load(recipe), recipe, **how)
-    assert [path.name for path in (tmp_path / "run").iterdir() if path.name != LOCK] == []
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {LOCK, unfinished.name}  # theirs, as it may be
     assert run_once(Source(), load(recipe), recipe, **how)["seed"] == 0
+    assert not unfinished.exists()  # of a process that was killed
 
 
 def hold_and_finish(place: Path, theirs: Path, held: Any, go: Any) -> None:
