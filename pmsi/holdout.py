@@ -27,4 +27,4 @@ def find_held_out(labels: Sequence[int], every: int) -> list[bool]:
 
 def describe_held_out(every: int) -> str:
     """What `find_held_out` does, to be added to the rule of a split."""
-    return f"; tested on training image number {every}, {2 * every}, ... of each class, its test images unseen"
+    return f"; tested on training images {every}, {2 * every}, ... of each class, and on none of its test images"

@@ -171,7 +171,7 @@ def test_images_are_held_out_of_the_training_images(tmp_path: Path) -> None:
         dataset = load_data("cub", root, stream=stream, **how)
         assert (len(dataset.train.labels), dataset.test.labels.tolist()) == (3, [0, 1, 2])
         assert dataset.classes == CLASSES
-        assert "tested on training image number 2, 4, ... of each class, its test images unseen" in dataset.protocol
+        assert "tested on training images 2, 4, ... of each class, and on none of its test images" in dataset.protocol
     for every, message in ((1, "hold_out must be 2 or more"), (3, "no test images")):
         with pytest.raises(ValueError, match=message):
             load_data("cub", root, resize=8, hold_out=every)
