@@ -32,6 +32,7 @@ from pmsi.runs import (
     claim,
     describe_data,
     describe_environment,
+    hold,
     identify,
     run_once,
 )
@@ -217,13 +218,14 @@ def _read(folder: Path) -> dict[str, Any]:
 def _measure(folder: Path, recipe: Recipe, dataset: Dataset, fabric: Fabric) -> dict[str, dict[str, float]]:
     """Accuracies under each corruption, measured once."""
     path = folder / "robustness.json"
-    if not path.exists():
-        network = open_network(folder, recipe, len(dataset.classes), fabric)
-        found = measure_robustness(network, place(dataset.test, fabric.device), recipe, fabric)
-        kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in _list_evaluations(found).items()}
-        if fabric.is_global_zero:
-            write_json(path, kept)
-        fabric.barrier()
+    with hold(folder, fabric, wait=True):
+        if not path.exists():
+            network = open_network(folder, recipe, len(dataset.classes), fabric)
+            found = measure_robustness(network, place(dataset.test, fabric.device), recipe, fabric)
+            kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in _list_evaluations(found).items()}
+            if fabric.is_global_zero:
+                write_json(path, kept)
+            fabric.barrier()
     read: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
     return read
 

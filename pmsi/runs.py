@@ -152,7 +152,7 @@ def run_once(
     check_folder(folder, source, recipe, rows=False)
     weights = source.find_weights(recipe.backbone)
     how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, "compile": compile}
-    with _hold(folder, fabric):
+    with hold(folder, fabric):
         claim(folder, identity, fabric)
         trainer = Trainer(recipe, dataset, weights=weights, **how)
         evaluation = trainer.run(watch, profile)
@@ -184,17 +184,17 @@ def _keep_result(folder: Path, dataset: Dataset, trainer: Trainer, evaluation: E
 
 
 @contextmanager
-def _hold(folder: Path, fabric: Fabric) -> Iterator[None]:
-    """Keep other runs out of ``folder``; the system lets go when the process ends, however it does.
+def hold(folder: Path, fabric: Fabric, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes out of ``folder``; the system lets go when the process ends, however it does.
 
     Raises:
-        BusyError: another process holds it.
+        BusyError: another process holds it, and this one is not to wait for it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock, busy = FileLock(folder / LOCK), False
     if fabric.is_global_zero:
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(blocking=wait)
         except Timeout:
             busy = True
     if Processes(fabric).find_largest(int(busy)):

@@ -228,6 +228,37 @@ def test_busy_runs_are_waited_for_and_not_trained_twice(tmp_path: Path) -> None:
     assert found == json.loads((tmp_path / "theirs" / run / "result.json").read_text())  # times and all
 
 
+def hold_and_measure(place: Path, kept: str, held: Any, go: Any) -> None:
+    """In another process: measuring robustness until told to be done with it."""
+    with FileLock(place / LOCK):
+        held.set()
+        go.wait(60)
+        (place / "robustness.json").write_text(kept)
+
+
+def test_robustness_is_measured_by_one_process(tmp_path: Path) -> None:
+    run = tmp_path / name_run(list_runs("table7", SHORT)["baseline"], 0)
+    first = ask(tmp_path, "table7", watch=lambda *_: Silent())
+    (run / "robustness.json").unlink()
+    theirs = {name: {"concat": 1.0, "mix": 2.0} for name in first["robustness"]["baseline"][0]}
+    context = multiprocessing.get_context("fork")
+    held, go = context.Event(), context.Event()
+    other = context.Process(target=hold_and_measure, args=(run, json.dumps(theirs), held, go))
+    other.start()
+    assert held.wait(60)
+
+    def load_and_go(recipe: Recipe) -> Dataset:
+        dataset = load(recipe)
+        if recipe.network == "baseline":  # next it is measured
+            go.set()
+        return dataset
+
+    how: dict[str, Any] = {"seeds": (0,), "folder": tmp_path, "fabric": make_fabric(), "watch": pytest.fail}
+    again = reproduce(["table7"], Source(), load_and_go, SHORT, "tiny", **how)
+    other.join(60)
+    assert again["robustness"] == {**first["robustness"], "baseline": [theirs]}
+
+
 def test_a_folder_of_weights_has_a_file_for_each_backbone(tmp_path: Path) -> None:
     for name in ("mobilenet_v2_imagenet.pth", "resnet18.pth", "resnet34-b627a593.pth"):
         (tmp_path / name).touch()
