@@ -136,7 +136,7 @@ def list_verdicts(comparisons: Sequence[tuple[str, str, Comparison]]) -> Part:
     rows = []
     for first, second, found in comparisons:
         low, high = found.interval
-        test = "" if found.p_value is None else f"{found.p_value:.2g}"
+        test = "" if found.p_value is None else f"{found.p_value:.2g}" if found.p_value > 1e-99 else "< 1e-99"
         words = {"better": f"{first} is better", "worse": f"{first} is worse"}.get(found.verdict, found.verdict)
         rows.append((f"{first} vs {second}", f"{found.difference:+.1f}", f"{low:+.1f} to {high:+.1f}", test, words))
     shares = sorted({f"{100 * found.confidence:.3g} %" for _, _, found in comparisons})
