@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.fabric import Fabric
 from rich.console import Console
+from rich.table import Table
 
 from pmsi.build import make_network, read_network
 from pmsi.cli_data import Data, run_data
@@ -169,9 +170,17 @@ def _reproduce(command: Reproduce, console: Console) -> None:
             parts = write_page(results, load(recipe), recipe, folder, command.source, fabric)
     if fabric.is_global_zero:
         for part in (part for found in parts.values() for part in found):
-            console.print(part.to_rich())
+            _print_whole(part.to_rich(), console)
     console.print(f"Report: {(folder / 'report.html').resolve()}", markup=False, highlight=False, soft_wrap=True)
     _end(console, {"results": str((folder / "results.json").resolve())})
+
+
+def _print_whole(table: Table, console: Console) -> None:
+    """At its own width: a terminal may break its lines, but no figure is cut short."""
+    width, needed = console.width, Console(width=1000).measure(table).maximum
+    console.width = max(width, needed)
+    console.print(table)
+    console.width = width
 
 
 def _check_seeds(seeds: tuple[int, ...]) -> None:

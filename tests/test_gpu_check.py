@@ -65,7 +65,7 @@ def test_gpu_check_stops_a_part_and_keeps_its_words() -> None:
     hang = "import threading; print('begun', flush=True); threading.Event().wait()"
     code, seconds, tail = gpu_check.run_within([sys.executable, "-c", hang], 1.0)
     assert code is None
-    assert seconds < 10
+    assert seconds < 60  # it would hang for ever; a busy machine takes its time to end it
     assert tail.startswith("begun")
     assert gpu_check.run_within([sys.executable, "-c", "raise SystemExit(3)"], 60)[0] == 3
 

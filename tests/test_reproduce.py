@@ -308,6 +308,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "figure4" in said
 
 
+def test_a_wide_table_is_not_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "reproduce table2 --resize 72 --crop 64 --feature-width 16 --hidden-width 8 --batch-size 64 --epochs 1"
+    assert main([*words.split(), "--device", "cpu", "--run", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["tables"]["table2"]["5"][0]
+    (line,) = [line for line in said.splitlines() if "{5, 4, 3, 2, 1} / 5" in line]
+    for accuracy in (74.2, 84.9, 85.1, *found["stages"], found["concat"], found["mix"]):
+        assert f" {accuracy:.1f} " in line
+    assert "…" not in said
+
+
 def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "--network", "baseline", "--no-progressive", "--augmentation", "none"]) == 2
     assert "network baseline has no interaction, so it needs interaction=False" in capsys.readouterr().err
