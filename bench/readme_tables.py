@@ -10,7 +10,6 @@ from bench.results import ROOT
 
 BIRDS = "reproduce-cub.json"  # what `pmsi reproduce` left on 100 classes of CUB-200-2011, as the others
 
-
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "birds": partial(paper_tables.render, BIRDS, "table3", "table4", first_only=True),

@@ -101,7 +101,7 @@ def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate
     first.add_argument("--data", default="typefaces")
     first.add_argument("--recipe")
     known, _ = first.parse_known_args(words)
-    name = known.recipe or ("demo" if known.data == "typefaces" else "quick")
+    name = known.recipe or _choose_recipe(known.data)
     if words[:1] == ["describe"] and known.recipe is None:
         name = Describe.recipe
     settings = next(
@@ -119,9 +119,14 @@ def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate
     return tyro.cli(commands, prog="pmsi", description=summary, args=words)
 
 
+def _choose_recipe(data: str) -> RecipeName:
+    """The one for a data set where none is named."""
+    return "demo" if data == "typefaces" else "quick"
+
+
 def name_recipe(command: Common) -> str:
     """Of the recipe that the settings started from, and whether they changed."""
-    name: RecipeName = command.recipe or ("demo" if command.source.data == "typefaces" else "quick")
+    name = command.recipe or _choose_recipe(command.source.data)
     return name if command.settings == RECIPES[name] else f"{name}-changed"
 
 

@@ -122,11 +122,12 @@ def test_labels_are_smoothed_in_the_loss(name: Any) -> None:
 
 @pytest.mark.parametrize("name", ["pc", "api"])
 def test_losses_of_comparisons_are_not_smoothed(name: Any) -> None:
-    recipe = adapt_rival(name, RECIPES["modern"])
+    smoothed = replace(RECIPES["modern"], label_smoothing=0.1)
+    recipe = adapt_rival(name, smoothed)
     assert recipe.label_smoothing == 0
     with pytest.raises(ValueError, match=f"recipe: network {name} has a loss of its own, so it needs label_smoothing="):
         replace(recipe, label_smoothing=0.1)
-    assert {adapt_rival(rival, RECIPES["modern"]).network for rival in RIVALS} == {*RIVALS}  # type: ignore[arg-type]
+    assert {adapt_rival(rival, smoothed).network for rival in RIVALS} == {*RIVALS}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("augmentation", ["rmg", "jigsaw"])
@@ -142,17 +143,13 @@ def test_some_images_stay_whole(augmentation: Any, chain: Any) -> None:
 
 
 def test_tests_may_see_whole_images() -> None:
-    class Seen(nn.Module):
-        def forward(self, images: torch.Tensor) -> Any:
-            return network(images)
-
     recipe = replace(RECIPE, test_whole=True)
     assert (RECIPE.test_side, recipe.test_side) == (32, 36)
     network = RIVALS["baseline"](make_backbone(), 3)
     seen = catch_inputs(network)
     store = place(make_dataset().test, torch.device("cpu"))
-    evaluate(Seen(), store, RECIPE, make_fabric())
-    evaluate(Seen(), store, recipe, make_fabric())
+    evaluate(network, store, RECIPE, make_fabric())
+    evaluate(network, store, recipe, make_fabric())
     inside, whole = seen[0], seen[len(seen) // 2]
     assert whole.shape[2:] == (36, 36)
     assert torch.equal(inside, whole[:, :, 2:34, 2:34])
