@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pmsi import typefaces
 from pmsi.cache import Gathered, decode, fetch, gather, make_key
-from pmsi.holdout import describe_held_out, find_held_out
+from pmsi.holdout import describe_first, describe_held_out, find_first, find_held_out
 from pmsi.layouts import LISTERS, Entries, LayoutName, Listing, check_listing, list_images
 from pmsi.store import ImageFiles, Split
 
@@ -52,6 +52,7 @@ def load(
     cache: Path | None = None,
     stream: bool = False,
     hold_out: int | None = None,
+    train_per_class: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Dataset:
     """Read a whole data set; a file's bytes and ``resize`` alone decide its pixels.
@@ -66,6 +67,7 @@ def load(
         cache: folder that keeps the decoded images; later calls decode none (see `pmsi.cache`).
         stream: leave the images in their files, to be decoded whenever they are needed.
         hold_out: n; train on all but every n-th training image of each class, and test on those.
+        train_per_class: n; train on the first n training images of each class alone, of those not held out.
         say: told in one line what is kept there, and why what was there could not be used.
 
     Raises:
@@ -81,12 +83,12 @@ def load(
     if name == "typefaces":
         if root is not None:
             raise ValueError(f"typefaces: takes no --root, got {root}; leave it out, or choose other --data")
-        return _load_typefaces(resize, seed, hold_out, progress)
+        return _load_typefaces(resize, seed, hold_out, train_per_class, progress)
     if root is None:
         raise ValueError(f"{name}: needs the folder of the images; give it with --root")
     if stream and skip_unreadable:
         raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
-    listing = list_images(name, root, hold_out)
+    listing = list_images(name, root, hold_out, train_per_class)
 
     def read(what: str, entries: Entries) -> Gathered:
         report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
@@ -95,20 +97,28 @@ def load(
             return gather(images(), len(entries), resize)
         key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
         part = what if hold_out is None else f"{what}-hold-out-{hold_out}"
+        if train_per_class is not None and what == "training":
+            part += f"-{train_per_class}-per-class"
         return fetch(cache, f"{name}-{resize}px-{part}", key, images, say)
 
     return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
 
 
-def _load_typefaces(resize: int, seed: int, hold_out: int | None, progress: Progress | None) -> Dataset:
+def _load_typefaces(
+    resize: int, seed: int, hold_out: int | None, train_per_class: int | None, progress: Progress | None
+) -> Dataset:
     train, test = (Split(*pair) for pair in typefaces.render(resize, seed=seed, progress=progress))
     if hold_out is not None:
         held = torch.tensor(find_held_out(train.labels.tolist(), hold_out))
         train, test = (Split(train.images[rows], train.labels[rows]) for rows in (~held, held))
+    if train_per_class is not None:
+        first = torch.tensor(find_first(train.labels.tolist(), train_per_class))
+        train = Split(train.images[first], train.labels[first])
     protocol = (
         f"{len(typefaces.TYPEFACES)} typefaces that matplotlib ships, random words of seed {seed}: {len(train.labels)}"
         f" training and {len(test.labels)} test images, rendered at {resize} x {resize} px"
-        f"{'' if hold_out is None else describe_held_out(hold_out)}."
+        f"{'' if hold_out is None else describe_held_out(hold_out)}"
+        f"{'' if train_per_class is None else describe_first(train_per_class)}."
     )
     return Dataset("typefaces", tuple(typefaces.TYPEFACES), train, test, protocol)
 

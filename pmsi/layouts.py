@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from pmsi.holdout import describe_held_out, find_held_out
+from pmsi.holdout import describe_first, describe_held_out, find_first, find_held_out
 from pmsi.matfile import read_mat
 
 LayoutName = Literal["cub", "cars", "aircraft", "aircraft-family", "aircraft-manufacturer", "folder"]
@@ -33,7 +34,7 @@ class Listing:
     rule: str
 
 
-def list_images(name: str, root: Path, hold_out: int | None = None) -> Listing:
+def list_images(name: str, root: Path, hold_out: int | None = None, train_per_class: int | None = None) -> Listing:
     """The images of a data set, checked against its tables and the disk.
 
     Args:
@@ -49,9 +50,11 @@ def list_images(name: str, root: Path, hold_out: int | None = None) -> Listing:
         root: folder of the data set.
         hold_out: n; every n-th training image of each class is listed as a test image, and the data set's own test
             images are not listed.
+        train_per_class: n; only the first n training images of each class are listed, of those not held out.
 
     Raises:
-        ValueError: unknown name, tables that disagree, a class without training images, or no test images.
+        ValueError: unknown name, tables that disagree, a class without training images or with fewer than
+            ``train_per_class``, or no test images.
         FileNotFoundError: a folder, table or listed image is not there.
     """
     if name not in LISTERS:
@@ -67,6 +70,10 @@ def list_images(name: str, root: Path, hold_out: int | None = None) -> Listing:
         )
         listing = replace(listing, train=train, test=test, rule=listing.rule + describe_held_out(hold_out))
     check_listing(listing)
+    if train_per_class is not None:
+        first = find_first([label for _, label in listing.train], train_per_class)
+        train = tuple(itertools.compress(listing.train, first))
+        listing = replace(listing, train=train, rule=listing.rule + describe_first(train_per_class))
     return listing
 
 

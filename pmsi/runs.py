@@ -50,6 +50,8 @@ class Source:
     hold_out: int | None = None
     """n; train on all but every n-th training image of each class and test on those, to choose settings by; the data
     set's own test images are not looked at."""
+    train_per_class: int | None = None
+    """n; train on the first n training images of each class alone, of those not held out."""
     skip_unreadable: bool = False
     """Leave out and count images that cannot be read, rather than stop at the first."""
     cache: Path | None = Path("~/.cache/pmsi")
@@ -85,7 +87,8 @@ class Source:
         self.check_weights(recipe.backbone)
         root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
         how: dict[str, Any] = {"skip_unreadable": self.skip_unreadable, "cache": cache, "stream": self.stream}
-        return load(self.data, root, resize=recipe.resize, hold_out=self.hold_out, progress=progress, say=say, **how)
+        how |= {"hold_out": self.hold_out, "train_per_class": self.train_per_class}
+        return load(self.data, root, resize=recipe.resize, progress=progress, say=say, **how)
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,7 @@ def _settings(source: Source, recipe: Recipe) -> dict[str, Any]:
         "data": source.data,
         "root": None if source.root is None else str(Path(source.root).resolve()),
         "hold_out": source.hold_out,
+        "train_per_class": source.train_per_class,
         "skip_unreadable": source.skip_unreadable,
         "weights": describe_weights(source.find_weights(recipe.backbone)),
         **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},

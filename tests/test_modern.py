@@ -182,6 +182,25 @@ def test_both_splits_are_kept_in_the_cache(tmp_path: Path) -> None:
     assert len(said) == len(list((tmp_path / "kept").iterdir())) == 4
 
 
+def test_the_first_training_images_of_each_class_alone(tmp_path: Path) -> None:
+    root = write_cub(tmp_path / "birds")
+    real, few = list_images("cub", root), list_images("cub", root, train_per_class=1)
+    assert [(path.name, label) for path, label in few.train] == [("0.png", label) for label in range(3)]
+    assert few.test == real.test
+    how: dict[str, Any] = {"resize": 8, "cache": tmp_path / "kept", "say": lambda _: None}
+    whole, part = (load_data("cub", root, train_per_class=count, **how) for count in (None, 1))
+    assert torch.equal(part.train.images, whole.train.images[::2])
+    assert "trained on the first 1 training images of each class" in part.protocol
+    for count, message in (
+        (0, "must be 1 or more, got 0"),
+        (3, "train_per_class is 3, but a class has only 2 training"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_data("cub", root, train_per_class=count, **how)
+    faces = load_data("typefaces", None, resize=16, hold_out=5, train_per_class=3)
+    assert torch.bincount(faces.train.labels).tolist() == [3] * len(faces.classes)
+
+
 def test_typefaces_can_be_held_out_too() -> None:
     whole, part = (load_data("typefaces", None, resize=16, hold_out=every) for every in (None, 5))
     count = torch.bincount(whole.train.labels)
