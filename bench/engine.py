@@ -19,15 +19,15 @@ from torch import Tensor
 from bench.measure import find_peak, make_clock
 from bench.plain import Batches, PlainInput, PlainTrainer
 from bench.results import Row, round_figure
-from pmsi import data
-from pmsi.build import make_network
-from pmsi.config import RECIPES, Recipe
-from pmsi.data import Dataset
-from pmsi.devices import open_fabric
-from pmsi.evaluate import show
-from pmsi.loader import count_batches, plan_epoch, take_share
-from pmsi.store import place, to_device
-from pmsi.train import Trainer
+from pmsi.data import dataset as data
+from pmsi.data.dataset import Dataset
+from pmsi.data.preprocess import show
+from pmsi.data.storage import place, to_device
+from pmsi.models.registry import make_network
+from pmsi.recipe import RECIPES, Recipe
+from pmsi.runtime.devices import open_fabric
+from pmsi.training.batches import count_batches, plan_epoch, take_share
+from pmsi.training.trainer import Trainer
 
 # The backbone learns from the first epoch on: ours would skip gradients that the published code throws away.
 PAPER = replace(RECIPES["paper"], freeze_epochs=0)

@@ -22,12 +22,12 @@ from bench.inputs import MEAN, STD
 from bench.laws import GateError
 from bench.plain import PHASES, PlainInput, PlainTrainer
 from mosaicaug import Plan
-from pmsi.build import make_network
-from pmsi.config import Recipe
-from pmsi.data import Dataset
-from pmsi.evaluate import show
-from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD, plan_epoch
-from pmsi.store import to_device
+from pmsi.data.dataset import Dataset
+from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, show
+from pmsi.data.storage import to_device
+from pmsi.models.registry import make_network
+from pmsi.recipe import Recipe
+from pmsi.training.batches import plan_epoch
 
 LEVELS = 1.01  # of 255: Pillow's bilinear filter (plain) and torchvision's on uint8 tensors (ours) round differently
 LOSS = 1e-3  # relative: sums in fp32 have another order in another memory format

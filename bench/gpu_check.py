@@ -77,10 +77,10 @@ def time_file(name: str, file: str, folder: Path, found: str) -> tuple[Part, lis
 
 def find_tests(folder: Path = TESTS) -> list[Path]:
     """Files with tests that take the fixture `device`, and those written for CUDA alone."""
-    named = {folder / "test_cuda.py", folder / "test_triton.py"}
+    named = {folder / "mosaicaug/backends/test_cuda.py", folder / "mosaicaug/backends/test_triton.py"}
     return [
         path
-        for path in sorted(folder.glob("test_*.py"))
+        for path in sorted(folder.rglob("test_*.py"))
         if path in named or re.search(r"\bdevice: torch\.device\b", path.read_text(encoding="utf-8"))
     ]
 

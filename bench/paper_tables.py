@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import FOLDER
-from pmsi.config import RECIPES
-from pmsi.report_parts import Part
+from pmsi.recipe import RECIPES
+from pmsi.report.table import Part
 
 
 def render(file: str, *names: str, first_only: bool = False, folder: Path = FOLDER) -> str:

@@ -19,8 +19,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from bench.loops import recurse
-from pmsi.config import Recipe
-from pmsi.model import Network
+from pmsi.models.base import Network
+from pmsi.recipe import Recipe
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHASES = ((0, 3, 1.0), (1, 2, 1.0), (2, 1, 1.0), (None, 0, 2.0))  # output, recursions of the mosaic, weight of the loss

@@ -15,7 +15,7 @@ from bench.engine import INPUTS, OurInput
 from bench.engine_gates import check_mosaics, check_pixels, check_step
 from bench.plain import PlainInput
 from bench.results import Row
-from pmsi import data
+from pmsi.data import dataset as data
 
 Record = Callable[[Row], None]
 

@@ -21,15 +21,15 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from nvidia.dali.types import DALIDataType, DALIImageType
 
 from mosaicaug.dali import recursive_mosaic
-from pmsi import layouts
-from pmsi.config import RECIPES, Recipe
-from pmsi.data import Dataset
-from pmsi.devices import open_fabric
-from pmsi.evaluate import evaluate
-from pmsi.loader import IMAGENET_MEAN, IMAGENET_STD
-from pmsi.phases import list_phases
-from pmsi.store import Split
-from pmsi.train import Trainer
+from pmsi.data import layouts
+from pmsi.data.dataset import Dataset
+from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from pmsi.data.storage import Split
+from pmsi.evaluation.accuracy import evaluate
+from pmsi.recipe import RECIPES, Recipe
+from pmsi.runtime.devices import open_fabric
+from pmsi.training.phases import list_phases
+from pmsi.training.trainer import Trainer
 
 Entries = list[tuple[str, int]]  # file and label of each image
 

@@ -9,12 +9,12 @@
 (torch.Size([8, 3, 64, 64]), torch.Size([8, 8]))
 """
 
-import mosaicaug.compiled  # noqa: F401 - registers the operator
+import mosaicaug.operators  # noqa: F401 - registers the operator
 from mosaicaug.annotations import Placed, apply_boxes, apply_keypoints, apply_masks
 from mosaicaug.apply import apply
 from mosaicaug.augmentation import Augmentation
-from mosaicaug.backends.table import PlanBuffer
-from mosaicaug.combine import Compose, OneOf
+from mosaicaug.backends.triton.table import PlanBuffer
+from mosaicaug.compose import Compose, OneOf
 from mosaicaug.plan import Plan
 from mosaicaug.targets import Targets, class_activation_map, cross_entropy, mix_labels
 from mosaicaug.transforms import CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix

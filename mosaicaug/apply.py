@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mosaicaug.backends import cpu as cpu_backend
-from mosaicaug.backends import torch as torch_backend
-from mosaicaug.backends.table import PlanBuffer, pack
+from mosaicaug.backends import reference, resample
+from mosaicaug.backends.triton.table import PlanBuffer, pack
+from mosaicaug.checks import DTYPES, check_images, name_shape
 from mosaicaug.plan import Plan
 
-DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Backend = Literal["auto", "torch", "triton"]
 
 
@@ -116,7 +116,7 @@ def _carry_out(
         default = torch.float32 if images.dtype == torch.uint8 and normalises else images.dtype
         dtype = default if out is None else out.dtype
     if dtype not in DTYPES:
-        raise ValueError(f"apply: dtype must be one of {_names()}, got {dtype}")
+        raise ValueError(f"apply: dtype must be one of {name_shape()}, got {dtype}")
     if memory_format not in (None, torch.contiguous_format, torch.channels_last):
         raise ValueError(f"apply: memory_format must be contiguous_format or channels_last, got {memory_format}")
     shape = (batch, *images.shape[1:-2], *plan.size)
@@ -147,7 +147,7 @@ def _carry_out(
         if value is not None:
             options[name] = value.to(images.device, non_blocking=True).view(-1, 1, 1)
     if needs_grad or images.device.type != "cpu":
-        made = torch_backend.run(images, plan, **options, dtype=dtype, channels_last=channels_last)
+        made = reference.run(images, plan, **options, dtype=dtype, channels_last=channels_last)
         return made if out is None else out.copy_(made)
     made = make_empty(shape, dtype, images.device, channels_last=channels_last) if out is None else out
     return cpu_backend.run(images, plan, **options, out=made)
@@ -180,7 +180,7 @@ def _find_triton(images: Tensor, backend: str) -> ModuleType | None:
     if _needs_grad(images):
         raise ValueError("apply: backend='triton' records no gradients; use backend='torch', or torch.no_grad()")
     try:
-        from mosaicaug.backends import triton as triton_backend
+        from mosaicaug.backends.triton import kernel as triton_backend
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
@@ -197,14 +197,6 @@ def make_empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device,
     if not channels_last:
         return torch.empty(shape, dtype=dtype, device=device)
     return torch.empty((*shape[:-3], *shape[-2:], shape[-3]), dtype=dtype, device=device).movedim(-1, -3)
-
-
-def check_images(caller: str, images: Tensor) -> None:
-    """TypeError for what is no tensor, ValueError for a dtype that cannot be carried."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"{caller}: images must be a tensor, got {type(images).__name__}")
-    if images.dtype not in DTYPES:
-        raise ValueError(f"{caller}: images must be one of {_names()}, got {images.dtype}")
 
 
 def _check_integers(name: str, value: Tensor, shape: tuple[int, ...], high: tuple[int, ...]) -> None:
@@ -254,7 +246,7 @@ def _per_channel(name: str, values: Sequence[float] | Tensor | None, images: Ten
     if values is None:
         return None
     channels = images.shape[-3]
-    tensor = torch.as_tensor(values, dtype=torch_backend.find_work(images))
+    tensor = torch.as_tensor(values, dtype=resample.find_work(images))
     if tensor.numel() not in (1, channels) or tensor.ndim > 1:
         raise ValueError(f"apply: {name} needs one number per channel ({channels}), got {list(tensor.shape)}")
     if (
@@ -273,7 +265,3 @@ def _is_channels_last(images: Tensor) -> bool:
 
 def _is_dense(out: Tensor, *, channels_last: bool) -> bool:
     return (out.movedim(-3, -1) if channels_last else out).is_contiguous()
-
-
-def _names() -> str:
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)

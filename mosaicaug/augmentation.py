@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Generator, Tensor, nn
 
-from mosaicaug.apply import apply, check_images
+from mosaicaug.apply import apply
+from mosaicaug.checks import check_choice, check_images, check_labels
 from mosaicaug.plan import Plan
-from mosaicaug.sample import Per
-from mosaicaug.targets import Targets, check_labels
+from mosaicaug.sampling import Per
+from mosaicaug.targets import Targets
 
 # A compiled graph holds numbers: this is how it finds the augmentation whose draw it runs.
 augmentations: WeakValueDictionary[int, Augmentation] = WeakValueDictionary()
@@ -130,18 +131,3 @@ class Augmentation(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.settings)
-
-
-def check_integer(name: str, argument: str, value: object, low: int) -> None:
-    """TypeError unless an integer, ValueError below ``low``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: {argument} must be an integer, got {value!r}")
-    if value < low:
-        raise ValueError(f"{name}: {argument} must be at least {low}, got {value}")
-
-
-def check_choice(name: str, argument: str, value: object, allowed: Any) -> None:
-    """ValueError unless ``value`` is one of a Literal's choices."""
-    choices = get_args(allowed)
-    if value not in choices:
-        raise ValueError(f"{name}: {argument} must be one of {choices}, got {value!r}")

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mosaicaug.checks import check_labels, check_num_classes
 from mosaicaug.plan import Plan, overlay_share
 
 
@@ -32,7 +33,7 @@ class Targets(NamedTuple):
         Raises:
             ValueError: ``num_classes`` is missing or not larger than every label (checked for labels on the CPU).
         """
-        _check_num_classes("Targets.to_soft", num_classes, self.labels_a)
+        check_num_classes("Targets.to_soft", num_classes, self.labels_a)
         soft = torch.zeros(len(self.labels_a), num_classes, device=self.labels_a.device)
         soft.scatter_add_(1, self.labels_a.long()[:, None], self.weight_a[:, None])
         return soft.scatter_add_(1, self.labels_b.long()[:, None], self.weight_b[:, None])
@@ -69,21 +70,6 @@ def mix_labels(
         return labels.float() * weights[0][:, None] + other.float() * weights[1][:, None]
     targets = Targets(labels, other, *weights)
     return targets if num_classes is None else targets.to_soft(num_classes)
-
-
-def check_labels(caller: str, labels: Tensor, batch: int, num_classes: int | None) -> None:
-    """One clear ValueError for labels that do not fit the batch."""
-    soft = labels.is_floating_point()
-    if labels.is_complex() or labels.dtype == torch.bool or labels.ndim != (2 if soft else 1):
-        raise ValueError(
-            f"{caller}: labels must be integer [B] or float [B, K], got {labels.dtype} {list(labels.shape)}"
-        )
-    if len(labels) != batch:
-        raise ValueError(f"{caller}: {batch} images need {batch} labels, got {len(labels)}")
-    if soft and num_classes not in (None, labels.shape[1]):
-        raise ValueError(f"{caller}: num_classes={num_classes}, but the soft labels have {labels.shape[1]} classes")
-    if not soft and num_classes is not None:
-        _check_num_classes(caller, num_classes, labels)
 
 
 def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -185,14 +171,3 @@ def _find_weights(length: int, stored: int) -> tuple[Tensor, Tensor]:
 
 def _same(labels: Tensor, other: Tensor) -> Tensor:
     return labels == other if labels.ndim == 1 else (labels == other).all(1)
-
-
-def _check_num_classes(caller: str, num_classes: int | None, labels: Tensor) -> None:
-    if num_classes is None:
-        raise ValueError(f"{caller}: soft labels need num_classes, got None")
-    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
-        low, high = (int(value) for value in torch.aminmax(labels))
-        if low < 0 or high >= num_classes:
-            raise ValueError(
-                f"{caller}: num_classes={num_classes} needs labels in 0..{num_classes - 1}, got {low}..{high}"
-            )

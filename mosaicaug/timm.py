@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from mosaicaug.augmentation import Augmentation
-from mosaicaug.combine import OneOf
-from mosaicaug.sample import Per
-from mosaicaug.targets import check_labels
+from mosaicaug.checks import check_labels
+from mosaicaug.compose import OneOf
+from mosaicaug.sampling import Per
 from mosaicaug.transforms import CutMix, MixUp
 
 _PER: dict[str, Per] = {"batch": "batch", "elem": "sample"}

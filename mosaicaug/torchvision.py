@@ -33,8 +33,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from mosaicaug.annotations import Placed, apply_boxes, apply_keypoints, apply_masks
 from mosaicaug.apply import apply
 from mosaicaug.augmentation import Augmentation
+from mosaicaug.checks import check_labels
 from mosaicaug.plan import Plan
-from mosaicaug.targets import Targets, check_labels
+from mosaicaug.targets import Targets
 
 try:
     import PIL.Image

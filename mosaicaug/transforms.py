@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from mosaicaug import sample
+from mosaicaug import sampling as sample
 from mosaicaug.apply import apply_each
-from mosaicaug.augmentation import Augmentation, check_choice, check_integer
+from mosaicaug.augmentation import Augmentation
+from mosaicaug.checks import check_choice, check_integer
 from mosaicaug.plan import Plan
-from mosaicaug.sample import Chain, Per, Permutation
+from mosaicaug.sampling import Chain, Per
 from mosaicaug.targets import Targets, mix_labels
+from mosaicaug.zorder import Permutation
 
 
 class _Tiles(Augmentation):

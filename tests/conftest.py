@@ -16,7 +16,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined: before anything below imports Triton
 
 from PIL import Image
-from tiny import make_backbone, make_dataset
+
+from tests.helpers.small_run import make_backbone, make_dataset
 
 
 @pytest.fixture(params=["cpu", "triton", "cuda"])
@@ -76,7 +77,7 @@ def _seed() -> None:
 @pytest.fixture
 def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer gets a backbone of milliseconds a step."""
-    monkeypatch.setattr("pmsi.build.make_backbone", make_backbone)
+    monkeypatch.setattr("pmsi.models.registry.make_backbone", make_backbone)
 
 
 @pytest.fixture

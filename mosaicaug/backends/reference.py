@@ -1,0 +1,149 @@
+"""The reference backend: plain torch on any device, differentiable, no loop over images or tiles.
+
+Every stage is a look-up by position: which batch entry, row and column each output pixel shows. The crop, the flip and
+the dataset index only translate positions; bytes move once, in `_look_up`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mosaicaug.backends.resample import _Taps, find_nearest, find_taps, find_work
+from mosaicaug.plan import Plan
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the plan sees: stored images through an index and windows."""
+
+    images: Tensor  # [N, *lead, height, width]
+    index: Tensor | None  # [B]
+    window: Tensor | None  # [B, 3]
+    width: int
+
+    def look_up(self, entry: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Pixels at int64 positions that broadcast to ``[B, H, W]``: ``[B, *lead, H, W]``."""
+        if self.window is not None:
+            top, left, flip = self.window.unbind(1)
+            x = torch.where(flip[entry] != 0, self.width - 1 - x, x) + left[entry]
+            y = y + top[entry]
+        if self.index is not None:
+            entry = self.index[entry]
+        pixels = self.images[entry, ..., y, x]  # [B, H, W, *lead]
+        return pixels.movedim((1, 2), (-2, -1))
+
+
+def run(
+    images: Tensor,
+    plan: Plan,
+    *,
+    window: Tensor | None,
+    index: Tensor | None,
+    mean: Tensor | None,
+    scale: Tensor | None,
+    nearest: bool,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    """Carry out ``plan``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std.
+
+    ``nearest`` takes the nearest pixel instead of resampling.
+    """
+    device = images.device
+    index, window = (None if value is None else _positions(value, device) for value in (index, window))
+    view = _View(images, index, window, plan.size[1])
+    work = find_work(images)
+    result = _base(view, plan)
+    for rows, resample in _overlay_groups(plan):
+        if (resample and not nearest) or bool((plan.opacity[rows] < 1).any()):
+            result = result.to(work)
+        result = _lay_over(result, view, plan, rows, resample=resample, nearest=nearest)
+    if mean is not None:
+        result = result.to(work) - mean
+    if scale is not None:
+        result = result.to(work) * scale
+    if dtype == torch.uint8 and result.is_floating_point():
+        result = result.round().clamp(0, 255)
+    result = result.to(dtype)
+    result = result.movedim(-3, -1).contiguous().movedim(-1, -3) if channels_last else result.contiguous()
+    return result.clone() if result.data_ptr() == images.data_ptr() else result
+
+
+def _base(view: _View, plan: Plan) -> Tensor:
+    """The tiled base of every output, ``[B, *lead, H, W]``."""
+    device, (height, width), grid = view.images.device, plan.size, plan.grid
+    entry = torch.arange(len(plan), device=device)[:, None, None]
+    y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    if not plan.moves_tiles:
+        if view.window is None:
+            return view.images if view.index is None else view.images.index_select(0, view.index)
+        return view.look_up(entry, y, x)
+    tile_height, tile_width = height // grid, width // grid
+    tiles = _positions(plan.tiles, device).view(-1, grid, grid)
+    shift_y = (tiles // grid % grid - torch.arange(grid, device=device)[:, None]) * tile_height
+    shift_x = (tiles % grid - torch.arange(grid, device=device)) * tile_width
+    source = torch.stack([tiles // (grid * grid) - entry, shift_y, shift_x])  # [3, B, G, G], relative to home
+    # The margin is one more row and column of tiles, which never move.
+    source = torch.nn.functional.pad(source, (0, 1, 0, 1))
+    row, column = (y[:, 0] // tile_height).clamp(max=grid), (x // tile_width).clamp(max=grid)
+    shift = source[:, :, row][..., column]  # [3, B, H, W]
+    return view.look_up(entry + shift[0], y + shift[1], x + shift[2])
+
+
+def _overlay_groups(plan: Plan) -> list[tuple[Tensor, bool]]:
+    """Images with an overlay (int64 rows, on the CPU), those that copy it and those that resample it."""
+    extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
+    resample = (extents[0] != extents[1]).any(1)
+    groups = [(plan.has_overlay & ~resample, False), (plan.has_overlay & resample, True)]
+    return [(mask.nonzero()[:, 0], kind) for mask, kind in groups if mask.any()]
+
+
+def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: bool, nearest: bool) -> Tensor:
+    """``base`` with the overlays of ``rows`` laid on it."""
+    device, (height, width) = base.device, plan.size
+    y0, x0, y1, x1 = _positions(plan.from_box[rows, :, None, None], device).unbind(1)  # [R, 1, 1] each
+    to_y0, to_x0, to_y1, to_x1 = _positions(plan.to_box[rows, :, None, None], device).unbind(1)
+    y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    inside = (y >= to_y0) & (y < to_y1) & (x >= to_x0) & (x < to_x1)  # [R, H, W]
+    entry = _positions(plan.overlay[rows, None, None], device)
+    if resample:
+        precision = torch.float32 if nearest else base.dtype
+        vertical = find_taps(y - to_y0, y0, y1, to_y1 - to_y0, precision)
+        horizontal = find_taps(x - to_x0, x0, x1, to_x1 - to_x0, precision)
+        if nearest:
+            overlay = view.look_up(entry, find_nearest(*vertical), find_nearest(*horizontal))
+        else:
+            overlay = _bilinear(view, entry, vertical, horizontal)
+    else:
+        # Outside the box any legal position will do: `inside` hides it.
+        from_y = (y - to_y0 + y0).clamp(0, height - 1)
+        from_x = (x - to_x0 + x0).clamp(0, width - 1)
+        overlay = view.look_up(entry, from_y, from_x).to(base.dtype)
+    lead = (1,) * (base.ndim - 3)
+    where = _positions(rows, device)
+    below, opacity = base[where], plan.opacity[rows]
+    if bool((opacity < 1).any()):
+        weight = opacity.to(device, base.dtype, non_blocking=True).view(-1, *lead, 1, 1)
+        overlay = torch.where(weight == 1, overlay, (1 - weight) * below + weight * overlay)
+    return base.index_copy(0, where, torch.where(inside.view(-1, *lead, height, width), overlay, below))
+
+
+def _bilinear(view: _View, entry: Tensor, vertical: _Taps, horizontal: _Taps) -> Tensor:
+    """Four looked-up pixels for every output pixel, weighed in the precision of the weights."""
+    (top, bottom, down), (left, right, across) = vertical, horizontal
+    lead = (1,) * (view.images.ndim - 3)
+    down, across = (weight.view(len(weight), *lead, *weight.shape[1:]) for weight in (down, across))
+
+    def along(x: Tensor) -> Tensor:
+        near, far = (view.look_up(entry, y, x).to(down.dtype) for y in (top, bottom))
+        return (1 - down) * near + down * far
+
+    return (1 - across) * along(left) + across * along(right)
+
+
+def _positions(values: Tensor, device: torch.device) -> Tensor:
+    """On the device, as torch's type for positions."""
+    return values.to(device, torch.int64, non_blocking=True)

@@ -1,0 +1,1 @@
+"""The Triton backend: kernel, launch parameters, and the plan's table."""

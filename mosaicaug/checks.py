@@ -1,0 +1,63 @@
+"""Checks of arguments that several public functions share; each raises a message that names its caller."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_images(caller: str, images: Tensor) -> None:
+    """TypeError for what is no tensor, ValueError for a dtype that cannot be carried."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{caller}: images must be a tensor, got {type(images).__name__}")
+    if images.dtype not in DTYPES:
+        raise ValueError(f"{caller}: images must be one of {name_shape()}, got {images.dtype}")
+
+
+def name_shape() -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+
+
+def check_integer(name: str, argument: str, value: object, low: int) -> None:
+    """TypeError unless an integer, ValueError below ``low``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: {argument} must be an integer, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name}: {argument} must be at least {low}, got {value}")
+
+
+def check_choice(name: str, argument: str, value: object, allowed: Any) -> None:
+    """ValueError unless ``value`` is one of a Literal's choices."""
+    choices = get_args(allowed)
+    if value not in choices:
+        raise ValueError(f"{name}: {argument} must be one of {choices}, got {value!r}")
+
+
+def check_labels(caller: str, labels: Tensor, batch: int, num_classes: int | None) -> None:
+    """One clear ValueError for labels that do not fit the batch."""
+    soft = labels.is_floating_point()
+    if labels.is_complex() or labels.dtype == torch.bool or labels.ndim != (2 if soft else 1):
+        raise ValueError(
+            f"{caller}: labels must be integer [B] or float [B, K], got {labels.dtype} {list(labels.shape)}"
+        )
+    if len(labels) != batch:
+        raise ValueError(f"{caller}: {batch} images need {batch} labels, got {len(labels)}")
+    if soft and num_classes not in (None, labels.shape[1]):
+        raise ValueError(f"{caller}: num_classes={num_classes}, but the soft labels have {labels.shape[1]} classes")
+    if not soft and num_classes is not None:
+        check_num_classes(caller, num_classes, labels)
+
+
+def check_num_classes(caller: str, num_classes: int | None, labels: Tensor) -> None:
+    if num_classes is None:
+        raise ValueError(f"{caller}: soft labels need num_classes, got None")
+    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
+        low, high = (int(value) for value in torch.aminmax(labels))
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"{caller}: num_classes={num_classes} needs labels in 0..{num_classes - 1}, got {low}..{high}"
+            )

@@ -1,0 +1,115 @@
+"""Where `mosaicaug.dali` makes its nodes: the pipeline that is being defined, or DALI's dynamic mode."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from mosaicaug import sampling as sample
+from mosaicaug.checks import check_integer
+
+try:
+    import nvidia.dali
+    import nvidia.dali.fn
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] != "nvidia":
+        raise
+    raise ImportError("mosaicaug.dali: the package DALI is missing; pip install mosaicaug[dali]") from error
+
+dali: Any = nvidia.dali  # its types are not all told
+types = dali.types
+
+
+def open_graph(name: str, images: Any, seed: int, *, labels: Any = None, mixes: bool = False) -> Graph:
+    """Where nodes are made of ``images``."""
+    check_integer(name, "seed", seed, 0)
+    if mixes and labels is None:
+        raise ValueError(f"{name}: mixing images mixes labels too, got none; call it with (images, labels)")
+    dynamic = sys.modules.get("nvidia.dali.experimental.dynamic")
+    if dynamic is not None and isinstance(images, dynamic.Batch):
+        return Eager(dynamic, dynamic.math, images.batch_size, seed)
+    for what, value in {"images": images, "labels": labels}.items():
+        if not isinstance(value, dali.data_node.DataNode) and (mixes or what == "images"):
+            wanted = f"{what} must be a node of a DALI pipeline or a Batch of its dynamic mode"
+            raise TypeError(f"{name}: {wanted}, got {type(value).__name__}; for tensors use mosaicaug's classes")
+    pipeline, branches = dali.Pipeline.current(), dali._conditionals
+    if pipeline is None:
+        raise RuntimeError(f"{name}: no pipeline is being defined; call it in a function under @pipeline_def")
+    if branches.conditionals_enabled() and branches.this_condition_stack().stack_depth() > 1:
+        raise RuntimeError(f"{name}: draws are for whole batches, got a branch's part of one; call it before the `if`")
+    if not pipeline.max_batch_size:
+        raise ValueError(f"{name}: draws need the pipeline's batch size, got none; pass batch_size= to the pipeline")
+    return Graph(dali.fn, dali.math, pipeline.max_batch_size, seed)
+
+
+@dataclass
+class Graph:
+    """The pipeline that is being defined."""
+
+    ops: Any
+    math: Any
+    batch: int
+    seed: int
+
+    def feed(self, draw: Callable[[Generator], list[Tensor]], count: int) -> Any:
+        """Nodes of the ``count`` tensors ``[B, ...]`` that ``draw`` makes, anew for every batch."""
+
+        def source(info: Any) -> list[Any]:
+            # DALI counts iterations through all epochs of a reader, but anew when a source of images has ended.
+            drawn = draw(sample.seeded(self.seed, info.iteration, info.epoch_idx))
+            return [value.contiguous().numpy() for value in drawn]  # of tensors DALI would ask for a CUDA stream
+
+        return self.ops.external_source(source, num_outputs=count, batch=True, batch_info=True)
+
+    def constant(self, value: Tensor) -> Any:
+        return types.Constant(value.numpy())
+
+    def item(self, node: Any, index: Any) -> Any:
+        return node[index]
+
+    def find_shape(self, node: Any) -> Any:
+        return node.shape(dtype=types.INT32)
+
+    def find_extent(self, images: Any) -> Any:
+        """Height and width in px, int32 ``[2]``."""
+        return self.item(self.find_shape(images), slice(-3, -1))
+
+    def find_box(self, reach: Any, centre: Any, extent: Any) -> tuple[Any, Any]:
+        """Corners of the boxes that `sample` makes of the same draw, int32 ``[..., 2]`` each."""
+        limit = self.ops.cast(extent, dtype=types.FLOAT64)
+        middle, half = self.math.floor(centre * limit), self.math.floor(reach * (limit * 0.5))
+        low, high = self.math.max(middle - half, 0), self.math.min(middle + half, limit)
+        return self.ops.cast(low, dtype=types.INT32), self.ops.cast(high, dtype=types.INT32)
+
+    def fill(self, low: Any, high: Any) -> tuple[Any, Any]:
+        """1, or 0 if a box is empty; and sizes, then of one pixel: the image's own, which is pasted on itself."""
+        filled = self.ops.cast(self.ops.reductions.min(high - low) > 0, dtype=types.INT32)
+        return filled, self.math.max((high - low) * filled, 1)
+
+    def beside(self, images: Any, value: Any) -> Any:  # noqa: ARG002
+        """``value`` on the backend of ``images``; in a pipeline, arithmetic sees to that."""
+        return value
+
+
+class Eager(Graph):
+    """DALI's dynamic mode: batches instead of nodes."""
+
+    def feed(self, draw: Callable[[Generator], list[Tensor]], count: int) -> Any:  # noqa: ARG002
+        return [self.ops.as_batch(value.contiguous()) for value in draw(sample.seeded(self.seed))]
+
+    def constant(self, value: Tensor) -> Any:
+        return self.ops.as_batch(value.expand(self.batch, *value.shape).contiguous())
+
+    def item(self, node: Any, index: Any) -> Any:
+        return node.slice[index]
+
+    def find_shape(self, node: Any) -> Any:
+        return self.ops.as_batch(torch.tensor(node.shape, dtype=torch.int32))
+
+    def beside(self, images: Any, value: Any) -> Any:
+        return value.gpu() if images.device.device_type == "gpu" else value

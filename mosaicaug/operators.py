@@ -1,0 +1,139 @@
+"""Drawing and `mosaicaug.apply` as opaque operators, for `torch.compile` and `torch.export`.
+
+A compiler sees shapes alone; all that depends on values - draws, checks, backend, launch - waits until one runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import GetAttrKey, register_pytree_node
+
+from mosaicaug.apply import apply, apply_nearest, make_empty
+from mosaicaug.augmentation import augmentations
+from mosaicaug.backends import reference as torch_backend
+from mosaicaug.plan import Plan, build_unchecked, overlay_share
+
+_FIELDS = [field.name for field in fields(Plan) if field.name != "size"]
+
+# So that a plan may be an argument of what `torch.export` exports.
+register_pytree_node(
+    Plan,
+    lambda plan: ([getattr(plan, name) for name in _FIELDS], plan.size),
+    lambda values, size: build_unchecked(size, *values),
+    flatten_with_keys_fn=lambda plan: ([(GetAttrKey(name), getattr(plan, name)) for name in _FIELDS], plan.size),
+    serialized_type_name="mosaicaug.Plan",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
+)
+
+
+@torch.library.custom_op("mosaicaug::apply", mutates_args=())
+def apply_operator(
+    images: Tensor,
+    tiles: Tensor,
+    overlay: Tensor,
+    from_box: Tensor,
+    to_box: Tensor,
+    opacity: Tensor,
+    height: int,
+    width: int,
+    window: Tensor | None,
+    index: Tensor | None,
+    mean: Tensor | None,
+    std: Tensor | None,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str,
+    nearest: bool,
+) -> Tensor:
+    """`apply` with the plan's fields one by one."""
+    plan = Plan((height, width), tiles, overlay, from_box, to_box, opacity)
+    options: dict[str, Any] = {"window": window, "index": index, "backend": backend}
+    if nearest:
+        return apply_nearest(images, plan, **options)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return apply(images.detach(), plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, **options)
+
+
+@apply_operator.register_fake
+def _(images: Tensor, tiles: Tensor, *rest: Any) -> Tensor:
+    height, width, dtype, channels_last = rest[4], rest[5], rest[10], rest[11]
+    shape = (tiles.shape[0], *images.shape[1:-2], height, width)
+    return make_empty(shape, dtype, images.device, channels_last=channels_last)
+
+
+# Defined one step lower than `custom_op`, which would keep autograd from working inside.
+torch.library.define(
+    "mosaicaug::apply_backward",
+    "(Tensor gradient, SymInt[] stored, ScalarType dtype, Tensor tiles, Tensor overlay, Tensor from_box, "
+    "Tensor to_box, Tensor opacity, SymInt height, SymInt width, Tensor? window, Tensor? index, Tensor? std) -> Tensor",
+)
+
+
+@torch.library.impl("mosaicaug::apply_backward", "CompositeExplicitAutograd")
+def backward_operator(gradient: Tensor, stored: list[int], dtype: torch.dtype, *rest: Any) -> Tensor:
+    """Gradient of images of shape ``stored``; their values do not matter, as `apply` is linear but for ``mean``."""
+    *fields, height, width, window, index, std = rest
+    scale = None if std is None else (1 / std).to(gradient.device).view(-1, 1, 1)
+    options: dict[str, Any] = {"window": window, "index": index, "mean": None, "scale": scale, "nearest": False}
+    with torch.enable_grad():
+        images = torch.zeros(stored, dtype=dtype, device=gradient.device, requires_grad=True)
+        made = torch_backend.run(
+            images, Plan((height, width), *fields), **options, dtype=gradient.dtype, channels_last=False
+        )
+        (result,) = torch.autograd.grad(made, images, gradient)
+    return result
+
+
+def _fake_backward(gradient: Tensor, stored: list[int], dtype: torch.dtype, *_: Any) -> Tensor:
+    return torch.empty(stored, dtype=dtype, device=gradient.device)
+
+
+torch.library.register_fake("mosaicaug::apply_backward", _fake_backward)
+
+
+def _set_up(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    images, *plan, height, width, window, index, _mean, std, _dtype, _channels_last, _backend, _nearest = inputs
+    ctx.stored, ctx.dtype, ctx.size = list(images.shape), images.dtype, (height, width)
+    ctx.save_for_backward(*plan, window, index, std)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    *plan, window, index, std = ctx.saved_tensors
+    result = torch.ops.mosaicaug.apply_backward(gradient, ctx.stored, ctx.dtype, *plan, *ctx.size, window, index, std)
+    return result, *(None,) * 15
+
+
+apply_operator.register_autograd(_backward, setup_context=_set_up)
+
+
+@torch.library.custom_op("mosaicaug::draw", mutates_args={"order"})
+def draw_operator(
+    handle: int,
+    batch: int,
+    height: int,
+    width: int,
+    order: Tensor,  # noqa: ARG001 - see `mosaicaug.augmentation`
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The fields of a plan that an augmentation draws, in the order of `Plan`, and the choices of members."""
+    augmentation = augmentations[handle]
+    plan = augmentation.draw(batch, (height, width), None)
+    plan = plan.refine(augmentation.grid // plan.grid)
+    choices = [torch.zeros(0, batch, dtype=torch.int64)]
+    choices += [chooser.last_choice[None] for chooser in augmentation.choosers]
+    fields = plan.tiles, plan.overlay, plan.from_box, plan.to_box, plan.opacity, overlay_share(plan)
+    # An operator's results may not share memory, as both boxes of a CutMix do.
+    return *(field.clone() for field in fields), torch.cat(choices)  # type: ignore[return-value]
+
+
+@draw_operator.register_fake
+def _(handle: int, batch: int, height: int, width: int, order: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG001
+    augmentation = augmentations[handle]
+    shapes = (batch, augmentation.grid**2), (batch,), (batch, 4), (batch, 4)
+    places = (torch.empty(shape, dtype=torch.int32, device="cpu") for shape in shapes)
+    shares = (torch.empty(batch, dtype=torch.float32, device="cpu") for _ in range(2))
+    return *places, *shares, torch.empty(len(augmentation.choosers), batch, dtype=torch.int64, device="cpu")

@@ -1,0 +1,5 @@
+"""The `pmsi` command."""
+
+from pmsi.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,152 @@
+"""What can be typed after `pmsi`: commands, their settings, and how words become one of them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from pmsi.cli.data import Data
+from pmsi.data.dataset import DataName
+from pmsi.experiments.source import Source
+from pmsi.experiments.tables import Choice
+from pmsi.recipe import METHODS, RECIPES, Method, Recipe, RecipeName
+from pmsi.runtime.devices import Device, Precision
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a run is computed: what changes its speed, and its result by rounding alone."""
+
+    device: Device = "auto"
+    """Where to compute; under torchrun, each process takes a device of its own."""
+    precision: Precision = "auto"
+    """Autocast to "bf16" or "fp16", or "32"; "auto" is bf16 on GPUs that have it, and 32 elsewhere."""
+    compile: bool = False
+    """Compile network and loss of every phase: minutes at the start for faster steps."""
+
+
+_Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every training command takes."""
+
+    source: Annotated[Source, _Flat] = field(default_factory=Source)
+    recipe: RecipeName | None = None
+    """Where the defaults of the training settings come from; by default "demo" for typefaces, else "quick"."""
+    settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
+    run: Path | None = None
+    """Folder of the run; by default runs/COMMAND-DATA-RECIPE. The same command continues what is there."""
+    engine: Annotated[Engine, _Flat] = field(default_factory=Engine)
+    tensorboard: bool = False
+    """Write curves for TensorBoard to the folder of every run (needs the package tensorboard)."""
+
+
+@dataclass(frozen=True)
+class Compare(Common):
+    """Train the rows of Table IV (augmentations) under one recipe, and write a table and a report."""
+
+    methods: tuple[Method, ...] = METHODS
+    """Rows to train."""
+    seeds: tuple[int, ...] = (0,)
+    """One run of every row for each; more can be added later."""
+
+
+@dataclass(frozen=True)
+class Train(Common):
+    """Train one network."""
+
+    seed: int = 0
+    """Of initial weights, order, crops, augmentation and dropout."""
+    profile: bool = False
+    """Watch a few mini-batches with torch's profiler: a table, and profile.json in the folder of the run."""
+
+
+@dataclass(frozen=True)
+class Reproduce(Common):
+    """Train the runs of the paper's tables and figure, or what is missing of them, and set them beside the paper's.
+
+    Any number of these may work on one folder at a time."""
+
+    names: Annotated[tuple[Choice, ...], tyro.conf.Positional] = ("all",)
+    """Which; "all" are the paper's. Beyond it, "candidates" changes our training one thing at a time, on images held
+    out of the training images (--hold-out), and "modern" compares what was kept of them with the paper's."""
+    seeds: tuple[int, ...] = (0,)
+    """One run of every row for each; more can be added later."""
+
+
+@dataclass(frozen=True)
+class Describe:
+    """What a network is made of and what it costs: stages, parameters, MACs, receptive fields, and the mosaics that the
+    paper's rule allows at each stage."""
+
+    recipe: RecipeName = "paper"
+    """Where the defaults of the settings come from."""
+    settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
+    classes: int = 200
+    """To tell apart."""
+    weights: str = "none"
+    """Of the backbone, which effective receptive fields depend on: a file, "imagenet", or "none"."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Test a checkpoint: Concat, Mix and every stage."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """last.ckpt of a run."""
+    data: DataName | None = None
+    """Data set; by default the one it was trained on."""
+    root: Path | None = None
+    """Folder of the data set; by default where it was in training."""
+    cache: Path | None = Source.cache
+    """Folder that keeps decoded images, as in training."""
+    engine: Annotated[Engine, _Flat] = field(default_factory=Engine)
+
+
+def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate | Data:
+    """Two steps, because the recipe that is named gives the other settings their defaults."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--data", default="typefaces")
+    first.add_argument("--recipe")
+    known, _ = first.parse_known_args(words)
+    name = known.recipe or _choose_recipe(known.data)
+    if words[:1] == ["describe"] and known.recipe is None:
+        name = Describe.recipe
+    settings = next(
+        (recipe for key, recipe in RECIPES.items() if key == name), Recipe()
+    )  # tyro reports a name that is not there
+    commands = (
+        Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
+        | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(settings=settings))]
+        | Annotated[Describe, tyro.conf.subcommand("describe", default=Describe(settings=settings))]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Data, tyro.conf.subcommand("data")]
+    )
+    summary = "RMG-PMSI: train and compare networks for fine-grained recognition."
+    return tyro.cli(commands, prog="pmsi", description=summary, args=words)
+
+
+def _choose_recipe(data: str) -> RecipeName:
+    """The one for a data set where none is named."""
+    return "demo" if data == "typefaces" else "quick"
+
+
+def name_recipe(command: Common) -> str:
+    """Of the recipe that the settings started from, and whether they changed."""
+    name = command.recipe or _choose_recipe(command.source.data)
+    return name if command.settings == RECIPES[name] else f"{name}-changed"
+
+
+def name_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Flat, as they are typed."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= name_settings(value) if isinstance(value, dict) else {f"--{name.replace('_', '-')}": value}
+    return flat

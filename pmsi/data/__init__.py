@@ -1,0 +1,1 @@
+"""Data sets: listed, checked, downloaded, decoded, cached, and kept where the device can reach them."""

@@ -1,0 +1,143 @@
+"""Images decoded on all cores, then gathered in memory, or kept in a file so that a second run decodes none.
+
+Such a file is whole or not there, is checked before it is used, may be deleted at any time (but not cut or overwritten
+while a run has it open), and holds nothing that is executed:
+
+    pixels    uint8 [N, 3, R, R]
+    JSON      key (what the pixels were made from), shape, skipped (rows that could not be read), crc32 of the pixels
+    16 bytes  crc32 and length of the JSON as little-endian uint32, then `_MAGIC`, which names the version
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+import torchvision
+from PIL import features
+
+from pmsi.data.decoding import Decoded, Gathered, stat
+from pmsi.runtime.files import replace_file
+
+_TAIL = struct.Struct("<II8s")
+_MAGIC = b"pmsi-c1\n"
+
+
+def make_key(root: Path, entries: Iterable[tuple[Path, int]], **settings: object) -> dict[str, Any]:
+    """What decides the pixels of ``entries``, (file below ``root``, label), told without opening an image.
+
+    Of each file: path, label, size and time of change. A file that is replaced by another of the same size and time
+    goes unnoticed.
+    """
+    files = hashlib.sha256()
+    for path, label in entries:
+        files.update(json.dumps([path.relative_to(root).as_posix(), label, *stat(path)]).encode())
+    return {
+        "root": str(root.resolve()),
+        "files": files.hexdigest(),
+        **settings,
+        "pillow": f"{PIL.__version__}, jpeg {features.version('libjpeg_turbo') or features.version('jpg')}",
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+def fetch(
+    folder: Path, name: str, key: dict[str, Any], images: Callable[[], Decoded], say: Callable[[str], None]
+) -> Gathered:
+    """The images that ``folder`` keeps under ``name`` and ``key``, or else ``images()``, kept there from now on.
+
+    The tensor lies over the file: the system pages it in and out, processes share it, and what is written to it stays
+    in this process. One file for each name and root; one that does not fit, or is damaged, is replaced.
+
+    Args:
+        key: from `make_key`.
+        say: told in one line what was kept, and why a file could not be used.
+
+    Raises:
+        OSError: the file cannot be written; what stood there before is untouched.
+    """
+    path = folder / f"{name}-{hashlib.sha256(os.fsencode(key['root'])).hexdigest()[:8]}.pmsi"
+    try:
+        return _open(path, key)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        say(f"cache: {path} cannot be used ({error}); the images are read again")
+    _write(path, key, images)
+    kept, skipped = _open(path, key)
+    say(f"cache: {len(kept)} decoded images are kept in {path} ({kept.numel() / 1e6:.1f} MB)")
+    return kept, skipped
+
+
+def _open(path: Path, key: dict[str, Any]) -> Gathered:
+    """The images of a file; ValueError says why they are not what ``key`` asks for."""
+    mapped = _map(path)
+    crc32, length, magic = _TAIL.unpack(mapped[-_TAIL.size :]) if len(mapped) >= _TAIL.size else (0, 0, b"")
+    if magic != _MAGIC:
+        raise ValueError("it is damaged, or no cache of this version")
+    size = len(mapped) - _TAIL.size - length
+    text = mapped[max(size, 0) : -_TAIL.size]
+    if zlib.crc32(text) != crc32:
+        raise ValueError("it is damaged: its description does not match its checksum")
+    about = json.loads(text)
+    differs = [name for name in key | about["key"] if key.get(name) != about["key"].get(name)]
+    if differs:
+        raise ValueError(f"it was made from other {', '.join(differs)}")
+    if size != math.prod(about["shape"]):
+        raise ValueError(f"it is damaged: it has {size} bytes of pixels, not {math.prod(about['shape'])}")
+    images = torch.frombuffer(mapped, dtype=torch.uint8)[:size].view(about["shape"])
+    if zlib.crc32(images.numpy().data) != about["crc32"]:
+        raise ValueError("it is damaged: its pixels do not match their checksum")
+    return images, about["skipped"]
+
+
+def _map(path: Path) -> mmap.mmap:
+    """The file as memory; written pages are this process's own copies."""
+    with path.open("rb") as file:
+        if sys.platform != "linux":
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        # Linux refuses a writable map larger than memory, unless told to set nothing aside for copies.
+        no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 has the name
+        flags, prot = mmap.MAP_PRIVATE | no_reserve, mmap.PROT_READ | mmap.PROT_WRITE
+        return mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
+
+
+def _write(path: Path, key: dict[str, Any], images: Callable[[], Decoded]) -> None:
+    try:
+        replace_file(path, partial(_fill, key, images))
+    except OSError as error:
+        raise OSError(
+            f"cache: could not write {path}: {error.__cause__ or error}; what stood there before is untouched."
+            " Name another folder with --cache, or none with --cache None"
+        ) from error
+
+
+def _fill(key: dict[str, Any], images: Callable[[], Decoded], path: Path) -> None:
+    crc32, rows = 0, 0
+    skipped: list[int] = []
+    shape: tuple[int, ...] = (3, 0, 0)
+    with path.open("wb") as file, closing(images()) as decoded:
+        for row, image in enumerate(decoded):
+            if image is None:
+                skipped.append(row)
+                continue
+            pixels = image.contiguous().numpy()
+            file.write(pixels.data)
+            crc32, rows, shape = zlib.crc32(pixels.data, crc32), rows + 1, image.shape
+        about = {"key": key, "shape": [rows, *shape], "skipped": skipped, "crc32": crc32}
+        text = json.dumps(about).encode()
+        file.write(text + _TAIL.pack(zlib.crc32(text), len(text), _MAGIC))

@@ -1,0 +1,158 @@
+"""Data sets held as uint8: listed and checked first, then decoded or taken from a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pmsi.data import typefaces
+from pmsi.data.cache import fetch, make_key
+from pmsi.data.decoding import Gathered, decode, gather
+from pmsi.data.holdout import describe_first, describe_held_out, find_first, find_held_out
+from pmsi.data.layouts import LISTERS, Entries, LayoutName, Listing, check_listing, list_images
+from pmsi.data.storage import ImageFiles, Split
+
+Progress = Callable[[str, int, int], None]
+DataName = Literal["typefaces", LayoutName]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images of one source.
+
+    Args:
+        name: one of `DataName`.
+        classes: K names; labels are their indices.
+        train, test: the splits.
+        protocol: one sentence for a report: what the split is, how many images, what was left out.
+        skipped: unreadable files that were left out.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    protocol: str
+    skipped: tuple[str, ...] = ()
+
+
+def load(
+    name: str,
+    root: Path | None,
+    *,
+    resize: int,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    stream: bool = False,
+    hold_out: int | None = None,
+    train_per_class: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Dataset:
+    """Read a whole data set; a file's bytes and ``resize`` alone decide its pixels.
+
+    Args:
+        name: "typefaces" (rendered), or the layout of ``root`` (see `pmsi.data.layouts.list_images`).
+        root: folder of the images; None for "typefaces".
+        resize: R, px; both sides of every image become it. 11,788 images at 512 px take 9.3 GB.
+        seed: of "typefaces".
+        skip_unreadable: leave out files that cannot be decoded, and say so, rather than stop at the first.
+        progress: called with (what, done, total) as images are decoded.
+        cache: folder that keeps the decoded images; later calls decode none (see `pmsi.data.cache`).
+        stream: leave the images in their files, to be decoded whenever they are needed.
+        hold_out: n; train on all but every n-th training image of each class, and test on those.
+        train_per_class: n; train on the first n training images of each class alone, of those not held out.
+        say: told in one line what is kept there, and why what was there could not be used.
+
+    Raises:
+        ValueError: unknown name, missing or superfluous root, tables that disagree, a class without training images,
+            no test images, or an image that cannot be read.
+        FileNotFoundError: a folder, table or listed image is not there; found before any image is read.
+        OSError: the cache cannot be written.
+    """
+    if name not in ("typefaces", *LISTERS):
+        raise ValueError(f"data: unknown data set {name!r}; choose typefaces, {', '.join(LISTERS)}")
+    if resize < 1:
+        raise ValueError(f"{name}: resize must be at least 1 px, got {resize}")
+    if name == "typefaces":
+        if root is not None:
+            raise ValueError(f"typefaces: takes no --root, got {root}; leave it out, or choose other --data")
+        return _load_typefaces(resize, seed, hold_out, train_per_class, progress)
+    if root is None:
+        raise ValueError(f"{name}: needs the folder of the images; give it with --root")
+    if stream and skip_unreadable:
+        raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
+    listing = list_images(name, root, hold_out, train_per_class)
+
+    def read(what: str, entries: Entries) -> Gathered:
+        report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
+        images = partial(decode, [path for path, _ in entries], resize, report, stop=not skip_unreadable)
+        if cache is None:
+            return gather(images(), len(entries), resize)
+        key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
+        part = what if hold_out is None else f"{what}-hold-out-{hold_out}"
+        if train_per_class is not None and what == "training":
+            part += f"-{train_per_class}-per-class"
+        return fetch(cache, f"{name}-{resize}px-{part}", key, images, say)
+
+    return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
+
+
+def _load_typefaces(
+    resize: int, seed: int, hold_out: int | None, train_per_class: int | None, progress: Progress | None
+) -> Dataset:
+    train, test = (Split(*pair) for pair in typefaces.render(resize, seed=seed, progress=progress))
+    if hold_out is not None:
+        held = torch.tensor(find_held_out(train.labels.tolist(), hold_out))
+        train, test = (Split(train.images[rows], train.labels[rows]) for rows in (~held, held))
+    if train_per_class is not None:
+        first = torch.tensor(find_first(train.labels.tolist(), train_per_class))
+        train = Split(train.images[first], train.labels[first])
+    protocol = (
+        f"{len(typefaces.TYPEFACES)} typefaces that matplotlib ships, random words of seed {seed}: {len(train.labels)}"
+        f" training and {len(test.labels)} test images, rendered at {resize} x {resize} px"
+        f"{'' if hold_out is None else describe_held_out(hold_out)}"
+        f"{'' if train_per_class is None else describe_first(train_per_class)}."
+    )
+    return Dataset("typefaces", tuple(typefaces.TYPEFACES), train, test, protocol)
+
+
+def _leave_in_files(listing: Listing, resize: int) -> Dataset:
+    empty = torch.empty(0, 3, resize, resize, dtype=torch.uint8)
+    train, test = (
+        Split(empty, _take_labels(entries), ImageFiles([path for path, _ in entries], resize))
+        for entries in (listing.train, listing.test)
+    )
+    return Dataset(listing.name, listing.classes, train, test, _describe(listing, resize, "read anew in every epoch"))
+
+
+def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Gathered]) -> Dataset:
+    splits, kept, skipped = [], [], []
+    for what, entries in (("training", listing.train), ("test", listing.test)):
+        images, failed = read(what, entries)
+        kept.append(tuple(entry for row, entry in enumerate(entries) if row not in failed))
+        splits.append(Split(images, _take_labels(kept[-1])))
+        skipped += [str(entries[row][0]) for row in failed]
+    kept_listing = replace(listing, train=kept[0], test=kept[1])
+    if skipped:
+        check_listing(kept_listing, f" left after {len(skipped)} unreadable ones were skipped")
+    protocol = _describe(kept_listing, resize, f"unreadable files left out: {len(skipped) or 'none'}")
+    return Dataset(listing.name, listing.classes, splits[0], splits[1], protocol, tuple(skipped))
+
+
+def _take_labels(entries: Entries) -> Tensor:
+    return torch.tensor([label for _, label in entries], dtype=torch.int64)
+
+
+def _describe(listing: Listing, resize: int, how: str) -> str:
+    return (
+        f"{listing.rule}: {len(listing.classes)} classes, {len(listing.train)} training and {len(listing.test)} test"
+        f" images, each resized to {resize} x {resize} px whatever its shape; {how}."
+    )

@@ -1,0 +1,95 @@
+"""Decodes and resizes images on all cores."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+Decoded = Generator[Tensor | None]
+"""Images in order, uint8 ``[3, R, R]``; None for one that could not be read."""
+Gathered = tuple[Tensor, list[int]]
+"""Images that could be read, uint8 ``[N, 3, R, R]``, and the rows of those that could not."""
+
+
+def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None], *, stop: bool) -> Decoded:
+    """Each file, uint8 ``[3, R, R]``, in order; for one that cannot be read None, or ValueError if asked to stop."""
+
+    def read(path: Path) -> Tensor | None:
+        try:
+            return read_resized(path, resize)
+        except ValueError:
+            if stop:
+                raise
+            return None
+
+    cores, left = os.cpu_count() or 1, iter(paths)
+    with _use_one_torch_thread(), ThreadPoolExecutor(cores) as pool:
+        # No more than this waits in memory to be taken, and a slow image holds nobody up.
+        running = deque(pool.submit(read, path) for path in islice(left, 8 * cores))
+        for done in range(1, len(paths) + 1):
+            yield running.popleft().result()
+            running.extend(pool.submit(read, path) for path in islice(left, 1))
+            report(done, len(paths))
+
+
+def read_resized(path: Path, resize: int) -> Tensor:
+    """One file as RGB, uint8 ``[3, R, R]``; ValueError if it cannot be read."""
+    try:
+        resized: Tensor = transforms.resize(read_image(path), [resize, resize], antialias=True)
+    except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
+        raise ValueError(
+            f"data: cannot read {path} ({error}); replace it, or leave it out with --skip-unreadable"
+        ) from error
+    return resized
+
+
+def gather(images: Decoded, count: int, resize: int) -> Gathered:
+    """At most ``count`` images of ``resize`` px, in memory."""
+    gathered = torch.empty(count, 3, resize, resize, dtype=torch.uint8)
+    skipped: list[int] = []
+    with closing(images):
+        for row, image in enumerate(images):
+            if image is None:
+                skipped.append(row)
+            else:
+                gathered[row - len(skipped)] = image
+    return gathered[: count - len(skipped)], skipped
+
+
+def stat(path: Path) -> Sequence[int]:
+    """Size in bytes and time of change in ns; nothing for a link that leads nowhere."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns
+
+
+def read_image(path: Path) -> Tensor:
+    """One file as RGB, uint8 ``[3, h, w]``."""
+    with Image.open(path) as image:
+        deep = image.mode.startswith("I;16")  # Pillow would clip 16 bits to 8 rather than scale them
+        rgb = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+
+
+@contextmanager
+def _use_one_torch_thread() -> Iterator[None]:
+    """Threads started within take one torch thread each: the cores are already shared out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,177 @@
+"""Where the images of a run live, and how those of a mini-batch get to the device. Nothing here waits for it.
+
+Decoded images lie on the GPU if they fit there, else in host memory (over the cache's file: the system pages it in);
+`ImageFiles` are decoded anew each time, by worker processes. A batch is the same bits from all three.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils import data
+
+from pmsi.data.decoding import read_resized, stat
+
+
+class ImageFiles(data.Dataset[Tensor | ValueError]):
+    """Images that stay in their files: for sets that neither memory nor a disk holds decoded.
+
+    Args:
+        paths: of the images.
+        resize: R, px; both sides of every image become it.
+    """
+
+    def __init__(self, paths: Sequence[Path], resize: int) -> None:
+        self.paths, self.resize = paths, resize
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> Tensor | ValueError:
+        """uint8 ``[3, R, R]``, or why it cannot be had: what a worker raises would arrive with all its traceback."""
+        try:
+            return read_resized(self.paths[row], self.resize)
+        except ValueError as error:
+            return error
+
+    @cached_property
+    def crc32(self) -> int:
+        """Of names, sizes and times of change."""
+        return zlib.crc32(json.dumps([[path.name, *stat(path)] for path in self.paths]).encode())
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels.
+
+    Args:
+        images: uint8 ``[N, 3, R, R]`` in RGB, contiguous; ``[0, 3, R, R]`` if they stay in ``files``.
+        labels: int64 ``[N]``.
+    """
+
+    images: Tensor
+    labels: Tensor
+    files: ImageFiles | None = None
+
+    @cached_property
+    def crc32(self) -> int:
+        """Of all pixels (0.3 s a GB), or of what tells files apart."""
+        return zlib.crc32(self.images.numpy().data) if self.files is None else self.files.crc32
+
+    def take(self, index: Tensor) -> Tensor:
+        """Some of the images, uint8 ``[n, 3, R, R]``; ValueError names a file that cannot be read."""
+        if self.files is None:
+            return self.images[index]
+        return _expect_images(_collate([self.files[row] for row in index.tolist()]))
+
+
+class Store(ABC):
+    """A split's images at their place.
+
+    Args:
+        labels: int64 ``[N]``, on the host.
+        device: what they are for.
+    """
+
+    where: str
+
+    def __init__(self, labels: Tensor, device: torch.device) -> None:
+        self.labels, self.device = labels, device
+
+    @abstractmethod
+    def fetch(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each batch, int64 ``[n]``: images on the device, and which of them the batch is, int64 ``[n]``."""
+
+
+class Resident(Store):
+    """All images on the device."""
+
+    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+        super().__init__(labels, device)
+        self.images, self.where = images.to(device), str(device)
+
+    def fetch(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches:
+            yield self.images, batch
+
+
+class Host(Store):
+    """All images in host memory; those of a batch are gathered in pinned memory, from where the GPU fetches them."""
+
+    where = "host memory"
+
+    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+        super().__init__(labels, device)
+        self.images = images
+
+    def fetch(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches:
+            shape = (len(batch), *self.images.shape[1:])
+            # Pinned memory is torch's own pool: a buffer comes back to it when its copy to the GPU is done.
+            buffer = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+            torch.index_select(self.images, 0, batch, out=buffer)
+            yield buffer.to(self.device, non_blocking=True), torch.arange(len(batch))
+
+
+class Streamed(Store):
+    """Files, decoded by a worker process for each core, some batches ahead."""
+
+    where = "files"
+
+    def __init__(self, files: ImageFiles, labels: Tensor, device: torch.device) -> None:
+        super().__init__(labels, device)
+        self.files = files
+
+    def fetch(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = data.DataLoader(
+            self.files,
+            batch_sampler=[batch.tolist() for batch in batches],
+            num_workers=os.cpu_count() or 1,
+            collate_fn=_collate,
+            worker_init_fn=_leave_signals_to_the_run,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # whose draws nobody else misses
+        )
+        for images in map(_expect_images, loader):
+            yield images.to(self.device, non_blocking=True), torch.arange(len(images))
+
+
+def place(split: Split, device: torch.device) -> Store:
+    """The split's images where they serve ``device`` best: a GPU keeps them if they take half of its free memory."""
+    if split.files is not None:
+        return Streamed(split.files, split.labels, device)
+    if device.type == "cuda" and split.images.numel() > torch.cuda.mem_get_info(device)[0] / 2:
+        return Host(split.images, split.labels, device)
+    return Resident(split.images, split.labels, device)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A copy of few values on the device, without waiting for it."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def _collate(images: list[Tensor | ValueError]) -> Tensor | ValueError:
+    failed = (image for image in images if isinstance(image, ValueError))
+    return next(failed, None) or torch.stack(cast(list[Tensor], images))
+
+
+def _expect_images(images: Tensor | ValueError) -> Tensor:
+    if isinstance(images, ValueError):
+        raise images
+    return images
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

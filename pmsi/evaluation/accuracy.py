@@ -1,0 +1,82 @@
+"""Accuracy on test images: Concat (Eq. 7) and Mix (Eq. 8), from the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from mosaicaug import Plan, apply
+from pmsi.data.preprocess import find_centre, show
+from pmsi.data.storage import Store
+from pmsi.models.base import Logits
+from pmsi.recipe import Recipe
+from pmsi.runtime.devices import find_input_dtype
+from pmsi.runtime.processes import Processes
+
+# Images uint8 [B, 3, h, w] after the crop, and their numbers in the split, int64 [B], to images of the same kind.
+Corrupt = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies in percent, and the predicted class of every test image in order."""
+
+    concat: float
+    mix: float
+    stages: tuple[float, ...]
+    concat_predictions: Tensor  # int64 [N], on the CPU
+    mix_predictions: Tensor  # int64 [N], on the CPU
+
+
+def evaluate(
+    network: nn.Module,
+    store: Store,
+    recipe: Recipe,
+    fabric: Fabric,
+    *,
+    corrupt: Corrupt | None = None,
+    pause: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Predict every image of ``store``, once, on one of the processes.
+
+    Args:
+        network: on the device, not wrapped for several processes.
+        corrupt: changes the cropped images.
+        pause: called after each mini-batch, as often on all processes.
+    """
+    processes, count = Processes(fabric), len(store.labels)
+    rows = torch.arange(count)[processes.split(count)]
+    rounds = -(-count // (processes.count * recipe.batch_size))
+    parts = [rows[number * recipe.batch_size : (number + 1) * recipe.batch_size] for number in range(rounds)]
+    fetched = store.fetch(part for part in parts if len(part))
+    dtype, was_training = find_input_dtype(fabric), network.training
+    found: Tensor | None = None  # [S + 3, N]: predictions of stages, concat and mix, and how often each was predicted
+    network.eval()
+    with torch.inference_mode(), fabric.autocast():
+        for part in parts:
+            if len(part):
+                images, index = next(fetched)
+                raw = Plan.identity(len(part), (recipe.test_side,) * 2)
+                window = find_centre(recipe, len(part))
+                if corrupt is not None:
+                    images = corrupt(apply(images, raw, index=index, window=window), part)
+                    index, window = torch.arange(len(part)), torch.zeros_like(window)
+                shown = show(images, raw, index, window, dtype)
+                logits: Logits = network(shown)
+                predicted = [one.argmax(1) for one in (*logits.stages, logits.concat, logits.mix)]
+                if found is None:
+                    found = torch.zeros(len(predicted) + 1, count, dtype=torch.int64, device=shown.device)
+                found[:, part[0] : part[-1] + 1] = torch.stack([*predicted, torch.ones_like(predicted[0])])
+            pause()
+    network.train(was_training)
+    height = processes.find_largest(0 if found is None else len(found))
+    if found is None:  # more processes than images
+        found = torch.zeros(height, count, dtype=torch.int64, device=fabric.device)
+    *predictions, times = processes.sum(found).cpu()
+    assert (times == 1).all(), "every test image is predicted exactly once"
+    *stages, concat, mix = (100 * (one == store.labels).double().mean().item() for one in predictions)
+    return Evaluation(concat, mix, tuple(stages), predictions[-2], predictions[-1])

@@ -1,0 +1,1 @@
+"""Runs, and studies made of them: the paper's tables and figure."""

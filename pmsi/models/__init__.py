@@ -1,0 +1,1 @@
+"""Backbones and networks: PMSI, the baseline, and the methods it is compared with."""

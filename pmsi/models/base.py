@@ -1,0 +1,85 @@
+"""The interface between networks and the trainer: `Logits`, and `Network` with its loss and parameter groups."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mosaicaug import Targets, cross_entropy
+from pmsi.models.backbones import Backbone
+
+
+class Logits(NamedTuple):
+    """What the network says: one prediction per stage, shallow to deep, and the one on all of them.
+
+    Args:
+        stages: StageNum tensors ``[B, K]`` (Eq. 4).
+        concat: ``[B, K]`` (Eq. 6).
+    """
+
+    stages: tuple[Tensor, ...]
+    concat: Tensor
+
+    @property
+    def mix(self) -> Tensor:
+        """Sum of all logits, ``[B, K]`` (Eq. 8)."""
+        return torch.stack([*self.stages, self.concat]).sum(0)
+
+    def pick(self, output: int | None) -> Tensor:
+        """Logits of one stage, counted from the shallowest, or for None the concat logits.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if output is None:
+            return self.concat
+        if not 0 <= output < len(self.stages):
+            raise ValueError(f"output must be None or one of {len(self.stages)} stages, counted from 0; got {output}")
+        return self.stages[output]
+
+
+class Network(nn.Module):
+    """What the trainer asks of every network: ``forward(images) -> Logits``, parameter groups and a loss.
+
+    A network with one output says ``Logits((), logits)``, so that its mix is that output.
+
+    Args:
+        backbone: its parameters are the first group.
+        num_classes: K.
+
+    Attributes:
+        label_smoothing: share of every label that the loss spreads over all classes.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+
+    label_smoothing = 0.0
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"{type(self).__name__}: needs 2 classes or more, got {num_classes}")
+        self.backbone = backbone
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters of the backbone, and the newly added ones."""
+        backbone = list(self.backbone.parameters())
+        known = set(backbone)
+        return backbone, [parameter for parameter in self.parameters() if parameter not in known]
+
+    def loss(self, images: Tensor, targets: Tensor | Targets, output: int | None = None) -> Tensor:
+        """Loss of one training phase, a scalar.
+
+        Args:
+            images: ``[B, 3, H, W]``, normalised.
+            targets: as `mosaicaug.cross_entropy` takes them.
+            output: the stage that the phase trains, counted from the shallowest; None for the concat or only output.
+
+        Raises:
+            ValueError: no such output. TypeError: a network that compares images was given mixed labels.
+        """
+        logits: Logits = self(images)
+        return cross_entropy(logits.pick(output), targets, label_smoothing=self.label_smoothing)

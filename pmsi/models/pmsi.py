@@ -1,0 +1,91 @@
+"""The multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021, section III-C, Eq. 1 to 8)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pmsi.models.backbones import Backbone
+from pmsi.models.base import Logits, Network
+
+
+class PMSI(Network):
+    """Backbone, smooth convolutions, interaction and classifiers.
+
+    Args:
+        backbone: five stages, of which the deepest ``stages`` take part.
+        num_classes: K.
+        stages: StageNum, 1 to 5.
+        interaction: MSI (M of Table III); without it m_n = x_n.
+        feature_width: c, channels of the feature vectors; by the published rule half the last stage's channels.
+        hidden_width: of the convolutions, the MLP and the classifiers; by the rule a quarter.
+        dropout: between the layers of the MLP, in training.
+
+    Raises:
+        ValueError: ``stages`` outside 1..5, or fewer than two classes.
+
+    >>> from pmsi.models.backbones import make_mobilenet_v2
+    >>> logits = PMSI(make_mobilenet_v2(), num_classes=200).eval()(torch.rand(2, 3, 64, 64))
+    >>> len(logits.stages), logits.mix.shape
+    (3, torch.Size([2, 200]))
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        stages: int = 3,
+        interaction: bool = True,
+        feature_width: int | None = None,
+        hidden_width: int | None = None,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(backbone, num_classes)
+        if not 1 <= stages <= len(backbone.widths):
+            raise ValueError(f"PMSI: stages must lie in 1..{len(backbone.widths)}, got {stages}")
+        width = feature_width or backbone.widths[-1] // 2
+        hidden = hidden_width or backbone.widths[-1] // 4
+        self.interaction = interaction
+        self.smooth = nn.ModuleList(_smooth_conv(channels, hidden, width) for channels in backbone.widths[-stages:])
+        self.mlp = nn.Sequential()
+        if interaction:  # no activation between the layers, as published
+            self.mlp = nn.Sequential(nn.Linear(stages * width, hidden), nn.Dropout(dropout), nn.Linear(hidden, width))
+        self.classifiers = nn.ModuleList(_classifier(width, hidden, num_classes) for _ in range(stages))
+        # With one stage, Concat is that stage's output and its mutual vector (Table II).
+        parts = 2 if stages == 1 and interaction else stages
+        self.concat_classifier = _classifier(parts * width, hidden, num_classes)
+
+    def forward(self, images: Tensor) -> Logits:
+        """``[B, 3, H, W]`` to logits."""
+        maps = self.backbone(images, len(self.smooth))
+        vectors = [smooth(x).amax((2, 3)) for smooth, x in zip(self.smooth, maps, strict=True)]  # x_n [B, c]
+        parts = vectors
+        if self.interaction:
+            mutual = self.mlp(torch.cat(vectors, 1))  # x_m, Eq. 1
+            parts = [x + torch.sigmoid(mutual * x) * x for x in vectors]  # m_n, Eq. 2 and 3
+        logits = tuple(classify(m) for classify, m in zip(self.classifiers, parts, strict=True))
+        if len(parts) == 1 and self.interaction:
+            parts = [*parts, mutual]
+        return Logits(logits, self.concat_classifier(torch.cat(parts, 1)))  # Eq. 5 and 6
+
+
+def _smooth_conv(channels: int, hidden: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1, bias=False),
+        nn.BatchNorm2d(hidden, momentum=0.01),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width, momentum=0.01),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _classifier(width: int, hidden: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.BatchNorm1d(width),
+        nn.Linear(width, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ELU(inplace=True),
+        nn.Linear(hidden, num_classes),
+    )

@@ -1,0 +1,1 @@
+"""Machine, files and processes: knows no image and no network."""

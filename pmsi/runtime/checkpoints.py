@@ -1,0 +1,108 @@
+"""Checkpoints with a checksum: saved atomically, the last two kept, damaged ones refused."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmsi.runtime.files import replace_file
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Replace ``path`` by ``state`` (tensors and plain values) and its checksum; `find_previous` is what was there."""
+    whole = {**state, "checksum": _find_checksum(state)}
+    replace_file(path, lambda beside: torch.save(whole, beside), keep=find_previous(path))
+
+
+def find_previous(path: Path) -> Path:
+    """Where the checkpoint before the last one is kept."""
+    return path.with_name(f"previous{path.suffix}")
+
+
+def load_tensors(path: Path) -> Any:
+    """What ``torch.save`` wrote; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: it is damaged, or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a file that is none of its own
+        raise ValueError(f"{path} is damaged, or no file of tensors that torch can load safely") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: not one of our checkpoints, or it is damaged.
+    """
+    state = load_tensors(path)
+    if not isinstance(state, dict) or "identity" not in state:
+        raise ValueError(f"{path} is not a checkpoint of pmsi")
+    if state.pop("checksum", None) != _find_checksum(state):
+        raise ValueError(f"{path} is damaged: its checksum does not match what it holds")
+    return state
+
+
+def load_newest(path: Path) -> dict[str, Any] | None:
+    """The checkpoint at ``path``, or with a warning the one before if that is damaged; None if there is none.
+
+    Raises:
+        ValueError: there are checkpoints, and all are damaged.
+    """
+    damage = []
+    for place in (path, find_previous(path)):
+        try:
+            state = load_checkpoint(place)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            damage.append(str(error))
+            continue
+        if damage:
+            warnings.warn(f"{damage[0]}; going on from {place.name}, which was saved before", stacklevel=2)
+        return state
+    if damage:
+        raise ValueError(f"{'; '.join(damage)}; remove them to start anew")
+    return None
+
+
+def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """ValueError that names what differs between a stored run and the one that was asked for."""
+    differs = [
+        f"{name} is {_brief(found.get(name))} there, {_brief(wanted.get(name))} was asked for"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differs:
+        raise ValueError(f"{path} belongs to another run: {'; '.join(differs)}. Choose another --run folder")
+
+
+def _find_checksum(tree: Any, crc: int = 0) -> int:
+    """CRC-32 of nested dicts and lists of tensors and plain values."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            crc = _find_checksum(value, zlib.crc32(repr(key).encode(), crc))
+        return crc
+    if isinstance(tree, list | tuple):
+        for value in tree:
+            crc = _find_checksum(value, crc)
+        return zlib.crc32(str(len(tree)).encode(), crc)
+    if isinstance(tree, Tensor):
+        values = tree.detach().cpu().contiguous()
+        crc = zlib.crc32(f"{values.dtype} {list(values.shape)}".encode(), crc)
+        return zlib.crc32(values.view(-1).view(torch.uint8).numpy().data, crc)
+    return zlib.crc32(repr(tree).encode(), crc)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

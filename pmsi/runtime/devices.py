@@ -1,0 +1,63 @@
+"""Where a run computes, in which precision, and how its processes agree; `torchrun` starts them, Fabric knows them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.strategies.ddp import DDPStrategy
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "32", "bf16", "fp16"]
+
+_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def open_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabric:
+    """One device, or under ``torchrun`` one for each process on this and other hosts.
+
+    Args:
+        precision: "bf16" and "fp16" are autocast (weights, statistics and losses stay float32; fp16 scales losses);
+            "auto" is bf16 on GPUs that have it and 32 elsewhere.
+
+    Raises:
+        ValueError: this machine has no such device, or too few for its processes, or it has no fp16.
+    """
+    accelerator: str = "gpu" if device == "cuda" else device
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "auto"
+    kind = {"gpu": "cuda", "mps": "mps"}.get(accelerator, "cpu")
+    if precision == "auto":
+        precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+    if precision == "fp16" and kind != "cuda":
+        raise ValueError("--precision fp16: needs a CUDA device; choose bf16 or 32")
+    how: dict[str, Any] = {"devices": 1}
+    if TorchElasticEnvironment.detect():
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        # The stages train one after the other: in every phase other parameters are idle.
+        how = {"devices": here, "strategy": DDPStrategy(find_unused_parameters=True)}
+        how["num_nodes"] = TorchElasticEnvironment().world_size() // here
+    if precision != "32":
+        how["plugins"] = _Autocast("bf16-mixed" if precision == "bf16" else "16-mixed", kind)
+    try:
+        fabric = Fabric(accelerator=accelerator, **how)
+        fabric.launch()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"--device {device}: this machine cannot offer it ({error})") from error
+    return fabric
+
+
+def find_input_dtype(fabric: Fabric) -> torch.dtype:
+    """What images are made in: what the first convolution computes in."""
+    return _DTYPES.get(fabric.strategy.precision.precision, torch.float32)
+
+
+class _Autocast(MixedPrecision):
+    """Fabric's, but what goes in stays as it is: autocast casts what it must, and label weights stay exact."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data

@@ -1,0 +1,64 @@
+"""Atomic file writes: a file is written beside its place and renamed when it is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+PART = ".part"  # ends the names of files that are being written
+
+
+def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
+    """Have ``write`` fill a file beside ``path``, then put it in place; on failure what was there stays.
+
+    Several processes may replace one file: the last one wins. A process that is killed leaves what it wrote beside it.
+
+    Args:
+        path, write: what to replace, and by what.
+        keep: where what was there goes.
+
+    Raises:
+        OSError: the file could not be written (a full disk, no permission).
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")  # its own: others may be at it too
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
+        beside.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        raise OSError(f"could not write {path}: {error}; what stood there before is untouched") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``."""
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Replace ``path`` by readable JSON; NaN is refused."""
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Replace ``path`` by JSON lines, one record each."""
+    write_text(path, "".join(f"{json.dumps(record)}\n" for record in records))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` outlive a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

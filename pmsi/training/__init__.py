@@ -1,0 +1,1 @@
+"""The progressive trainer and its parts."""

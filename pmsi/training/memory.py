@@ -1,0 +1,77 @@
+"""How much memory a run takes, and what would fit where a batch does not."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from pmsi.models.base import Network
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the host, had no memory left."""
+    # On a CPU it is torch's allocator that says so, or oneDNN, which names no reason.
+    words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory object")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def find_largest(below: int, attempt: Callable[[int], object]) -> int:
+    """The largest batch under ``below``, found by trying halves of what is left; 0 if not even 2 images fit.
+
+    Args:
+        attempt: a step of so many images.
+    """
+    fits, fails = 0, below
+    while fails - fits > 1 and fails > 2:
+        size = max(2, (fits + fails) // 2)
+        try:
+            attempt(size)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            fails = size
+        else:
+            fits = size
+    return fits
+
+
+def advise_batch(network: Network, outputs: Sequence[int | None], images: Tensor, fabric: Fabric) -> str:
+    """What to do about a mini-batch that does not fit; tries smaller ones.
+
+    Args:
+        network: without gradients.
+        outputs: of all phases.
+        images: the share of one process, ``[b, 3, H, W]``; their values are lost.
+        fabric: gives the precision.
+    """
+    gc.collect()  # what the step that failed still holds
+    device, (share, _, _, side) = images.device, images.shape
+
+    def attempt(size: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        for output in outputs:
+            with fabric.autocast():
+                labels = torch.zeros(size, dtype=torch.int64, device=device)
+                loss = network.loss(images.zero_()[:size], labels, output)
+            torch.autograd.backward(loss)
+
+    largest = find_largest(share, attempt)
+    found = f"{largest} do" if largest else "not even 2 do"
+    whole = f"; set --batch-size to {largest * fabric.world_size} or less" if largest else "; lower --crop"
+    return f"{share} images of {side} px a step do not fit in the memory of {device}, {found}{whole}"
+
+
+def measure_peak(device: torch.device) -> float:
+    """GB that this process's tensors took on a GPU, or that the process took of the host, at the most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9

@@ -1,0 +1,56 @@
+"""Learning-rate schedules, and an exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from pmsi.recipe import Recipe
+from pmsi.training.batches import count_batches
+
+
+def make_schedule(recipe: Recipe, optimizer: SGD, count: int) -> LRScheduler:
+    """The recipe's learning rates for ``count`` training images, to be stepped once per mini-batch."""
+    steps = recipe.epochs * count_batches(recipe, count)
+    if recipe.schedule == "onecycle":
+        peaks = [recipe.lr_backbone, recipe.lr_new]
+        warmup = max(recipe.warmup, 2 / (steps + 1))  # of one step, torch divides by zero
+        return OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False)
+    period = recipe.epochs * count if recipe.schedule == "released" else steps
+    return CosineAnnealingLR(optimizer, period)
+
+
+class MovingAverage:
+    """Exponential moving average of weights and batch-norm statistics (Polyak averaging), on the network's device.
+
+    Early averages are short: after t mini-batches the decay is at most (1 + t) / (10 + t), so that even a short run
+    forgets where it began. Nothing here waits for a GPU (torch's ``AveragedModel`` asks its counter every time).
+
+    Args:
+        network: to be averaged.
+        decay: share of the average that each mini-batch leaves, 0 to 1.
+
+    >>> average, network = MovingAverage(nn.Linear(1, 1, bias=False), 0.9), nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.zeros_(average.network.weight), nn.init.ones_(network.weight)
+    >>> average.update(network, step=1)  # leaves 2 / 11
+    >>> round(average.network.weight.item(), 4)
+    0.8182
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, *, step: int) -> None:
+        """Move towards ``network``, whose ``step`` mini-batches count from 1. Integers (counters) are copied."""
+        mine, theirs = self.network.state_dict(), network.state_dict()
+        moving = [name for name, tensor in mine.items() if tensor.is_floating_point()]
+        leave = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - leave)
+        for name in mine.keys() - moving:
+            mine[name].copy_(theirs[name])

@@ -1,0 +1,215 @@
+"""Builds the kernel for GPUs that are not there and reads what came out: `python -m tests.helpers.compile_gate`.
+
+Every specialisation is compiled for sm_80 and sm_90. Printed are registers per thread; found fault with are loads and
+stores of pixels that are narrower than the layout allows, and registers spilled to local memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
+from mosaicaug.apply import make_empty
+from mosaicaug.backends.triton import kernel as backend
+from mosaicaug.backends.triton.table import Overlay, pack
+
+ARCHITECTURES = (80, 90)
+TYPES = {
+    torch.uint8: "*u8",
+    torch.int16: "*i16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One specialisation: a name, and the kernel's arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the compiler made of a case."""
+
+    registers: int
+    spilled: int  # bytes of local memory
+    loads: dict[int, int]  # bytes of one load: how many in the program
+    stores: dict[int, int]
+
+
+def make_cases() -> Iterator[Case]:
+    """Each augmentation in each dtype and layout, the whole pipeline, and what needs a path of its own."""
+    plans = {
+        "mosaic": lambda shape: RecursiveMosaic(3).sample(shape),
+        "cutmix": lambda shape: CutMix().sample(shape),
+        "mixup": lambda shape: MixUp().sample(shape),
+        "snapmix": lambda shape: SnapMix().sample(shape),
+        "elsewhere": move_box,
+        "mosaic under cutmix": lambda shape: dataclasses.replace(
+            CutMix().sample(shape), tiles=Jigsaw(8).sample(shape).tiles
+        ),
+    }
+    layouts = ("NCHW", "channels_last")
+    for (name, draw), dtype, last in itertools.product(
+        plans.items(), (torch.uint8, torch.bfloat16, torch.float32), layouts
+    ):
+        yield make_case(name, [draw((4, 3, 448, 448))], dtype, dtype, last, last)
+    whole = torch.uint8, torch.bfloat16
+    stages: dict[str, Any] = {
+        "index": torch.arange(4),
+        "window": torch.zeros(4, 3, dtype=torch.int64),
+        "mean": torch.ones(3),
+        "scale": torch.ones(3),
+    }
+    for (name, draw), dtype, stored, made in itertools.product(
+        plans.items(), (torch.bfloat16, torch.float32), layouts, layouts
+    ):
+        yield make_case(
+            f"{name} pipeline", [draw((4, 3, 448, 448))], torch.uint8, dtype, stored, made, room=64, **stages
+        )
+    on_gpu = make_case(
+        "indices on the GPU", [CutMix().sample((4, 3, 448, 448))], *whole, "NCHW", "NCHW", room=64, **stages
+    )
+    yield Case(on_gpu.name, {**on_gpu.arguments, **stages, **{f"{name}_at": 0 for name in stages}})
+    for size, dtype in itertools.product((224, 447), (torch.uint8, torch.float32)):
+        yield make_case(f"jigsaw {size} px", [Jigsaw(8).sample((4, 3, size, size))], dtype, dtype, "NCHW", "NCHW")
+    for dtype in (torch.float16, torch.float64):
+        yield make_case(f"mixup {dtype}", [MixUp().sample((4, 3, 448, 448))], dtype, dtype, "NCHW", "NCHW")
+    for dtype in (torch.uint8, torch.int64):
+        snapmix = SnapMix().sample((4, 1, 448, 448))
+        yield make_case("masks under snapmix", [snapmix], dtype, dtype, "NCHW", "NCHW", nearest=True)
+    for size in (448, 450):  # of 450 px, mosaics of 1 and of 3 recursions have margins of their own
+        phases = RecursiveMosaic(3).sample_phases((4, 3, size, size))
+        yield make_case(f"phases {size} px", phases, torch.float32, torch.float32, "NCHW", "NCHW")
+
+
+def move_box(shape: tuple[int, ...]) -> Plan:
+    """An overlay that lands elsewhere than it was cut."""
+    box = torch.tensor([[0, 0, 100, 200]] * shape[0], dtype=torch.int32)
+    return dataclasses.replace(Plan.identity(shape[0], (shape[-2], shape[-1])), from_box=box, to_box=box + 30)
+
+
+def make_case(
+    name: str,
+    plans: list[Plan],
+    dtype: torch.dtype,
+    made: torch.dtype,
+    stored_layout: str,
+    made_layout: str,
+    *,
+    room: int = 0,
+    nearest: bool = False,
+    **stages: Tensor,
+) -> Case:
+    (height, width), batch = plans[0].size, len(plans[0])
+    images = make_empty(
+        (batch, 3, height + room, width + room),
+        dtype,
+        torch.device("cpu"),
+        channels_last=stored_layout == "channels_last",
+    )
+    out = make_empty(
+        (batch * len(plans), 3, height, width), made, images.device, channels_last=made_layout == "channels_last"
+    )
+    options: dict[str, Any] = {"window": None, "index": None, "mean": None, "scale": None, **stages}
+    _, arguments = backend.find_arguments(images, pack(plans), **options, nearest=nearest, out=out)
+    dtypes = "->".join(str(value).removeprefix("torch.") for value in (dtype, made))
+    return Case(f"{name}, {dtypes}, {stored_layout}->{made_layout}", arguments)
+
+
+def build(case: Case, architecture: int) -> Built:
+    """Compile as a launch would, with what Triton reads from arguments: 16-fold pointers and numbers, and ones."""
+    signature, constants, attributes = {}, {}, {}
+    for place, parameter in enumerate(backend._make.params):
+        name, value = parameter.name, case.arguments[parameter.name]
+        specialised = not parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (specialised and isinstance(value, int) and value == 1):
+            signature[name], constants[(place,)] = "constexpr", value
+            continue
+        if isinstance(value, Tensor):
+            signature[name], divisible = TYPES[value.dtype], True
+        else:
+            signature[name], divisible = "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
+        if divisible and specialised:
+            attributes[(place,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=backend._make, signature=signature, constexprs=constants, attrs=attributes)
+    kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=backend.OPTIONS)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(kernel.asm["cubin"])
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin)]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack, local = (int(re.search(rf"\b{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL"))  # type: ignore[index]
+    ptx = kernel.asm["ptx"]
+    spilled = stack + local + len(re.findall(r"\b(?:ld|st)\.local", ptx))
+    return Built(registers, spilled, count_widths(ptx, "ld"), count_widths(ptx, "st"))
+
+
+def count_widths(ptx: str, kind: str) -> dict[int, int]:
+    """How many accesses to global memory there are of each width, bytes."""
+    widths: dict[int, int] = {}
+    for vector, bits in re.findall(rf"\b{kind}\.global(?:\.\w+::\w+)*(?:\.v(\d))?\.[bfus](\d+)", ptx):
+        width = int(vector or 1) * int(bits) // 8
+        widths[width] = widths.get(width, 0) + 1
+    return widths
+
+
+def find_faults(case: Case, built: Built) -> list[str]:
+    """What is wrong with it."""
+    a = case.arguments
+    each = (
+        a["PLANES"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
+    )  # accesses per image that is read or written
+    faults = [f"{built.spilled} bytes spilled"] if built.spilled else []
+    store = a["V"] * a["out"].element_size()
+    if built.stores != {store: each}:
+        faults.append(f"stores of bytes: {built.stores}, not {each} of {store}")
+    if a["RUNS"]:
+        load = a["ALIGN"] * a["images"].element_size()
+        reads = each * (2 if a["OVERLAY"] == Overlay.IN_PLACE else 1)
+        if built.loads.get(load, 0) < reads:
+            faults.append(f"loads of bytes: {built.loads}, not {reads} of {load}")
+    return faults
+
+
+def main() -> int:
+    faults = 0
+    for case in make_cases():
+        for architecture in ARCHITECTURES:
+            built = build(case, architecture)
+            wrong = find_faults(case, built)
+            faults += len(wrong)
+            widest = f"{max(built.loads)}/{max(built.stores)}"
+            print(
+                f"sm_{architecture} {built.registers:3} registers, {widest:>5} bytes: {case.name}",
+                *wrong,
+                sep="  FAULT: ",
+            )
+    print(f"{faults} faults")
+    return int(faults > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""The laws of drawing, on plans alone. Seeds are fixed, so each bound either holds for good or shows a wrong law."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mosaicaug import Augmentation, Compose, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix
+from tests.helpers.oracle import (
+    compare_samples,
+    draw_published_boxes,
+    find_beta_cdf,
+    find_chi_square_p,
+    find_ks_p,
+    seeded,
+)
+
+LEAST_P = 1e-6  # a right law fails a test with this chance
+WIDE = (4096, 2048)  # so large that a box is practically never empty
+Permutation = Literal["uniform", "cyclic"]
+
+
+def read_own_tiles(plan: Plan) -> np.ndarray[Any, Any]:
+    """Source tile within the own image, ``[B, G*G]``."""
+    count = plan.tiles.shape[1]
+    own = plan.tiles.numpy() - np.arange(len(plan))[:, None] * count
+    assert ((own >= 0) & (own < count)).all()
+    return own
+
+
+def read_levels(plan: Plan) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Shuffle ``[B]`` (index into 24, lexicographic) and next patch ``[B]`` of every level of nested mosaics.
+
+    Patch -1 is one that nothing shows, because all deeper shuffles came out as the identity. Fails unless each level
+    moves whole quadrants and rearranges at most one of them further.
+    """
+    side = plan.grid
+    tiles = read_own_tiles(plan).reshape(-1, side, side)
+    levels = []
+    while side > 1:
+        half, batch = side // 2, len(tiles)
+        cells = tiles.reshape(batch, 2, half, 2, half).swapaxes(2, 3).reshape(batch, 4, half, half)
+        row, column = cells // side, cells % side
+        quadrant = row // half * 2 + column // half
+        shuffle = quadrant[:, :, 0, 0]
+        assert (quadrant == shuffle[:, :, None, None]).all()
+        assert (np.sort(shuffle, 1) == np.arange(4)).all()
+        inner = row % half * half + column % half
+        away = (inner != np.arange(half * half).reshape(half, half)).any((2, 3))
+        assert away.sum(1).max(initial=0) <= 1
+        patch = np.where(away.any(1), away.argmax(1), -1)
+        levels.append((_rank_permutations(shuffle), patch))
+        tiles, side = inner[np.arange(batch), np.maximum(patch, 0)], half
+    return levels
+
+
+def _rank_permutations(shuffle: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    smaller = (shuffle[:, :, None] > shuffle[:, None, :]) & (np.arange(4)[:, None] < np.arange(4))
+    return np.asarray((smaller.sum(2) * [6, 2, 1, 0]).sum(1))
+
+
+def read_boxes(plan: Plan) -> np.ndarray[Any, Any]:
+    return np.concatenate([plan.to_box.numpy(), plan.from_box.numpy()], 1).astype(np.float64)
+
+
+def expect_uncorrelated(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> None:
+    """Within five standard errors of 0."""
+    assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(len(one))
+
+
+def test_mosaic_shuffles_uniformly_on_every_level() -> None:
+    plan = RecursiveMosaic(r=3).sample((24000, 3, 64, 64), generator=seeded(1))
+    levels = read_levels(plan)
+    assert len(levels) == 3
+    for shuffle, _ in levels:
+        assert find_chi_square_p(np.bincount(shuffle, minlength=24)) > LEAST_P
+    for _, patch in levels[:2]:
+        assert find_chi_square_p(np.bincount(patch[patch >= 0], minlength=4)) > LEAST_P
+    assert (levels[0][1] < 0).sum() == ((levels[1][0] == 0) & (levels[2][0] == 0)).sum()
+
+
+def test_mosaic_levels_are_independent() -> None:
+    levels = read_levels(RecursiveMosaic(r=2, permutation="cyclic").sample((20000, 3, 8, 8), generator=seeded(2)))
+    (first, patch), (second, _) = levels
+    kinds = np.unique(first)
+    assert len(kinds) == 6
+    code = (np.searchsorted(kinds, first) * 4 + patch) * 6 + np.searchsorted(kinds, second)
+    assert find_chi_square_p(np.bincount(code, minlength=144)) > LEAST_P
+
+
+@pytest.mark.parametrize(("r", "arrangements"), [(1, 6), (2, 144), (3, 3456)])
+def test_cyclic_mosaic_has_the_published_arrangements(r: int, arrangements: int) -> None:
+    # 60,000 draws miss one of 3456 arrangements with a chance of 1e-4.
+    plan = RecursiveMosaic(r=r, permutation="cyclic").sample((60000, 3, 8, 8), generator=seeded(3))
+    _, counts = np.unique(read_own_tiles(plan), axis=0, return_counts=True)
+    assert len(counts) == arrangements
+    assert find_chi_square_p(counts) > LEAST_P
+    assert not (plan.tiles == plan.home).any()
+
+
+@pytest.mark.parametrize("permutation", ["uniform", "cyclic"])
+@pytest.mark.parametrize("r", [1, 2, 3, 4])
+def test_mosaic_is_windows_within_windows(r: int, permutation: Permutation) -> None:
+    shuffles = list(itertools.permutations(range(4)))
+    if permutation == "cyclic":
+        shuffles = [
+            shuffle for shuffle in shuffles if shuffle[0] and shuffle[shuffle[0]] and shuffle[shuffle[shuffle[0]]]
+        ]
+    uniforms = torch.rand(30, 1 + 2 * r, generator=seeded(21), dtype=torch.float64).numpy()
+    plan = RecursiveMosaic(r, permutation=permutation).sample((30, 3, 64, 64), generator=seeded(21))
+    for own, row in zip(read_own_tiles(plan), uniforms, strict=True):
+        window = tiles = np.arange(4**r).reshape(2**r, 2**r)
+        for shuffle, patch in row[1:].reshape(r, 2):
+            half = len(window) // 2
+            quadrants = [window[y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+            before = [quadrant.copy() for quadrant in quadrants]
+            for quadrant, source in zip(quadrants, shuffles[int(shuffle * len(shuffles))], strict=True):
+                quadrant[:] = before[source]
+            window = quadrants[int(patch * 4)]
+        assert (own == tiles.flatten()).all()
+
+
+def test_mosaic_of_no_recursion_moves_nothing() -> None:
+    plan = RecursiveMosaic(r=0).sample((3, 3, 8, 8))
+    assert torch.equal(plan.tiles, plan.home)
+
+
+@pytest.mark.parametrize("per", ["sample", "batch"])
+def test_jigsaw_is_the_order_of_its_uniforms(per: Literal["sample", "batch"]) -> None:
+    uniforms = torch.rand(30 if per == "sample" else 1, 1 + 64, generator=seeded(22), dtype=torch.float64)
+    own = read_own_tiles(Jigsaw(8, per=per).sample((30, 3, 64, 64), generator=seeded(22)))
+    assert (own == np.argsort(uniforms[:, 1:].numpy(), axis=1)).all()
+
+
+@pytest.mark.parametrize(("permutation", "arrangements"), [("uniform", 24), ("cyclic", 6)])
+def test_jigsaw_of_four_tiles_is_fair(permutation: Permutation, arrangements: int) -> None:
+    plan = Jigsaw(2, permutation=permutation).sample((12000, 3, 8, 8), generator=seeded(4))
+    _, counts = np.unique(read_own_tiles(plan), axis=0, return_counts=True)
+    assert len(counts) == arrangements
+    assert find_chi_square_p(counts) > LEAST_P
+
+
+@pytest.mark.parametrize("permutation", ["uniform", "cyclic"])
+def test_jigsaw_sends_every_tile_anywhere(permutation: Permutation) -> None:
+    own = read_own_tiles(Jigsaw(3, permutation=permutation).sample((9000, 3, 9, 9), generator=seeded(5)))
+    assert (np.sort(own, 1) == np.arange(9)).all()
+    for tile in range(9):
+        counts = np.bincount(own[:, tile], minlength=9)
+        if permutation == "cyclic":
+            assert counts[tile] == 0
+            counts = np.delete(counts, tile)
+        assert find_chi_square_p(counts) > LEAST_P / 9
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_cyclic_jigsaw_is_one_cycle(n: int) -> None:
+    own = torch.from_numpy(read_own_tiles(Jigsaw(n, permutation="cyclic").sample((50, 3, 28, 28)))).long()
+    place = torch.zeros(50, 1, dtype=torch.int64)
+    for step in range(1, n * n + 1):
+        place = own.gather(1, place)
+        assert bool((place == 0).all()) == (step == n * n)
+        assert step == n * n or not (place == 0).any()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0, 5.0])
+def test_mixup_draws_from_beta(alpha: float) -> None:
+    weight = MixUp(alpha).sample((20000, 3, 8, 8), generator=seeded(6)).opacity.double().numpy()
+    at = np.linspace(0, 1, 2001)[1:-1]  # inside, where float32 does not heap many draws on one number
+    distance = np.abs(np.searchsorted(np.sort(weight), at, side="right") / len(weight) - find_beta_cdf(at, alpha))
+    assert find_ks_p(float(distance.max()), len(weight)) > LEAST_P
+    centred = weight - 0.5
+    variance, fourth = 1 / (4 * (2 * alpha + 1)), 3 / (16 * (2 * alpha + 1) * (2 * alpha + 3))
+    # Four and a half standard errors of each moment.
+    assert abs(centred.mean()) < 4.5 * math.sqrt(variance / len(weight))
+    assert abs((centred**2).mean() - variance) < 4.5 * math.sqrt((fourth - variance**2) / len(weight))
+    expect_uncorrelated(weight[1:], weight[:-1])
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0, 5.0])
+@pytest.mark.parametrize("name", ["cutmix", "snapmix to", "snapmix from"])
+def test_boxes_follow_the_published_law(name: str, alpha: float) -> None:
+    size, count = (96, 40), 20000
+    aug = CutMix(alpha) if name == "cutmix" else SnapMix(alpha)
+    plan = aug.sample((count, 3, *size), generator=seeded(7))
+    drawn = (plan.from_box if name == "snapmix from" else plan.to_box).double().numpy()
+    published = draw_published_boxes(count, alpha, size, seed=8)
+
+    def pick(boxes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.asarray(boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)])  # an empty box has no place
+
+    drawn, published = pick(drawn), pick(published)
+    if name == "cutmix":  # SnapMix also drops a box whose counterpart is empty
+        assert abs(len(drawn) - len(published)) < 5 * math.sqrt(count / 2)
+    for column in range(4):
+        assert compare_samples(drawn[:, column], published[:, column]) > LEAST_P
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (drawn, published)]
+    assert compare_samples(*areas) > LEAST_P
+
+
+def make_box(uniforms: list[float], alpha: float, size: tuple[int, int]) -> list[int]:
+    radius, angle, y, x = uniforms
+    cosine = math.cos(2 * math.pi * angle)
+    weight = 0.5 + math.copysign(0.5, cosine) / math.sqrt(1 + 1 / ((radius ** (-1 / alpha) - 1) * cosine**2))
+    centre = [int(place * extent) for place, extent in zip((y, x), size, strict=True)]
+    half = [int(extent * math.sqrt(1 - weight)) // 2 for extent in size]
+    low = [max(at - reach, 0) for at, reach in zip(centre, half, strict=True)]
+    return low + [min(at + reach, extent) for at, reach, extent in zip(centre, half, size, strict=True)]
+
+
+def test_boxes_are_read_off_their_uniforms() -> None:
+    size = (301, 200)
+    uniforms = torch.rand(50, 9, generator=seeded(23), dtype=torch.float64).tolist()
+    snap = SnapMix(0.7).sample((50, 3, *size), generator=seeded(23))
+    drawn = (snap.to_box[:, 2:] > snap.to_box[:, :2]).all(1)
+    assert drawn.sum() > 30
+    for boxes, first in [(snap.to_box, 1), (snap.from_box, 5)]:
+        wanted = [make_box(row[first : first + 4], 0.7, size) for row in uniforms]
+        assert torch.equal(boxes[drawn], torch.tensor(wanted, dtype=torch.int32)[drawn])
+    uniforms = torch.rand(50, 5, generator=seeded(23), dtype=torch.float64).tolist()
+    cut = CutMix(0.7).sample((50, 3, *size), generator=seeded(23))
+    assert cut.to_box.tolist() == [make_box(row[1:], 0.7, size) for row in uniforms]
+
+
+def test_box_centres_are_uniform_over_the_pixels_of_each_axis() -> None:
+    # So large an alpha fixes the cut at int(64 * sqrt(1/2)) = 45 rows and int(48 * sqrt(1/2)) = 33 columns.
+    box = CutMix(1e6).sample((12800, 3, 64, 48), generator=seeded(9)).to_box.long()
+    for axis, extent, half in [(0, 64, 22), (1, 48, 16)]:
+        low, high = box[:, axis], box[:, axis + 2]
+        centre = torch.where(high < extent, high - half, low + half)
+        assert torch.equal(low, (centre - half).clamp(min=0))
+        assert torch.equal(high, (centre + half).clamp(max=extent))
+        assert find_chi_square_p(torch.bincount(centre, minlength=extent).numpy()) > LEAST_P
+        assert centre.max() < extent
+
+
+def test_boxes_of_one_batch_are_independent() -> None:
+    boxes = read_boxes(SnapMix(1.0).sample((20000, 3, *WIDE), generator=seeded(10)))
+    assert len(np.unique(boxes, axis=0)) > 19900
+    middle = (boxes[:, [0, 1, 4, 5]] + boxes[:, [2, 3, 6, 7]]) / 2  # of to_box and from_box, y and x
+    areas = (boxes[:, [2, 6]] - boxes[:, [0, 4]]) * (boxes[:, [3, 7]] - boxes[:, [1, 5]])
+    expect_uncorrelated(areas[:, 0], areas[:, 1])
+    for one in range(4):
+        expect_uncorrelated(middle[1:, one], middle[:-1, one])
+        for two in range(one):
+            expect_uncorrelated(middle[:, one], middle[:, two])
+
+
+@pytest.mark.parametrize("aug", [CutMix(), MixUp(), SnapMix(), CutMix(per="batch")])
+def test_partners_are_one_permutation_of_the_batch(aug: CutMix | MixUp | SnapMix) -> None:
+    generator, seen = seeded(11), np.zeros(5, dtype=np.int64)
+    for _ in range(500):
+        overlay = aug.sample((5, 3, 16, 16), generator=generator).overlay
+        assert overlay.sort().values.tolist() == [0, 1, 2, 3, 4]
+        seen[int(overlay[0])] += 1
+    assert find_chi_square_p(seen) > LEAST_P
+
+
+def test_boxes_of_one_size_but_for_snapmix() -> None:
+    cut, snap = (aug.sample((200, 3, 64, 64), generator=seeded(12)) for aug in (CutMix(), SnapMix()))
+    assert torch.equal(cut.from_box, cut.to_box)
+    assert not torch.equal(snap.from_box, snap.to_box)
+    assert (cut.opacity == 1).all()
+    assert (snap.opacity == 1).all()
+    whole = MixUp().sample((3, 3, 12, 20)).to_box
+    assert whole.tolist() == [[0, 0, 12, 20]] * 3
+
+
+Touched = Callable[[Plan], Tensor]
+
+
+def find_moved(plan: Plan) -> Tensor:
+    return (plan.tiles != plan.home).any(1)
+
+
+def find_covered(plan: Plan) -> Tensor:
+    return (plan.to_box[:, 2:] > plan.to_box[:, :2]).all(1)
+
+
+def expect_rate(touched: Tensor, rate: float) -> None:
+    """Within five standard deviations of a binomial count; p * p is 30 and more away."""
+    count, spread = touched.numel(), math.sqrt(touched.numel() * rate * (1 - rate))
+    assert abs(int(touched.sum()) - count * rate) < 5 * spread
+
+
+@pytest.mark.parametrize(
+    ("make", "find"),
+    [
+        (lambda p: RecursiveMosaic(2, p=p, permutation="cyclic"), find_moved),
+        (lambda p: Jigsaw(2, p=p, permutation="cyclic"), find_moved),
+        (lambda p: CutMix(p=p), find_covered),
+        (lambda p: MixUp(p=p), find_covered),
+        (lambda p: SnapMix(p=p), find_covered),
+    ],
+    ids=["RecursiveMosaic", "Jigsaw", "CutMix", "MixUp", "SnapMix"],
+)
+def test_p_is_hit_once(make: Callable[[float], Any], find: Touched) -> None:
+    for p in (0.3, 0.5, 0.9):
+        expect_rate(find(make(p).sample((10000, 3, *WIDE), generator=seeded(13))), p)
+    assert find(make(1.0).sample((1000, 3, *WIDE))).all()
+    assert not find(make(0.0).sample((1000, 3, *WIDE))).any()
+
+
+def test_p_per_batch_is_hit_once_for_all() -> None:
+    aug, generator = Jigsaw(2, p=0.3, per="batch", permutation="cyclic"), seeded(14)
+    moved = torch.stack([find_moved(aug.sample((3, 3, 8, 8), generator=generator)) for _ in range(1000)])
+    assert torch.equal(moved.all(1), moved.any(1))
+    expect_rate(moved.all(1), 0.3)
+
+
+def test_p_is_hit_once_inside_compose() -> None:
+    aug = Compose([Jigsaw(2, p=0.5, permutation="cyclic"), CutMix(p=0.3)])
+    plan = aug.sample((10000, 3, *WIDE), generator=seeded(15))
+    moved, covered = find_moved(plan), find_covered(plan)
+    for touched, rate in [(moved, 0.5), (covered, 0.3), (moved & covered, 0.15)]:
+        expect_rate(touched, rate)
+
+
+def test_p_is_hit_once_inside_one_of_and_weights_are_kept() -> None:
+    aug = OneOf([Jigsaw(2, p=0.5, permutation="cyclic"), MixUp(p=0.8), CutMix()], weights=[2, 1, 1])
+    plan = aug.sample((10000, 3, *WIDE), generator=seeded(16))
+    moved, covered = find_moved(plan), find_covered(plan)
+    blended = covered & (plan.opacity < 1)
+    for touched, rate in [(moved, 0.25), (blended, 0.2), (covered & ~blended, 0.25)]:
+        expect_rate(touched, rate)
+    assert not (moved & covered).any()
+
+
+@pytest.mark.parametrize(
+    "aug", [RecursiveMosaic(2, per="batch"), Jigsaw(3, per="batch"), CutMix(per="batch"), SnapMix(per="batch")]
+)
+def test_per_batch_gives_equal_rows(aug: Augmentation) -> None:
+    plan = aug.sample((6, 3, 64, 64), generator=seeded(20))
+    for rows in (read_own_tiles(plan), plan.to_box.numpy(), plan.from_box.numpy(), plan.opacity.numpy()):
+        assert (rows == rows[0]).all()

@@ -1,0 +1,221 @@
+"""Reading data sets: what is listed, what is decoded, and what is said about bad input before anything is decoded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pmsi.data.dataset import DataName, Dataset, load
+from pmsi.data.decoding import decode, gather, read_image
+from pmsi.data.layouts import LayoutName, list_images
+from tests.helpers.dataset_files import (
+    CARS,
+    CLASSES,
+    COLOURS,
+    VARIANTS,
+    edit,
+    save_image,
+    write_aircraft,
+    write_cars,
+    write_cub,
+    write_folder,
+)
+
+CUB100 = Path(__file__).parents[3] / "../shared/data/cub100"
+
+
+@pytest.fixture
+def cub(tmp_path: Path) -> Path:
+    return write_cub(tmp_path / "birds")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "flowers")
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is refused must be refused before an image is read."""
+    monkeypatch.setattr("pmsi.data.decoding.read_image", lambda path: pytest.fail(f"{path} was read"))
+
+
+def read(name: str, root: Path | None, *, skip: bool = False) -> Dataset:
+    return load(name, root, resize=8, skip_unreadable=skip)
+
+
+def refuse(name: str, root: Path | None, text: str, kind: type[Exception] = ValueError, *, skip: bool = False) -> None:
+    with pytest.raises(kind, match=text):
+        read(name, root, skip=skip)
+
+
+def test_reads_the_official_layout(cub: Path) -> None:
+    dataset = read("cub", cub)
+    assert (dataset.name, dataset.classes, dataset.skipped) == ("cub", CLASSES, ())
+    assert (dataset.train.labels.tolist(), dataset.test.labels.tolist()) == ([0, 0, 1, 1, 2, 2], [0, 1, 2])
+    for split in (dataset.train, dataset.test):
+        assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
+        assert split.images.is_contiguous()
+        wanted = torch.tensor(COLOURS, dtype=torch.uint8)[split.labels][:, :, None, None]
+        assert torch.equal(split.images, wanted.expand(-1, 3, 8, 8))
+    for words in ("its train_test_split.txt: 3 classes, 6 training and 3 test images", "8 x 8 px", "left out: none"):
+        assert words in dataset.protocol
+
+
+def test_reads_cars_and_aircraft(tmp_path: Path) -> None:
+    for name, root, classes in (
+        ("cars", write_cars(tmp_path / "cars"), CARS),
+        ("aircraft", write_aircraft(tmp_path / "aircraft"), VARIANTS),
+    ):
+        dataset = read(name, root)
+        assert (dataset.name, dataset.classes, dataset.skipped) == (name, classes, ())
+        assert (dataset.train.labels.tolist(), dataset.test.labels.tolist()) == ([0, 0, 1, 1, 2, 2], [0, 1, 2])
+        for split in (dataset.train, dataset.test):
+            wanted = torch.tensor(COLOURS)[split.labels][:, :, None, None]
+            assert (split.images.int() - wanted).abs().max() <= 3  # 3: JPEG
+
+
+@pytest.mark.usefixtures("no_decoding")
+def test_tables_are_checked_before_an_image_is_read(cub: Path, folder: Path) -> None:
+    (cub / "images" / CLASSES[2] / "2.png").unlink()
+    refuse("cub", cub, "names 003.Green_Heron/2.png, which is not in", FileNotFoundError)
+    edit(cub / "images.txt", "Knot/1.png", "Knot/0.png")
+    refuse("cub", cub, "images.txt lists 001.Red_Knot/0.png more than once")
+    (folder / "test" / "rose").rename(folder / "test" / "tulip")
+    refuse("folder", folder, "same classes; train/ alone has rose, test/ alone has tulip")
+
+
+def test_reads_an_image_folder(folder: Path) -> None:
+    for name in ("notes.txt", "._0.jpg"):
+        (folder / "train" / "iris" / name).write_text("not an image")
+    (folder / "train" / ".cache").mkdir()
+    save_image(folder / "train" / "rose" / "more" / "9.PNG")
+    calls = []
+    dataset = load("folder", folder, resize=8, progress=lambda *call: calls.append(call))
+    assert dataset.classes == ("iris", "rose")
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    assert calls[:7] == [("folder: reading training images", n, 7) for n in range(1, 8)]
+    assert calls[7:] == [("folder: reading test images", n, 4) for n in range(1, 5)]
+
+
+def test_holds_out_every_fifth_image_of_class_folders(tmp_path: Path) -> None:
+    for name, count in (("b", 11), ("a", 4)):
+        for n in range(count):
+            save_image(tmp_path / name / f"{n:02}.png", (n, 0, 0))
+    dataset = read("folder", tmp_path)
+    assert dataset.classes == ("a", "b")
+    assert dataset.test.labels.tolist() == [1, 1]
+    assert dataset.test.images[:, 0, 0, 0].tolist() == [4, 9]
+    assert dataset.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 5, 6, 7, 8, 10]
+    assert "every 5th image of each in sorted order" in dataset.protocol
+
+
+def spoil(path: Path, damage: str = "other") -> None:
+    good = path.read_bytes()
+    path.write_bytes({"truncated": good[:-40], "other": b"<html>404</html>", "empty": b""}[damage])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other", "empty"])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_unreadable_image_is_named_or_left_out(folder: Path, damage: str, suffix: str) -> None:
+    bad = folder / "train" / "iris" / f"9.{suffix}"
+    Image.effect_noise((40, 40), 99).save(bad)
+    spoil(bad, damage)
+    refuse("folder", folder, rf"cannot read .*train/iris/9\.{suffix} .*--skip-unreadable")
+    dataset = read("folder", folder, skip=True)
+    assert dataset.skipped == (str(bad),)
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (dataset.train.images.shape, dataset.train.images.is_contiguous()) == ((6, 3, 8, 8), True)
+    assert dataset.protocol.endswith("unreadable files left out: 1.")
+
+
+def test_what_is_left_after_skipping_keeps_its_place(tmp_path: Path) -> None:
+    for n in range(20):
+        save_image(tmp_path / "a" / f"{n:02}.png", (n, 0, 0))
+    for n in (0, 2, 3, 4, 18, 19):
+        spoil(tmp_path / "a" / f"{n:02}.png")
+    dataset = read("folder", tmp_path, skip=True)
+    assert dataset.train.images[:, 0, 0, 0].tolist() == [1, 5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17]
+    assert dataset.test.images[:, 0, 0, 0].tolist() == [9, 14]
+    assert [Path(file).stem for file in dataset.skipped] == ["00", "02", "03", "18", "04", "19"]
+
+
+def test_skipping_may_not_empty_a_class_or_the_test(folder: Path) -> None:
+    for path in (folder / "test").rglob("*.jpg"):
+        spoil(path)
+    refuse("folder", folder, "there are no test images left after 4 unreadable ones were skipped", skip=True)
+    for path in (folder / "train" / "rose").iterdir():
+        spoil(path)
+    refuse("folder", folder, "class rose has no training image left after 7 unreadable ones", skip=True)
+
+
+def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
+    kinds = {
+        "alpha.png": (Image.new("RGBA", (9, 9), (10, 200, 90, 128)), (10, 200, 90)),
+        "palette.png": (Image.new("RGB", (9, 9), (10, 200, 90)).quantize(), (10, 200, 90)),
+        "grey.png": (Image.new("L", (9, 9), 77), (77, 77, 77)),
+        "grey_alpha.png": (Image.new("LA", (9, 9), (77, 5)), (77, 77, 77)),
+        "bits.png": (Image.new("1", (9, 9), 1), (255, 255, 255)),
+        "deep.png": (Image.fromarray(np.full((9, 9), 77 * 256 + 3, np.uint16)), (77, 77, 77)),
+        "cmyk.jpg": (Image.new("CMYK", (9, 9), (245, 55, 165, 0)), (10, 200, 90)),
+    }
+    for name, (image, wanted) in kinds.items():
+        image.save(tmp_path / name)
+        pixels = read_image(tmp_path / name)
+        assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 9, 9)), name
+        assert (pixels.int() - torch.tensor(wanted)[:, None, None]).abs().max() <= 2, name  # 2: JPEG
+
+
+def test_both_sides_are_resized(tmp_path: Path) -> None:
+    Image.fromarray(np.repeat(np.array([[0, 200]], np.uint8), 30, 1)).save(tmp_path / "wide.png")
+    (image,) = decode([tmp_path / "wide.png"], 6, lambda *_: None, stop=True)
+    assert image is not None
+    assert image.shape == (3, 6, 6)
+    assert image[0, 0, [0, -1]].tolist() == [0, 200]
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 33, 47, 3), np.uint8)
+    for n, image in enumerate(noise):
+        Image.fromarray(image).save(tmp_path / f"{n:02}.png")
+    paths, before = sorted(tmp_path.iterdir()), torch.get_num_threads()
+    results: list[torch.Tensor] = []
+    for count in (1, 2, 7):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        results.append(gather(decode(paths, 16, lambda *_: None, stop=True), 24, 16)[0])
+    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert torch.get_num_threads() == before
+
+
+def test_typefaces_need_no_root() -> None:
+    dataset = load("typefaces", None, resize=16)
+    assert (dataset.name, len(dataset.classes)) == ("typefaces", 12)
+    assert (len(dataset.train.images), len(dataset.test.images)) == (720, 480)
+    assert "720 training and 480 test images" in dataset.protocol
+    assert not torch.equal(dataset.train.images, load("typefaces", None, resize=16, seed=1).train.images)
+
+
+def test_asking_for_what_there_is_not(tmp_path: Path) -> None:
+    refuse("dogs", tmp_path, f"data: unknown data set 'dogs'; choose {', '.join(get_args(DataName))}")
+    refuse("typefaces", tmp_path, "typefaces: takes no --root")
+    for name in get_args(LayoutName):
+        refuse(name, None, f"{name}: needs the folder of the images; give it with --root")
+        refuse(name, tmp_path / "nowhere", f"{name}: there is no folder .*nowhere", FileNotFoundError)
+    with pytest.raises(ValueError, match="cub: resize must be at least 1 px, got 0"):
+        load("cub", tmp_path, resize=0)
+
+
+@pytest.mark.skipif(not CUB100.is_dir(), reason="the 100 bird classes are not beside this checkout")
+def test_lists_and_reads_real_birds() -> None:
+    listing = list_images("cub", CUB100)
+    assert (len(listing.classes), len(listing.train), len(listing.test)) == (100, 2999, 2903)
+    assert all(listing.classes[label] == path.parent.name for path, label in listing.train)
+    images, _ = gather(decode([p for p, _ in listing.train[:4]], 110, lambda *_: None, stop=True), 4, 110)
+    assert (images.double().flatten(1).std(1) > 10).all()

@@ -1,0 +1,159 @@
+"""One batch, the same bits, wherever the images live."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mosaicaug import apply
+from pmsi.data import storage as store
+from pmsi.data.dataset import Dataset, load
+from pmsi.data.storage import Host, ImageFiles, Resident, Split, Store, Streamed, place
+from pmsi.recipe import Method
+from pmsi.runtime.checkpoints import load_checkpoint
+from pmsi.training.batches import plan_epoch, take_share
+from tests.helpers.small_run import RECIPE, Watch, make_trainer, name_differences
+
+CPU = torch.device("cpu")
+BATCHES = [torch.tensor([3, 0, 0, 8]), torch.tensor([11]), torch.tensor([5, 6])]
+
+
+def read(photos: Path, *, stream: bool = False) -> Dataset:
+    return load("folder", photos, resize=36, stream=stream)
+
+
+def list_stores(photos: Path) -> list[Store]:
+    memory, files = read(photos).train, read(photos, stream=True).train
+    return [
+        Resident(memory.images, memory.labels, CPU),
+        Host(memory.images, memory.labels, CPU),
+        place(files, CPU),
+    ]
+
+
+def test_every_store_fetches_the_same_images(photos: Path) -> None:
+    images = read(photos).train.images
+    for held in list_stores(photos):
+        fetched = [stored[index] for stored, index in held.fetch(BATCHES)]
+        assert len(fetched) == len(BATCHES)
+        for found, batch in zip(fetched, BATCHES, strict=True):
+            assert torch.equal(found, images[batch]), held.where
+            assert found.dtype == torch.uint8
+    assert [held.where for held in list_stores(photos)] == ["cpu", "host memory", "files"]
+
+
+def test_runs_from_files_and_from_memory_end_in_the_same_bits(photos: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1, augmentation="cutmix")
+    states = []
+    for stream in (False, True):
+        folder = tmp_path / str(stream)
+        trainer = make_trainer(folder, recipe, dataset=read(photos, stream=stream))
+        assert trainer.train.where == ("files" if stream else "cpu")
+        trainer.run(Watch())
+        states.append(load_checkpoint(folder / "last.ckpt"))
+    assert [name for name in name_differences(*states) if "identity" not in name] == []
+    assert states[0]["identity"]["data_crc32"] != states[1]["identity"]["data_crc32"]
+
+
+def test_streamed_images_are_decoded_when_they_are_asked_for(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, _: int) -> Tensor:
+        pytest.fail(f"{path} was read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_resized", refuse)
+        dataset = read(photos, stream=True)
+    assert dataset.train.images.shape == (0, 3, 36, 36)
+    assert torch.equal(dataset.train.take(torch.tensor([7, 2])), read(photos).train.images[[7, 2]])
+    assert dataset.protocol.endswith("read anew in every epoch.")
+
+
+def test_a_streamed_image_that_cannot_be_read_is_named(photos: Path) -> None:
+    dataset = read(photos, stream=True)
+    broken = sorted((photos / "train").rglob("*.png"))[5]
+    broken.write_bytes(broken.read_bytes()[:60])
+    held = place(dataset.train, CPU)
+    with pytest.raises(ValueError, match=f"cannot read {broken}") as error:
+        list(held.fetch([torch.arange(3), torch.arange(3, 9)]))
+    assert "Traceback" not in str(error.value)
+    with pytest.raises(ValueError, match="cannot read"):
+        dataset.train.take(torch.tensor([5]))
+    with pytest.raises(ValueError, match="unreadable ones cannot be skipped"):
+        load("folder", photos, resize=36, stream=True, skip_unreadable=True)
+
+
+def test_files_that_change_are_another_run(photos: Path) -> None:
+    before = read(photos, stream=True).train.crc32
+    assert read(photos, stream=True).train.crc32 == before
+    path = next((photos / "train/a").iterdir())
+    os.utime(path, (1, 1))
+    assert read(photos, stream=True).train.crc32 != before
+
+
+def test_workers_leave_signals_to_the_run(photos: Path) -> None:
+    """Ctrl-C and SIGTERM reach every process of a group: the run finishes its mini-batch, and needs its workers."""
+    held = place(read(photos, stream=True).train, CPU)
+    assert isinstance(held, Streamed)
+
+    class Press(ImageFiles):
+        def __getitem__(self, row: int) -> Tensor | ValueError:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            return super().__getitem__(row)
+
+    held.files = Press(held.files.paths, 36)
+    assert [len(images) for images, _ in held.fetch([torch.arange(4)] * 3)] == [4, 4, 4]
+
+
+def test_streaming_draws_nothing_from_the_global_generator(photos: Path) -> None:
+    held = place(read(photos, stream=True).train, CPU)
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    list(held.fetch(BATCHES))
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_images_that_fill_half_of_a_gpu_stay_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Split(torch.zeros(10, 3, 4, 4, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64))
+    for free, where in ((959, "host memory"), (960, "cuda:0")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 0))
+        monkeypatch.setattr(torch.Tensor, "to", lambda images, *_, **__: images)
+        assert place(split, torch.device("cuda:0")).where == where
+
+
+@pytest.mark.parametrize("augmentation", ["rmg", "jigsaw", "cutmix", "mixup", "snapmix"])
+@pytest.mark.parametrize("shares", [2, 4])
+def test_shares_make_the_whole_batch(augmentation: Method, shares: int) -> None:
+    """Each process's images, from the entries it fetches alone, are its rows of what one process makes."""
+    recipe = replace(RECIPE, augmentation=augmentation, batch_size=8, per="sample", cutmix_p=0.7, mix_scope="phase")
+    images = torch.randint(0, 256, (40, 3, 36, 36), dtype=torch.uint8)
+    whole = next(plan_epoch(recipe, 40, seed=3, epoch=0))
+    for rank in range(shares):
+        rows = slice(rank * 8 // shares, (rank + 1) * 8 // shares)
+        share = take_share(whole, rows)
+        assert len(share.entries) == len(set(share.entries.tolist())) <= 8
+        assert torch.equal(share.entries[: 8 // shares], torch.arange(8)[rows])
+        fetched = images[whole.index[share.entries]]
+        for draw, plan in zip(whole.draws, share.plans, strict=True):
+            wanted = apply(images, draw.plan, index=whole.index, window=whole.window)[rows]
+            found = apply(fetched, plan, window=whole.window[share.entries])[: 8 // shares]
+            assert torch.equal(found, wanted)
+
+
+def test_a_share_fetches_no_more_than_it_needs() -> None:
+    tiles = next(plan_epoch(replace(RECIPE, batch_size=8), 40, seed=0, epoch=0))
+    assert take_share(tiles, slice(2, 4)).entries.tolist() == [2, 3]
+    mixed = next(plan_epoch(replace(RECIPE, batch_size=8, augmentation="mixup", mixup_p=1.0), 40, seed=0, epoch=0))
+    assert len(take_share(mixed, slice(2, 4)).entries) <= 4
+
+
+def test_a_whole_share_is_the_iteration_itself() -> None:
+    whole = next(plan_epoch(RECIPE, 12, seed=0, epoch=0))
+    share = take_share(whole, slice(0, 4))
+    assert all(draw.plan is plan for draw, plan in zip(whole.draws, share.plans, strict=True))

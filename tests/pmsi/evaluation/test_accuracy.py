@@ -1,0 +1,41 @@
+"""Accuracy on test images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from pmsi.data.storage import Split, place
+from pmsi.evaluation.accuracy import evaluate
+from pmsi.models.base import Logits
+from tests.helpers.small_run import RECIPE, make_fabric
+
+
+class Reader(nn.Module):
+    """Reads the class off the brightness; stages are right, the concat is wrong but less sure of it."""
+
+    def forward(self, images: Tensor) -> Logits:
+        assert not self.training
+        assert images.shape[1:] == (3, 32, 32)
+        grey = images[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
+        assert torch.allclose(grey, grey[:, :1, :1], atol=1e-3)
+        label = (grey[:, 0, 0] / 100).round().long()
+        right, wrong = F.one_hot(label, 3).float(), F.one_hot((label + 1) % 3, 3).float()
+        return Logits((right, right), 1.5 * wrong)
+
+
+def test_evaluation_shows_central_crops_and_scores_concat_and_mix() -> None:
+    labels = torch.arange(6) % 3
+    images = torch.full((6, 3, 36, 36), 255, dtype=torch.uint8)
+    images[:, :, 2:34, 2:34] = (labels * 100).byte()[:, None, None, None]
+    labels[5] = 0  # an image that all get wrong but the concat
+    reader = Reader().train()
+    found = evaluate(reader, place(Split(images, labels), torch.device("cpu")), RECIPE, make_fabric())
+    assert (found.concat, found.mix) == pytest.approx((100 / 6, 500 / 6))
+    assert found.stages == pytest.approx((500 / 6, 500 / 6))
+    assert found.mix_predictions.tolist() == [0, 1, 2, 0, 1, 2]
+    assert found.concat_predictions.tolist() == [1, 2, 0, 1, 2, 0]
+    assert reader.training

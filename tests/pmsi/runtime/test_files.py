@@ -1,0 +1,135 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pmsi.runtime.checkpoints import load_checkpoint, save_checkpoint
+from pmsi.runtime.files import replace_file, write_json, write_lines, write_text
+from tests.helpers.small_run import RECIPE, Watch, make_trainer, name_differences, read_folder
+
+
+@contextmanager
+def full_disk(free: int) -> Iterator[None]:
+    """No file of this process can grow beyond ``free`` bytes, so writes fail midway as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_folders_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a/b/c.txt", "é\n")
+    assert (tmp_path / "a/b/c.txt").read_bytes() == "é\n".encode()
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["c.txt"]
+
+
+def test_json(tmp_path: Path) -> None:
+    values = {"a": [1, 2.5, None], "b": "x"}
+    write_json(tmp_path / "one.json", values)
+    write_lines(tmp_path / "two.jsonl", [values, {}])
+    assert json.loads((tmp_path / "one.json").read_text()) == values
+    assert [json.loads(line) for line in (tmp_path / "two.jsonl").read_text().splitlines()] == [values, {}]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "one.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "one.json").read_text()) == values
+
+
+def write_checkpoint(path: Path) -> None:
+    save_checkpoint(path, {"identity": {}, "weights": torch.rand(100_000)})
+
+
+@pytest.mark.parametrize("write", [partial(write_text, text="x" * 100_000), write_checkpoint])
+def test_full_disk_leaves_the_old_file(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "kept"
+    path.write_bytes(b"old")
+    with full_disk(10_000), pytest.raises(OSError, match=rf"could not write {path}: .*what stood there .* untouched"):
+        write(path)
+    assert read_folder(tmp_path).keys() == {"kept"}
+    assert path.read_bytes() == b"old"
+
+
+def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    path.write_bytes(b"old")
+
+    def die(beside: Path) -> None:
+        beside.write_bytes(b"half of the n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(path, die)
+    assert read_folder(tmp_path).keys() == {"kept"}
+    assert path.read_bytes() == b"old"
+
+
+def test_several_processes_may_replace_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(b"of the first")
+        replace_file(path, lambda other: other.write_bytes(b"of the second"))
+        assert path.read_bytes() == b"of the second"
+
+    replace_file(path, write)
+    assert path.read_bytes() == b"of the first"
+    assert read_folder(tmp_path).keys() == {"kept"}
+
+
+def test_checkpoints_go_round(tmp_path: Path) -> None:
+    state = {"identity": {"a": 1}, "history": [{"mix": 2.5}], "model": {"w": torch.rand(3)}}
+    save_checkpoint(tmp_path / "last.ckpt", state)
+    assert name_differences(load_checkpoint(tmp_path / "last.ckpt"), state) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file .*last.ckpt"),
+        ("words", "last.ckpt is damaged, or no file of tensors"),
+        ({"model": {}}, "last.ckpt is not a checkpoint of pmsi"),
+        ([1, 2], "last.ckpt is not a checkpoint of pmsi"),
+    ],
+)
+def test_other_files_are_no_checkpoints(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "last.ckpt"
+    if isinstance(content, str):
+        path.write_text(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(FileNotFoundError if content is None else ValueError, match=message):
+        load_checkpoint(path)
+
+
+def test_cut_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"identity": {}, "weights": torch.rand(1000)})
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged, or no file of tensors"):
+        load_checkpoint(path)
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_run_goes_on_after_a_full_disk_as_if_nothing_was(tmp_path: Path) -> None:
+    make_trainer(tmp_path / "whole").run(Watch())
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path / "parts").run(Watch((2, 1)))
+    before = read_folder(tmp_path / "parts")
+    with full_disk(10_000), pytest.raises(OSError, match=r"could not write .*last\.ckpt"):
+        make_trainer(tmp_path / "parts").run(Watch())
+    assert read_folder(tmp_path / "parts") == before
+    make_trainer(tmp_path / "parts").run(Watch())
+    whole, parts = (load_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
+    assert name_differences(whole, parts) == []
+    assert RECIPE.epochs == len(parts["history"])

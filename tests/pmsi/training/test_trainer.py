@@ -1,0 +1,313 @@
+"""The trainer: what each optimiser step moves, at which rate, and that interruption leaves no trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD
+
+from mosaicaug import apply
+from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from pmsi.models.base import Logits
+from pmsi.recipe import Method, Recipe
+from pmsi.runtime.checkpoints import load_checkpoint
+from pmsi.training.batches import Iteration, plan_epoch
+from pmsi.training.optim import make_schedule
+from pmsi.training.snapmix import Camera
+from pmsi.training.trainer import Trainer
+from tests.helpers.small_run import BATCHES, RECIPE, Watch, make_dataset, make_trainer, name_differences
+
+Snapshots = list[dict[str, Tensor]]
+STEPS = 4  # of one mini-batch
+
+
+def plan_batch(recipe: Recipe) -> Iteration:
+    return next(plan_epoch(recipe, 12, seed=0, epoch=0))
+
+
+def record_gradients(trainer: Trainer) -> Snapshots:
+    """At every optimiser step from now on, the gradients that are not all zero."""
+    found: Snapshots = []
+
+    def record(*_: object) -> None:
+        named = trainer.network.named_parameters()
+        found.append({name: p.grad.clone() for name, p in named if p.grad is not None and p.grad.any()})
+
+    trainer.parts["optimizer"].register_step_pre_hook(record)
+    return found
+
+
+def record_weights(trainer: Trainer) -> tuple[Snapshots, Snapshots]:
+    """At every optimiser step from now on, weights before and after it, and momenta (key "m") before it."""
+    before: Snapshots = []
+    after: Snapshots = []
+    optimizer = trainer.parts["optimizer"]
+
+    def copy() -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+
+    def enter(*_: object) -> None:
+        state = {p: optimizer.state[p].get("momentum_buffer") for p in trainer.network.parameters()}
+        momenta = {f"m {n}": state[p].clone() for n, p in trainer.network.named_parameters() if state[p] is not None}
+        before.append(copy() | momenta)
+
+    optimizer.register_step_pre_hook(enter)
+    optimizer.register_step_post_hook(lambda *_: after.append(copy()))
+    return before, after
+
+
+def list_heads(names: Iterator[str]) -> set[str]:
+    return {name for name in names if "classifier" in name}
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("method", ["none", "cutmix", "mixup", "snapmix", "jigsaw", "rmg"])
+def test_four_steps_for_every_batch(tmp_path: Path, method: Method) -> None:
+    trainer = make_trainer(tmp_path, replace(RECIPE, augmentation=method, epochs=1))
+    steps = record_gradients(trainer)
+    trainer.run(Watch())
+    assert len(steps) == STEPS * BATCHES
+    assert len(trainer.history[0]["losses"]) == STEPS
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_phases_have_their_own_input_output_and_weight(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, dropout=0.0, concat_weight=2.0)
+    trainer = make_trainer(tmp_path, recipe)
+    inputs: list[Tensor] = []
+    outputs: list[Logits] = []
+    trainer.network.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
+    trainer.network.register_forward_hook(lambda *given: outputs.append(given[-1]))
+    gradients = record_gradients(trainer)
+    batch = plan_batch(recipe)
+    losses = trainer.step(batch)
+    labels = make_dataset().train.labels[batch.index]
+    for k, draw in enumerate(batch.draws):
+        images = make_dataset().train.images
+        shown = apply(images, draw.plan, index=batch.index, window=batch.window, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        assert torch.equal(inputs[k], shown)
+        logits = outputs[k].concat if k == 3 else outputs[k].stages[k]
+        weight = 2.0 if k == 3 else 1.0
+        torch.testing.assert_close(losses[k], weight * F.cross_entropy(logits, labels))
+        name = "concat_classifier.4.bias" if k == 3 else f"classifiers.{k}.4.bias"
+        by_hand = weight * (logits.softmax(1) - F.one_hot(labels, 3)).mean(0).detach()
+        torch.testing.assert_close(gradients[k][name], by_hand)
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("method", ["rmg", "cutmix"])
+def test_phases_may_come_from_outside(tmp_path: Path, method: Method) -> None:
+    recipe = replace(RECIPE, augmentation=method)
+    inside, outside = (make_trainer(tmp_path / name, recipe) for name in ("inside", "outside"))
+    train, batch = make_dataset().train, plan_batch(recipe)
+    normalise: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "memory_format": torch.channels_last}
+    inputs = [
+        (
+            apply(train.images, draw.plan, index=batch.index, window=batch.window, **normalise),
+            draw.targets(train.labels[batch.index], None),
+        )
+        for draw in batch.draws
+    ]
+    torch.manual_seed(1)  # dropout
+    losses = inside.step(batch)
+    torch.manual_seed(1)
+    assert torch.equal(outside.step_phases(inputs), losses)
+    assert name_differences(inside.network.state_dict(), outside.network.state_dict()) == []
+    for wrong in (inputs[:-1], inputs + inputs[:1]):
+        with pytest.raises(ValueError, match="argument"):
+            outside.step_phases(wrong)
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_without_progression_there_is_one_step_of_weight_1(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, augmentation="none", progressive=False, dropout=0.0)
+    trainer = make_trainer(tmp_path, recipe)
+    outputs: list[Logits] = []
+    trainer.network.register_forward_hook(lambda *given: outputs.append(given[-1]))
+    steps = record_gradients(trainer)
+    batch = plan_batch(recipe)
+    losses = trainer.step(batch)
+    labels = make_dataset().train.labels[batch.index]
+    torch.testing.assert_close(losses, F.cross_entropy(outputs[0].concat, labels)[None])
+    assert len(steps) == 1
+    assert not any(name.startswith("classifiers") for name in steps[0])
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_gradients_with_interaction_reach_all_but_other_classifiers(tmp_path: Path, idle: bool) -> None:
+    """On MobileNetV2 itself, at 64 px so that no map is a single pixel before the last."""
+    recipe = replace(RECIPE, resize=68, crop=64, zero_idle_grads=idle)
+    trainer = make_trainer(tmp_path, recipe, dataset=make_dataset(side=68))
+    steps = record_gradients(trainer)
+    trainer.step(plan_batch(recipe))
+    backbone = {f"backbone.{name}" for name, _ in trainer.network.backbone.named_parameters()}
+    heads = list_heads(name for name, _ in trainer.network.named_parameters())
+    assert backbone <= steps[0].keys()
+    for k, own in enumerate(("classifiers.0.", "classifiers.1.", "classifiers.2.", "concat_classifier.")):
+        assert list_heads(iter(steps[k])) == {name for name in heads if name.startswith(own)}
+        assert {n for n, _ in trainer.network.named_parameters() if n.startswith(("smooth", "mlp"))} <= steps[k].keys()
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("idle", [True, False])
+def test_gradients_without_interaction_stop_at_the_phases_stage(tmp_path: Path, idle: bool) -> None:
+    recipe = replace(RECIPE, interaction=False, zero_idle_grads=idle)
+    trainer = make_trainer(tmp_path, recipe)
+    steps = record_gradients(trainer)
+    trainer.step(plan_batch(recipe))
+    for k in range(3):
+        reached = {name for name in steps[k] if name.startswith("backbone")}
+        assert {name.split(".")[2] for name in reached} == {str(stage) for stage in range(3 + k)}
+        assert {name.split(".")[1] for name in steps[k] if name.startswith("smooth")} == {str(k)}
+    assert len({name.split(".")[2] for name in steps[3] if name.startswith("backbone")}) == 5
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("idle", [True, False])
+def test_idle_classifiers_keep_decay_and_momentum_or_stay(tmp_path: Path, idle: bool) -> None:
+    """From the very first step; 1e-6 relative is a rounding or two of float32."""
+    recipe = replace(RECIPE, zero_idle_grads=idle, weight_decay=0.1, epochs=1, schedule="released", lr_new=0.01)
+    trainer = make_trainer(tmp_path, recipe)
+    before, after = record_weights(trainer)
+    heads = list_heads(name for name, _ in trainer.network.named_parameters())
+    rates: list[float] = []
+    optimizer: SGD = trainer.parts["optimizer"]
+    optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[1]["lr"]))
+    trainer.run(Watch())
+    assert len(before) == STEPS * BATCHES
+    for k, (old, new, lr) in enumerate(zip(before, after, rates, strict=True)):
+        own = "concat_classifier" if k % STEPS == 3 else f"classifiers.{k % STEPS}"
+        for name in heads:
+            if name.startswith(own):
+                continue
+            if idle:
+                momentum = 0.9 * old[f"m {name}"] if f"m {name}" in old else torch.zeros(())
+                wanted = old[name] - lr * (momentum + 0.1 * old[name])
+                torch.testing.assert_close(new[name], wanted, rtol=1e-6, atol=1e-7)
+                assert not old[name].any() or not torch.equal(new[name], old[name])
+            else:
+                assert torch.equal(new[name], old[name])
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("idle", [True, False])
+def test_frozen_backbone_keeps_its_weights_and_moves_its_statistics(tmp_path: Path, idle: bool) -> None:
+    recipe = replace(RECIPE, freeze_epochs=1, zero_idle_grads=idle)
+    trainer = make_trainer(tmp_path, recipe)
+    backbone = trainer.network.backbone
+    start = {name: value.clone() for name, value in backbone.state_dict().items()}
+    head = trainer.network.get_parameter("concat_classifier.1.weight").detach().clone()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(Watch((2, 1)))
+    middle = load_checkpoint(trainer.checkpoint)["model"]
+    for name, value in start.items():
+        moved = not torch.equal(middle[f"backbone.{name}"], value)
+        assert moved == any(word in name for word in ("running", "tracked")), name
+    assert not torch.equal(middle["concat_classifier.1.weight"], head)
+    make_trainer(tmp_path, recipe).run(Watch())
+    end = load_checkpoint(trainer.checkpoint)["model"]
+    assert all(not torch.equal(end[f"backbone.{name}"], start[name]) for name, _ in backbone.named_parameters())
+
+
+def rate_epochs(recipe: Recipe, count: int) -> list[list[float]]:
+    """Rates of (backbone, new) before each mini-batch of the whole run and after the last."""
+    a, b = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = SGD([{"params": [a], "lr": recipe.lr_backbone}, {"params": [b], "lr": recipe.lr_new}])
+    schedule = make_schedule(recipe, optimizer, count)
+    rates = [[group["lr"] for group in optimizer.param_groups]]
+    for _ in range(recipe.epochs * (count // recipe.batch_size)):
+        optimizer.step()
+        schedule.step()
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    return rates
+
+
+def test_cosine_falls_to_zero_in_both_groups() -> None:
+    rates = rate_epochs(replace(RECIPE, lr_backbone=1e-4, lr_new=1e-3, epochs=4), 103)
+    for group, top in enumerate((1e-4, 1e-3)):
+        assert rates[0][group] == top
+        assert rates[50][group] == pytest.approx(top / 2)
+        assert rates[100][group] == pytest.approx(0, abs=1e-12)
+
+
+def test_released_rate_hardly_falls() -> None:
+    """Its period counts images (5,994 of CUB), its steps batches (187 an epoch): the ratio of any number of epochs."""
+    rates = rate_epochs(replace(RECIPE, schedule="released", batch_size=32, epochs=2, lr_new=3e-3), 5994)
+    ratio = (1 + math.cos(math.pi * 187 / 5994)) / 2
+    assert ratio == pytest.approx(0.9976, abs=5e-5)
+    assert rates[-1][1] / 3e-3 == pytest.approx(ratio)
+    assert rates[-1][0] / RECIPE.lr_backbone == pytest.approx(ratio)
+
+
+def test_one_cycle_peaks_at_the_recipes_rates() -> None:
+    recipe = replace(RECIPE, schedule="onecycle", warmup=0.25, epochs=4, lr_backbone=1e-3, lr_new=1e-2)
+    for group, rates in enumerate(zip(*rate_epochs(recipe, 400), strict=True)):
+        top = (1e-3, 1e-2)[group]
+        assert max(rates) == pytest.approx(top, rel=1e-3)
+        assert rates.index(max(rates)) == pytest.approx(100, abs=1)
+        assert rates[0] == pytest.approx(top / 25)
+        assert rates[-1] < top / 1e4
+
+
+@pytest.mark.parametrize("batches", range(1, 9))
+def test_one_cycle_of_a_few_steps(batches: int) -> None:
+    """Where a quarter of all steps is one."""
+    recipe = replace(RECIPE, schedule="onecycle", warmup=0.25, epochs=1)
+    rates = rate_epochs(recipe, batches * recipe.batch_size)
+    assert len(rates) == batches + 1
+    assert max(rates) == pytest.approx([recipe.lr_backbone, recipe.lr_new], rel=0.1)
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_rates_are_stepped_with_every_batch(tmp_path: Path, schedule: Any) -> None:
+    trainer = make_trainer(tmp_path, replace(RECIPE, schedule=schedule, epochs=2))
+    groups = trainer.parts["optimizer"].param_groups
+    wanted = [[id(p) for p in group] for group in trainer.network.parameter_groups()]
+    assert [[id(p) for p in group["params"]] for group in groups] == wanted
+    assert [group["momentum"] for group in groups] == [0.9, 0.9]
+    assert [group["weight_decay"] for group in groups] == [5e-4, 5e-4]
+    trainer.run(Watch())
+    rates = rate_epochs(trainer.recipe, 12)
+    assert [record["lr"] for record in trainer.history] == [pytest.approx(rates[k]) for k in (BATCHES, 2 * BATCHES)]
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_snapmix_head_learns_beside_the_network(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, augmentation="snapmix")
+    trainer = make_trainer(tmp_path, recipe)
+    start = trainer.camera.head.weight.detach().clone()
+    reached: list[bool] = []
+    network = trainer.network
+    trainer.camera.optimizer.register_step_pre_hook(
+        lambda *_: reached.append(any(p.grad is not None for p in network.parameters()))
+    )
+    trainer.step(plan_batch(recipe))
+    assert reached == [False]
+    assert not torch.equal(trainer.camera.head.weight, start)
+    assert trainer.camera.optimizer.param_groups[0]["lr"] == recipe.lr_new
+    ids = {id(p) for group in trainer.parts["optimizer"].param_groups for p in group["params"]}
+    assert not ids & {id(p) for p in trainer.camera.parameters()}
+
+
+def test_camera_maps_are_of_the_head_before_its_step() -> None:
+    camera = Camera(4, 3, RECIPE)
+    features, labels = torch.rand(2, 4, 3, 3), torch.tensor([2, 0])
+    weight, bias = camera.head.weight.detach().clone(), camera.head.bias.detach().clone()
+    maps = camera.look(features, labels)
+    camera.learn(features.mean((2, 3)), labels, lr=0.5)
+    by_hand = torch.stack(
+        [(weight[k] @ x.flatten(1) + bias[k]).view(3, 3) for k, x in zip([2, 0], features, strict=True)]
+    )
+    torch.testing.assert_close(maps, by_hand)
+    logits = features.mean((2, 3)) @ weight.T + bias
+    slope = (logits.softmax(1) - F.one_hot(labels, 3)).mean(0)
+    torch.testing.assert_close(camera.head.bias.detach(), bias - 0.5 * (slope + RECIPE.weight_decay * bias))
