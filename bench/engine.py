@@ -21,12 +21,12 @@ from bench.plain import Batches, PlainInput, PlainTrainer
 from bench.results import Row, round_figure
 from pmsi.data import dataset as data
 from pmsi.data.dataset import Dataset
-from pmsi.data.preprocess import show
-from pmsi.data.storage import place, to_device
+from pmsi.data.preprocess import preprocess
+from pmsi.data.storage import make_store, to_device
 from pmsi.models.registry import make_network
 from pmsi.recipe import RECIPES, Recipe
 from pmsi.runtime.devices import open_fabric
-from pmsi.training.batches import count_batches, plan_epoch, take_share
+from pmsi.training.batches import count_batches, plan_epoch, take_local
 from pmsi.training.trainer import Trainer
 
 # The backbone learns from the first epoch on: ours would skip gradients that the published code throws away.
@@ -62,19 +62,19 @@ class OurInput:
     """
 
     def __init__(self, folder: Path, recipe: Recipe, device: torch.device, cache: Path | None = None) -> None:
-        dataset = data.load("folder", folder, resize=recipe.resize, cache=cache, say=lambda _: None)
-        self.store, self.recipe = place(dataset.train, device), recipe
+        dataset = data.load_dataset("folder", folder, resize=recipe.resize, cache=cache, say=lambda _: None)
+        self.store, self.recipe = make_store(dataset.train, device), recipe
         shape = (recipe.batch_size, 3, recipe.crop, recipe.crop)
         self.buffer = torch.empty(shape, device=device, memory_format=torch.channels_last)
 
     def read(self, epoch: int) -> Batches:
         """One epoch."""
         plans = list(plan_epoch(self.recipe, len(self.store.labels), seed=0, epoch=epoch))
-        shares = [take_share(iteration, slice(None)) for iteration in plans]
+        shares = [take_local(iteration, slice(None)) for iteration in plans]
         fetched = self.store.fetch(i.index[share.entries] for i, share in zip(plans, shares, strict=True))
         for iteration, share, (images, index) in zip(plans, shares, fetched, strict=True):
             window = iteration.window[share.entries]
-            inputs = (show(images, plan, index, window, out=self.buffer) for plan in share.plans)
+            inputs = (preprocess(images, plan, index, window, out=self.buffer) for plan in share.plans)
             yield inputs, to_device(self.store.labels[iteration.index], self.store.device)
 
 
@@ -146,7 +146,7 @@ def measure_steps(
 ) -> list[Row]:
     """Images/s of whole training epochs in each setting; what a step holds; the share of time that inputs take."""
     found: dict[str, list[tuple[list[float], dict[str, float]]]] = {name: [] for name in settings}
-    dataset = data.load("folder", folder, resize=recipe.resize)
+    dataset = data.load_dataset("folder", folder, resize=recipe.resize)
     recipe = replace(recipe, epochs=epochs + 1)
     for _ in range(rounds):
         for name in settings:
@@ -191,9 +191,9 @@ def make_row(task: str, side: str, recipe: Recipe, rates: Sequence[float], **fou
 class _Silent:
     """Watches a run and says nothing."""
 
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None: ...
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None: ...
 
-    def epoch(self, record: dict[str, Any]) -> None: ...
+    def on_epoch(self, record: dict[str, Any]) -> None: ...
 
 
 def _train_ours(

@@ -23,7 +23,7 @@ from bench.laws import GateError
 from bench.plain import PHASES, PlainInput, PlainTrainer
 from mosaicaug import Plan
 from pmsi.data.dataset import Dataset
-from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, show
+from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, preprocess
 from pmsi.data.storage import to_device
 from pmsi.models.registry import make_network
 from pmsi.recipe import Recipe
@@ -50,7 +50,7 @@ def check_pixels(ours: OurInput, plain: PlainInput, recipe: Recipe, count: int =
         labels.append(label)
         windows.append([y, x, int(torch.rand(1) < 0.5)])
     images, index = next(ours.store.fetch([rows]))
-    made = show(images, Plan.identity(count, (recipe.crop, recipe.crop)), index, torch.tensor(windows))
+    made = preprocess(images, Plan.identity(count, (recipe.crop, recipe.crop)), index, torch.tensor(windows))
     if ours.store.labels[rows].tolist() != labels:
         raise GateError("the sides label their images differently")
     off = float((to_levels(made) - to_levels(torch.stack(shown))).abs().max())
@@ -98,7 +98,7 @@ def check_step(recipe: Recipe, dataset: Dataset, device: str, folder: Path) -> N
     iteration = next(plan_epoch(slow, len(dataset.train.labels), seed=0, epoch=0))
     images, index = next(ours.train.fetch([iteration.index]))
     labels = to_device(dataset.train.labels[iteration.index], target)
-    inputs = [show(images, draw.plan, index, iteration.window).contiguous() for draw in iteration.draws]
+    inputs = [preprocess(images, draw.plan, index, iteration.window).contiguous() for draw in iteration.draws]
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # else sums depend on the memory format
         torch.manual_seed(0)  # dropout
         expected = torch.tensor(plain.step(inputs, labels))

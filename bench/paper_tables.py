@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.results import FOLDER
 from pmsi.recipe import RECIPES
-from pmsi.report.table import Part
+from pmsi.report.table import Table
 
 
 def render(file: str, *names: str, first_only: bool = False, folder: Path = FOLDER) -> str:
@@ -28,7 +28,7 @@ def render(file: str, *names: str, first_only: bool = False, folder: Path = FOLD
     tables = results["tables"]
     texts = []
     for name in names or tables:
-        parts = [Part.from_dict(part) for part in tables[name]["parts"]]
+        parts = [Table.from_dict(part) for part in tables[name]["parts"]]
         texts += [text for part in (parts[:1] if first_only else parts) for text in _show(part)]
     return "\n\n".join([*texts, _describe(results)]) + "\n"
 
@@ -38,7 +38,7 @@ def render_differences(file: str, folder: Path = FOLDER) -> str:
     results = _read(folder / file)
     if results is None:
         return "Not run yet.\n"
-    return Part.from_dict(results["differences"]).to_markdown()
+    return Table.from_dict(results["differences"]).to_markdown()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -48,7 +48,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return results
 
 
-def _show(part: Part) -> Iterator[str]:
+def _show(part: Table) -> Iterator[str]:
     yield f"*{part.caption}*"
     yield part.to_markdown().rstrip()
     if part.notes:

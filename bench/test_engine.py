@@ -53,7 +53,7 @@ def test_step(settings: tuple[str, ...], device: str, tmp_path: Path, record_eng
     how = {"rounds": engine.STEP_ROUNDS[device], "epochs": engine.STEP_EPOCHS[device]}
     engine.write_photos(tmp_path, engine.STEP_BATCHES[device] * recipe.batch_size)
     with _keep_failures("step", recipe.crop, record_engine):
-        check_step(recipe, data.load("folder", tmp_path, resize=recipe.resize), device, tmp_path)
+        check_step(recipe, data.load_dataset("folder", tmp_path, resize=recipe.resize), device, tmp_path)
         for row in engine.measure_steps(tmp_path, recipe, device, settings, **how):
             record_engine(row)
 

@@ -246,7 +246,7 @@ def _per_channel(name: str, values: Sequence[float] | Tensor | None, images: Ten
     if values is None:
         return None
     channels = images.shape[-3]
-    tensor = torch.as_tensor(values, dtype=resample.find_work(images))
+    tensor = torch.as_tensor(values, dtype=resample.compute_dtype(images))
     if tensor.numel() not in (1, channels) or tensor.ndim > 1:
         raise ValueError(f"apply: {name} needs one number per channel ({channels}), got {list(tensor.shape)}")
     if (

@@ -48,7 +48,7 @@ class _Several(Augmentation):
 
     def sample_members(self, batch: int, size: tuple[int, int], generator: Generator | None) -> list[Plan]:
         """One plan of each member, each from a generator of its own."""
-        generators = sample.spawn(len(self.members), generator)
+        generators = sample.split_generator(len(self.members), generator)
         return [
             member.sample((batch, 1, *size), generator=own)
             for member, own in zip(self.members, generators, strict=True)
@@ -144,7 +144,7 @@ class OneOf(_Several):
         return pick([targets for targets in counted if isinstance(targets, Tensor)])
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
-        chooser, drawer = sample.spawn(2, generator)
+        chooser, drawer = sample.split_generator(2, generator)
         self.last_choice = sample.one_of(batch, self.weights, per=self.per, generator=chooser)
         plans = self.sample_members(batch, size, drawer)
         if self.per == "batch" and batch:

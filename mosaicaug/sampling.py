@@ -55,7 +55,7 @@ def mosaic_phases(
         block = _block(batch, 1 + 2 * r, per, generator)
         blocks = [block[:, : 1 + 2 * level] for level in range(r, -1, -1)]
     else:
-        generators = spawn(r + 1, generator)
+        generators = split_generator(r + 1, generator)
         blocks = [_block(batch, 1 + 2 * level, per, generators[r - level]) for level in range(r, -1, -1)]
     return [_mosaic(batch, block, size, p, permutation) for block in blocks]
 
@@ -83,16 +83,16 @@ def cutmix(
 ) -> Plan:
     """One box of a partner, pasted at its own place; its area is drawn as 1 - Beta(alpha, alpha)."""
     cut = draw_cutmix(batch, alpha, per=per, generator=generator)
-    box = _touch(_box(cut.share, cut.centre, size), cut.block, p)
-    drawn = None if true_area else _touch(cut.share[:, None], cut.block, p)[:, 0].float()
+    box = _apply_chance(_box(cut.share, cut.centre, size), cut.block, p)
+    drawn = None if true_area else _apply_chance(cut.share[:, None], cut.block, p)[:, 0].float()
     return _overlay(batch, size, cut.partner, box, box, drawn=drawn)
 
 
-def draw_cutmix(batch: int, alpha: float, *, per: Per, generator: Generator | None) -> Cut:
+def draw_cutmix(batch: int, alpha: float, *, per: Per, generator: Generator | None) -> BoxDraw:
     """`cutmix` before it knows a size."""
     block = _rows(batch, 5, per, generator)
     share = 1.0 - _beta(block[:, 1:3], alpha)  # with 1, torch would first make a float of it
-    return Cut(block, share, block[:, 3:5], _partners(batch, generator))
+    return BoxDraw(block, share, block[:, 3:5], _partners(batch, generator))
 
 
 def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
@@ -100,7 +100,7 @@ def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per
     block = _rows(batch, 3, per, generator)
     opacity = (1.0 - _beta(block[:, 1:3], alpha)).float()
     whole = torch.tensor([0, 0, *size], dtype=torch.int32, device="cpu").expand(batch, 4)
-    whole = _touch(whole, block, p).contiguous()
+    whole = _apply_chance(whole, block, p).contiguous()
     return _overlay(batch, size, _partners(batch, generator), whole, whole, opacity=opacity)
 
 
@@ -110,19 +110,19 @@ def snapmix(batch: int, size: tuple[int, int], beta: float, *, p: float, per: Pe
     boxes = _box(cut.share, cut.centre, size)
     y0, x0, y1, x1 = boxes.unbind(2)
     filled = ((y1 > y0) & (x1 > x0)).all(0)
-    to_box, from_box = _touch(boxes * filled[:, None], cut.block, p).unbind()
+    to_box, from_box = _apply_chance(boxes * filled[:, None], cut.block, p).unbind()
     return _overlay(batch, size, cut.partner, from_box, to_box)
 
 
-def draw_snapmix(batch: int, beta: float, *, per: Per, generator: Generator | None) -> Cut:
+def draw_snapmix(batch: int, beta: float, *, per: Per, generator: Generator | None) -> BoxDraw:
     """`snapmix` before it knows a size; to_box comes before from_box."""
     block = _rows(batch, 9, per, generator)
     draws = torch.stack([block[:, 1:5], block[:, 5:]])  # [2, B, 4]
     share = 1.0 - _beta(draws[..., :2], beta)
-    return Cut(block, share, draws[..., 2:], _partners(batch, generator))
+    return BoxDraw(block, share, draws[..., 2:], _partners(batch, generator))
 
 
-class Cut(NamedTuple):
+class BoxDraw(NamedTuple):
     """Boxes before they know a size: the draw of `_box`."""
 
     block: Tensor  # float64 [B, k], the uniforms that the draw was made from; the first says who is touched
@@ -138,7 +138,7 @@ def one_of(batch: int, weights: Sequence[float], *, per: Per, generator: Generat
     return choice.clamp(max=len(weights) - 1)
 
 
-def seeded(seed: int, iteration: int = 0, epoch: int = 0) -> Generator:
+def batch_generator(seed: int, iteration: int = 0, epoch: int = 0) -> Generator:
     """The generator of one batch of a run: ``manual_seed(seed)`` for the first, and another for each of the others.
 
     Torch's generator reads the lower 32 bits of a seed alone: these odd factors spread them, so that neither the
@@ -147,7 +147,7 @@ def seeded(seed: int, iteration: int = 0, epoch: int = 0) -> Generator:
     return Generator().manual_seed((seed + iteration * 0x9E3779B1 + epoch * 0x85EBCA77) % 2**64)
 
 
-def spawn(count: int, generator: Generator | None) -> list[Generator]:
+def split_generator(count: int, generator: Generator | None) -> list[Generator]:
     """A generator for each of several draws, so that none waits for a block as long as the batch before it."""
     seeds = torch.randint(2**63 - 1, (count,), generator=generator, device="cpu")
     return [Generator().manual_seed(int(seed)) for seed in seeds]
@@ -177,7 +177,7 @@ def _rows(batch: int, columns: int, per: Per, generator: Generator | None) -> Te
     return block if per == "sample" else block.expand(batch, columns).contiguous()
 
 
-def _touch(values: Tensor, block: Tensor, p: float) -> Tensor:
+def _apply_chance(values: Tensor, block: Tensor, p: float) -> Tensor:
     """``values``, but 0 for the images that chance leaves alone."""
     return values if p == 1 else values * (block[:, :1] < p)
 

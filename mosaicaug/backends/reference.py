@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mosaicaug.backends.resample import _Taps, find_nearest, find_taps, find_work
+from mosaicaug.backends.resample import _Taps, bilinear_taps, compute_dtype, nearest_tap
 from mosaicaug.plan import Plan
 
 
@@ -55,7 +55,7 @@ def run(
     device = images.device
     index, window = (None if value is None else _positions(value, device) for value in (index, window))
     view = _View(images, index, window, plan.size[1])
-    work = find_work(images)
+    work = compute_dtype(images)
     result = _base(view, plan)
     for rows, resample in _overlay_groups(plan):
         if (resample and not nearest) or bool((plan.opacity[rows] < 1).any()):
@@ -111,10 +111,10 @@ def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: 
     entry = _positions(plan.overlay[rows, None, None], device)
     if resample:
         precision = torch.float32 if nearest else base.dtype
-        vertical = find_taps(y - to_y0, y0, y1, to_y1 - to_y0, precision)
-        horizontal = find_taps(x - to_x0, x0, x1, to_x1 - to_x0, precision)
+        vertical = bilinear_taps(y - to_y0, y0, y1, to_y1 - to_y0, precision)
+        horizontal = bilinear_taps(x - to_x0, x0, x1, to_x1 - to_x0, precision)
         if nearest:
-            overlay = view.look_up(entry, find_nearest(*vertical), find_nearest(*horizontal))
+            overlay = view.look_up(entry, nearest_tap(*vertical), nearest_tap(*horizontal))
         else:
             overlay = _bilinear(view, entry, vertical, horizontal)
     else:

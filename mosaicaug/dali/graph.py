@@ -61,7 +61,7 @@ class Graph:
 
         def source(info: Any) -> list[Any]:
             # DALI counts iterations through all epochs of a reader, but anew when a source of images has ended.
-            drawn = draw(sample.seeded(self.seed, info.iteration, info.epoch_idx))
+            drawn = draw(sample.batch_generator(self.seed, info.iteration, info.epoch_idx))
             return [value.contiguous().numpy() for value in drawn]  # of tensors DALI would ask for a CUDA stream
 
         return self.ops.external_source(source, num_outputs=count, batch=True, batch_info=True)
@@ -100,7 +100,7 @@ class Eager(Graph):
     """DALI's dynamic mode: batches instead of nodes."""
 
     def feed(self, draw: Callable[[Generator], list[Tensor]], count: int) -> Any:  # noqa: ARG002
-        return [self.ops.as_batch(value.contiguous()) for value in draw(sample.seeded(self.seed))]
+        return [self.ops.as_batch(value.contiguous()) for value in draw(sample.batch_generator(self.seed))]
 
     def constant(self, value: Tensor) -> Any:
         return self.ops.as_batch(value.expand(self.batch, *value.shape).contiguous())

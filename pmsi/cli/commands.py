@@ -17,11 +17,11 @@ from pmsi.cli.console import Screen
 from pmsi.cli.data import Data, run_data
 from pmsi.cli.options import Common, Compare, Describe, Evaluate, Reproduce, Train, name_recipe, name_settings, parse
 from pmsi.data.dataset import Dataset
-from pmsi.data.storage import place
+from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.experiments.compare import compare
 from pmsi.experiments.folder import check_folder
-from pmsi.experiments.run import run_once
+from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import reproduce
 from pmsi.experiments.tables import NAMES, PAPER_NAMES
@@ -32,16 +32,16 @@ from pmsi.report.comparison import rich_table
 from pmsi.report.page import write_page
 from pmsi.runtime.checkpoints import load_checkpoint
 from pmsi.runtime.devices import open_fabric
-from pmsi.runtime.processes import Processes, find_rank
+from pmsi.runtime.processes import Processes, process_rank
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.signals import Stopped
-from pmsi.training.callbacks import TensorBoard, Watch
+from pmsi.training.callbacks import Callback, TensorBoard
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 if a data set that was checked has something wrong with it, 2
     for an error in what was asked, 130 or 143 when stopped."""
-    console = Console(quiet=find_rank() > 0)  # of several processes, the first one speaks
+    console = Console(quiet=process_rank() > 0)  # of several processes, the first one speaks
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         if isinstance(command, Compare):
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             _evaluate(command, console)
     except (ValueError, OSError) as error:
-        who = f"pmsi, process {find_rank()}" if find_rank() > 0 else "pmsi"
+        who = f"pmsi, process {process_rank()}" if process_rank() > 0 else "pmsi"
         Console(stderr=True).print(f"{who}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except Stopped as stopped:
@@ -120,7 +120,7 @@ def _train(command: Train, console: Console) -> None:
         profile = None
         if command.profile and fabric.is_global_zero:
             profile = stack.enter_context(Profile(folder / "profile.json", fabric.device))
-        result = run_once(
+        result = train_run(
             command.source,
             dataset,
             recipe,
@@ -168,7 +168,7 @@ def _reproduce(command: Reproduce, console: Console) -> None:
             seeds=command.seeds,
             folder=folder,
             fabric=fabric,
-            watch=lambda title, chosen, place: _watch(command, screen, title, chosen, place),
+            watch=lambda title, chosen, make_store: _watch(command, screen, title, chosen, make_store),
             compile=command.engine.compile,
         )
         if fabric.is_global_zero:
@@ -213,7 +213,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
             f"{command.checkpoint} knows {identity['classes']} classes, {source.data} has {len(dataset.classes)}"
         )
     network = read_network(state, recipe, identity["classes"])
-    found = evaluate(fabric.to_device(network), place(dataset.test, fabric.device), recipe, fabric)
+    found = evaluate(fabric.to_device(network), make_store(dataset.test, fabric.device), recipe, fabric)
     for k, accuracy in enumerate(found.stages, 6 - recipe.stages):
         console.print(f"Stage {k}  {accuracy:.2f} %")
     console.print(
@@ -234,7 +234,7 @@ def _load(source: Source, recipe: Recipe, fabric: Fabric, screen: Screen) -> Dat
     return Processes(fabric).take_turns(lambda: source.load(recipe, screen.loading, screen.say))
 
 
-def _watch(command: Common, screen: Screen, name: str, recipe: Recipe, folder: Path) -> Watch:
+def _watch(command: Common, screen: Screen, name: str, recipe: Recipe, folder: Path) -> Callback:
     watch = screen.watch(name, recipe)
     return TensorBoard(folder, watch) if command.tensorboard and not screen.bars.console.quiet else watch
 

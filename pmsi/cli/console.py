@@ -53,12 +53,12 @@ class Screen:
             self.tasks[what] = self.bars.add_task(what, total=total, images=1, losses="")
         self.bars.update(self.tasks[what], completed=done, visible=done < total)
 
-    def watch(self, name: str, recipe: Recipe) -> RunScreen:
+    def watch(self, name: str, recipe: Recipe) -> ConsoleCallback:
         """A listener for one run."""
-        return RunScreen(self, name, recipe)
+        return ConsoleCallback(self, name, recipe)
 
 
-class RunScreen:
+class ConsoleCallback:
     """One run on a `Screen`: images a second, time left in all epochs, losses per phase."""
 
     def __init__(self, screen: Screen, name: str, recipe: Recipe) -> None:
@@ -66,7 +66,7 @@ class RunScreen:
         self.task: TaskID | None = None
         self.epochs = 0  # that are done
 
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
         bars = self.screen.bars
         so_far = self.epochs * total + done
         if self.task is None:
@@ -76,7 +76,7 @@ class RunScreen:
         if losses:
             bars.update(self.task, losses="loss " + " ".join(f"{loss:.2f}" for loss in losses))
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: dict[str, Any]) -> None:
         self.epochs = record["epoch"]
         losses = " ".join(f"{loss:.2f}" for loss in record["losses"])
         speed = record["speed"]

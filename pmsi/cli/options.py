@@ -18,7 +18,7 @@ from pmsi.runtime.devices import Device, Precision
 
 
 @dataclass(frozen=True)
-class Engine:
+class ComputeOptions:
     """How a run is computed: what changes its speed, and its result by rounding alone."""
 
     device: Device = "auto"
@@ -42,7 +42,7 @@ class Common:
     settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
     run: Path | None = None
     """Folder of the run; by default runs/COMMAND-DATA-RECIPE. The same command continues what is there."""
-    engine: Annotated[Engine, _Flat] = field(default_factory=Engine)
+    engine: Annotated[ComputeOptions, _Flat] = field(default_factory=ComputeOptions)
     tensorboard: bool = False
     """Write curves for TensorBoard to the folder of every run (needs the package tensorboard)."""
 
@@ -106,7 +106,7 @@ class Evaluate:
     """Folder of the data set; by default where it was in training."""
     cache: Path | None = Source.cache
     """Folder that keeps decoded images, as in training."""
-    engine: Annotated[Engine, _Flat] = field(default_factory=Engine)
+    engine: Annotated[ComputeOptions, _Flat] = field(default_factory=ComputeOptions)
 
 
 def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate | Data:

@@ -42,7 +42,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
 
 
-def load(
+def load_dataset(
     name: str,
     root: Path | None,
     *,

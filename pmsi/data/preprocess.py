@@ -13,7 +13,7 @@ IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
-def show(
+def preprocess(
     images: Tensor,
     plan: Plan,
     index: Tensor,
@@ -35,7 +35,7 @@ def show(
     )
 
 
-def find_centre(recipe: Recipe, count: int) -> Tensor:
+def center_window(recipe: Recipe, count: int) -> Tensor:
     """The window of ``count`` test images, int64 ``[count, 3]``."""
     margin = (recipe.resize - recipe.test_side) // 2
     return torch.tensor([[margin, margin, 0]]).expand(count, 3)

@@ -76,7 +76,7 @@ class Split:
         return _expect_images(_collate([self.files[row] for row in index.tolist()]))
 
 
-class Store(ABC):
+class ImageStore(ABC):
     """A split's images at their place.
 
     Args:
@@ -94,7 +94,7 @@ class Store(ABC):
         """For each batch, int64 ``[n]``: images on the device, and which of them the batch is, int64 ``[n]``."""
 
 
-class Resident(Store):
+class DeviceStore(ImageStore):
     """All images on the device."""
 
     def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
@@ -106,7 +106,7 @@ class Resident(Store):
             yield self.images, batch
 
 
-class Host(Store):
+class HostStore(ImageStore):
     """All images in host memory; those of a batch are gathered in pinned memory, from where the GPU fetches them."""
 
     where = "host memory"
@@ -124,7 +124,7 @@ class Host(Store):
             yield buffer.to(self.device, non_blocking=True), torch.arange(len(batch))
 
 
-class Streamed(Store):
+class FileStore(ImageStore):
     """Files, decoded by a worker process for each core, some batches ahead."""
 
     where = "files"
@@ -147,13 +147,13 @@ class Streamed(Store):
             yield images.to(self.device, non_blocking=True), torch.arange(len(images))
 
 
-def place(split: Split, device: torch.device) -> Store:
+def make_store(split: Split, device: torch.device) -> ImageStore:
     """The split's images where they serve ``device`` best: a GPU keeps them if they take half of its free memory."""
     if split.files is not None:
-        return Streamed(split.files, split.labels, device)
+        return FileStore(split.files, split.labels, device)
     if device.type == "cuda" and split.images.numel() > torch.cuda.mem_get_info(device)[0] / 2:
-        return Host(split.images, split.labels, device)
-    return Resident(split.images, split.labels, device)
+        return HostStore(split.images, split.labels, device)
+    return DeviceStore(split.images, split.labels, device)
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

@@ -10,11 +10,11 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from mosaicaug import Plan, apply
-from pmsi.data.preprocess import find_centre, show
-from pmsi.data.storage import Store
+from pmsi.data.preprocess import center_window, preprocess
+from pmsi.data.storage import ImageStore
 from pmsi.models.base import Logits
 from pmsi.recipe import Recipe
-from pmsi.runtime.devices import find_input_dtype
+from pmsi.runtime.devices import input_dtype
 from pmsi.runtime.processes import Processes
 
 # Images uint8 [B, 3, h, w] after the crop, and their numbers in the split, int64 [B], to images of the same kind.
@@ -34,7 +34,7 @@ class Evaluation:
 
 def evaluate(
     network: nn.Module,
-    store: Store,
+    store: ImageStore,
     recipe: Recipe,
     fabric: Fabric,
     *,
@@ -53,7 +53,7 @@ def evaluate(
     rounds = -(-count // (processes.count * recipe.batch_size))
     parts = [rows[number * recipe.batch_size : (number + 1) * recipe.batch_size] for number in range(rounds)]
     fetched = store.fetch(part for part in parts if len(part))
-    dtype, was_training = find_input_dtype(fabric), network.training
+    dtype, was_training = input_dtype(fabric), network.training
     found: Tensor | None = None  # [S + 3, N]: predictions of stages, concat and mix, and how often each was predicted
     network.eval()
     with torch.inference_mode(), fabric.autocast():
@@ -61,11 +61,11 @@ def evaluate(
             if len(part):
                 images, index = next(fetched)
                 raw = Plan.identity(len(part), (recipe.test_side,) * 2)
-                window = find_centre(recipe, len(part))
+                window = center_window(recipe, len(part))
                 if corrupt is not None:
                     images = corrupt(apply(images, raw, index=index, window=window), part)
                     index, window = torch.arange(len(part)), torch.zeros_like(window)
-                shown = show(images, raw, index, window, dtype)
+                shown = preprocess(images, raw, index, window, dtype)
                 logits: Logits = network(shown)
                 predicted = [one.argmax(1) for one in (*logits.stages, logits.concat, logits.mix)]
                 if found is None:
@@ -73,7 +73,7 @@ def evaluate(
                 found[:, part[0] : part[-1] + 1] = torch.stack([*predicted, torch.ones_like(predicted[0])])
             pause()
     network.train(was_training)
-    height = processes.find_largest(0 if found is None else len(found))
+    height = processes.max_over_processes(0 if found is None else len(found))
     if found is None:  # more processes than images
         found = torch.zeros(height, count, dtype=torch.int64, device=fabric.device)
     *predictions, times = processes.sum(found).cpu()

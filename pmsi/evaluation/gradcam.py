@@ -41,8 +41,8 @@ def grad_cam(
     >>> [tuple(one.shape) for one in maps]
     [(2, 8, 8), (2, 4, 4), (2, 2, 2)]
     """
-    with torch.inference_mode(mode=False), torch.enable_grad(), _watch(network) as maps:
-        logits = _choose(network(images.detach().clone().requires_grad_()), output)
+    with torch.inference_mode(mode=False), torch.enable_grad(), _capture_maps(network) as maps:
+        logits = _pick_logits(network(images.detach().clone().requires_grad_()), output)
         if classes is None:
             classes = logits.argmax(1)
         elif classes.shape != logits.shape[:1] or not 0 <= classes.min() <= classes.max() < logits.shape[1]:
@@ -61,7 +61,7 @@ def grad_cam(
 
 
 @contextmanager
-def _watch(network: nn.Module) -> Iterator[list[Tensor]]:
+def _capture_maps(network: nn.Module) -> Iterator[list[Tensor]]:
     """The feature maps of the next forward pass, in eval mode; hook and modes are put back whatever happens."""
     maps: list[Tensor] = []
     modes = {module: module.training for module in network.modules()}
@@ -81,7 +81,7 @@ def _watch(network: nn.Module) -> Iterator[list[Tensor]]:
             module.training = mode
 
 
-def _choose(logits: Logits, output: Output) -> Tensor:
+def _pick_logits(logits: Logits, output: Output) -> Tensor:
     """One output's logits, ``[B, K]``."""
     if isinstance(output, int) and -len(logits.stages) <= output < len(logits.stages):
         return logits.stages[output]

@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch import Generator, Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
-from pmsi.data.storage import Store
+from pmsi.data.storage import ImageStore
 from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.recipe import Recipe
 from pmsi.runtime.seeding import make_generator
@@ -113,7 +113,7 @@ class Robustness:
 
 def measure_robustness(
     network: nn.Module,
-    store: Store,
+    store: ImageStore,
     recipe: Recipe,
     fabric: Fabric,
     *,

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from mosaicaug import apply
 from pmsi.data.dataset import Dataset
-from pmsi.experiments.folder import check_folder, claim, identify
-from pmsi.experiments.run import run_once
+from pmsi.experiments.folder import check_folder, make_identity, write_identity
+from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source, describe_data, describe_weights
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.report.comparison import write_report
 from pmsi.runtime.environment import describe_environment
 from pmsi.runtime.files import write_json, write_lines
 from pmsi.training.batches import plan_epoch
-from pmsi.training.callbacks import Watch
+from pmsi.training.callbacks import Callback
 from pmsi.training.phases import caption_phases
 
 _PREVIEW_IMAGES = 8
@@ -39,7 +39,7 @@ def compare(
     seeds: Sequence[int],
     folder: Path,
     fabric: Fabric,
-    watch: Callable[[Method, int, Recipe], Watch],
+    watch: Callable[[Method, int, Recipe], Callback],
     compile: bool = False,  # noqa: A002 - torch's name
 ) -> dict[str, Any]:
     """Table IV: one recipe, one field changed. Runs that are finished are kept, one that was stopped goes on.
@@ -54,16 +54,16 @@ def compare(
     Raises:
         ValueError: ``folder`` holds an experiment of another configuration.
     """
-    identity = {"experiment": "table4", **identify(source, dataset, replace(recipe, augmentation="none"), fabric)}
+    identity = {"experiment": "table4", **make_identity(source, dataset, replace(recipe, augmentation="none"), fabric)}
     check_folder(folder, source, recipe, rows=True)
-    claim(folder, identity, fabric)
+    write_identity(folder, identity, fabric)
     results = None
     for method, seed in [(method, seed) for seed in seeds for method in METHODS if method in methods]:
         chosen = replace(recipe, augmentation=method)
         place = folder / f"{method}-seed{seed}"
         if not (place / "result.json").exists():
             listener = watch(method, seed, chosen)
-            run_once(source, dataset, chosen, seed=seed, folder=place, fabric=fabric, watch=listener, compile=compile)
+            train_run(source, dataset, chosen, seed=seed, folder=place, fabric=fabric, watch=listener, compile=compile)
             results = _summarise(folder, source, dataset, recipe, recipe_name, fabric)
     return results or _summarise(folder, source, dataset, recipe, recipe_name, fabric)
 

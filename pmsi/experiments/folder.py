@@ -48,11 +48,11 @@ def read_predictions(folder: Path, recipe: Recipe, runs: Sequence[dict[str, Any]
     return torch.tensor(read[0]["labels"]), torch.tensor([one[what] for one in read])
 
 
-class BusyError(ValueError):
+class FolderBusyError(ValueError):
     """Another process is at a run."""
 
 
-def identify(source: Source, dataset: Dataset, recipe: Recipe, fabric: Fabric) -> dict[str, Any]:
+def make_identity(source: Source, dataset: Dataset, recipe: Recipe, fabric: Fabric) -> dict[str, Any]:
     """What two runs must share to be one run continued.
 
     Raises:
@@ -112,7 +112,7 @@ def keep_result(folder: Path, dataset: Dataset, trainer: Trainer, evaluation: Ev
 
 
 @contextmanager
-def hold(folder: Path, fabric: Fabric, *, wait: bool = False) -> Iterator[None]:
+def lock_folder(folder: Path, fabric: Fabric, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes out of ``folder``; the system lets go when the process ends, however it does.
 
     Raises:
@@ -125,8 +125,8 @@ def hold(folder: Path, fabric: Fabric, *, wait: bool = False) -> Iterator[None]:
             lock.acquire(blocking=wait)
         except Timeout:
             busy = True
-    if Processes(fabric).find_largest(int(busy)):
-        raise BusyError(f"another process is training in {folder}; wait for it, or choose another --run folder")
+    if Processes(fabric).max_over_processes(int(busy)):
+        raise FolderBusyError(f"another process is training in {folder}; wait for it, or choose another --run folder")
     try:
         if fabric.is_global_zero:
             for left in folder.glob(f".*{PART}"):  # by a process that was killed
@@ -148,15 +148,15 @@ def list_settings(source: Source, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def claim(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
+def write_identity(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
     """Write down what the folder is for, or see that it is for this; all processes have looked into it before."""
     config = folder / "config.json"
 
-    def claim() -> None:
+    def write_identity() -> None:
         if config.exists():
             check_identity(json.loads(config.read_text(encoding="utf-8")), identity, folder)
         else:
             write_json(config, identity)
 
     fabric.barrier()
-    Processes(fabric).take_turns(claim)
+    Processes(fabric).take_turns(write_identity)

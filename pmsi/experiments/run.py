@@ -8,15 +8,15 @@ from typing import Any
 from lightning.fabric import Fabric
 
 from pmsi.data.dataset import Dataset
-from pmsi.experiments.folder import check_folder, claim, hold, identify, keep_result
+from pmsi.experiments.folder import check_folder, keep_result, lock_folder, make_identity, write_identity
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
 from pmsi.runtime.profiler import Profile
-from pmsi.training.callbacks import Watch
+from pmsi.training.callbacks import Callback
 from pmsi.training.trainer import Trainer
 
 
-def run_once(
+def train_run(
     source: Source,
     dataset: Dataset,
     recipe: Recipe,
@@ -24,17 +24,17 @@ def run_once(
     seed: int,
     folder: Path,
     fabric: Fabric,
-    watch: Watch,
+    watch: Callback,
     compile: bool = False,  # noqa: A002 - torch's name
     profile: Profile | None = None,
 ) -> dict[str, Any]:
     """Train or continue one run; ``result.json`` appears in its folder when it is done."""
-    identity = {**identify(source, dataset, recipe, fabric), "seed": seed}
+    identity = {**make_identity(source, dataset, recipe, fabric), "seed": seed}
     check_folder(folder, source, recipe, rows=False)
     weights = source.find_weights(recipe.backbone)
     how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, "compile": compile}
-    with hold(folder, fabric):
-        claim(folder, identity, fabric)
+    with lock_folder(folder, fabric):
+        write_identity(folder, identity, fabric)
         trainer = Trainer(recipe, dataset, weights=weights, **how)
         evaluation = trainer.run(watch, profile)
         return keep_result(folder, dataset, trainer, evaluation)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmsi.data.dataset import DataName, Dataset, load
+from pmsi.data.dataset import DataName, Dataset, load_dataset
 from pmsi.models.backbones import make_backbone
 from pmsi.recipe import Recipe
 
@@ -66,7 +66,7 @@ class Source:
         root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
         how: dict[str, Any] = {"skip_unreadable": self.skip_unreadable, "cache": cache, "stream": self.stream}
         how |= {"hold_out": self.hold_out, "train_per_class": self.train_per_class}
-        return load(self.data, root, resize=recipe.resize, progress=progress, say=say, **how)
+        return load_dataset(self.data, root, resize=recipe.resize, progress=progress, say=say, **how)
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:

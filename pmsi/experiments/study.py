@@ -14,17 +14,26 @@ from filelock import FileLock
 from lightning.fabric import Fabric
 
 from pmsi.data.dataset import Dataset
-from pmsi.data.storage import place
+from pmsi.data.storage import make_store
 from pmsi.evaluation.robustness import Robustness, measure_robustness
-from pmsi.experiments.folder import LOCK, BusyError, check_folder, claim, hold, identify, open_network, read_result
-from pmsi.experiments.run import run_once
+from pmsi.experiments.folder import (
+    LOCK,
+    FolderBusyError,
+    check_folder,
+    lock_folder,
+    make_identity,
+    open_network,
+    read_result,
+    write_identity,
+)
+from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source, describe_data
-from pmsi.experiments.tables import Name, list_runs, name_run
+from pmsi.experiments.tables import Name, name_run, table_recipes
 from pmsi.recipe import Recipe
 from pmsi.runtime.environment import describe_environment
 from pmsi.runtime.files import write_json
 from pmsi.runtime.processes import Processes
-from pmsi.training.callbacks import Watch
+from pmsi.training.callbacks import Callback
 
 
 def reproduce(
@@ -37,7 +46,7 @@ def reproduce(
     seeds: Sequence[int],
     folder: Path,
     fabric: Fabric,
-    watch: Callable[[str, Recipe, Path], Watch],
+    watch: Callable[[str, Recipe, Path], Callback],
     compile: bool = False,  # noqa: A002 - torch's name
 ) -> dict[str, Any]:
     """Train what is missing, and gather what was found.
@@ -60,13 +69,13 @@ def reproduce(
         raise ValueError(
             "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"
         )
-    tables = {name: list_runs(name, base) for name in names}
+    tables = {name: table_recipes(name, base) for name in names}
     for backbone in dict.fromkeys(recipe.backbone for rows in tables.values() for recipe in rows.values()):
         Processes(fabric).take_turns(partial(source.check_weights, backbone))
     dataset = load(base)
     check_folder(folder, source, base, rows=True)
-    identity = identify(source, dataset, replace(base, augmentation="none"), fabric)
-    claim(folder, {"experiment": "reproduce", **identity}, fabric)
+    identity = make_identity(source, dataset, replace(base, augmentation="none"), fabric)
+    write_identity(folder, {"experiment": "reproduce", **identity}, fabric)
     left = {
         name_run(recipe, seed): (f"{name} {row}, seed {seed}", recipe, seed)
         for seed in seeds
@@ -79,8 +88,8 @@ def reproduce(
             place_of, listener = folder / run, watch(title, recipe, folder / run)
             how: dict[str, Any] = {"seed": seed, "folder": place_of, "fabric": fabric, "compile": compile}
             try:
-                run_once(source, load(recipe), recipe, watch=listener, **how)
-            except BusyError:
+                train_run(source, load(recipe), recipe, watch=listener, **how)
+            except FolderBusyError:
                 busy.append(run)
         if len(busy) == len(left):
             with FileLock(folder / busy[0] / LOCK):  # nothing to do but to wait until somebody is done
@@ -114,10 +123,10 @@ def reproduce(
 def _measure(folder: Path, recipe: Recipe, dataset: Dataset, fabric: Fabric) -> dict[str, dict[str, float]]:
     """Accuracies under each corruption, measured once."""
     path = folder / "robustness.json"
-    with hold(folder, fabric, wait=True):
+    with lock_folder(folder, fabric, wait=True):
         if not path.exists():
             network = open_network(folder, recipe, len(dataset.classes), fabric)
-            found = measure_robustness(network, place(dataset.test, fabric.device), recipe, fabric)
+            found = measure_robustness(network, make_store(dataset.test, fabric.device), recipe, fabric)
             kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in _list_evaluations(found).items()}
             if fabric.is_global_zero:
                 write_json(path, kept)

@@ -29,14 +29,14 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def list_runs(name: Name, base: Recipe) -> dict[str, Recipe]:
+def table_recipes(name: Name, base: Recipe) -> dict[str, Recipe]:
     """The runs of a table by its rows in `pmsi.paper`, or of the figure: ``base`` with one thing changed in each.
 
     Two are not the paper's. "candidates": RMG-PMSI under ``base``, each of `CANDIDATES` that ``base`` does not have
     already, and all that were kept; "modern": the first and the last of these.
     """
     plain = replace(base, augmentation="none")
-    baseline = adapt_rival("baseline", base)
+    baseline = rival_recipe("baseline", base)
     ours = replace(base, augmentation="rmg")
     if name == "table2":
         return {str(stages): replace(plain, stages=stages) for stages in range(1, 6)}
@@ -53,7 +53,7 @@ def list_runs(name: Name, base: Recipe) -> dict[str, Recipe]:
         return {method: replace(base, augmentation=method) for method in METHODS}
     if name == "table5":
         rivals: tuple[NetworkName, ...] = ("bcnn", "hbp", "pc", "api", "pmg", "cnl")
-        return {**{rival: adapt_rival(rival, base) for rival in rivals}, "pmsi": ours}
+        return {**{rival: rival_recipe(rival, base) for rival in rivals}, "pmsi": ours}
     if name == "table6":
         names = ("mobilenet_v2", "resnet18", "resnet34")
         return {
@@ -68,7 +68,7 @@ def list_runs(name: Name, base: Recipe) -> dict[str, Recipe]:
     return {"baseline": baseline, "pmsi": ours} if name == "table7" else {"pmsi": ours}
 
 
-def adapt_rival(name: NetworkName, base: Recipe) -> Recipe:
+def rival_recipe(name: NetworkName, base: Recipe) -> Recipe:
     """A rival's own recipe; at another budget than the paper's, the budget's image size, length and rates.
 
     Frozen epochs keep their share, and new layers learn as much faster than the backbone as they do in the rival's own

@@ -12,9 +12,9 @@ from typing import Any
 
 import jinja2
 import matplotlib as mpl
+import rich.table
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from rich.table import Table
 from torch import Tensor
 
 from pmsi.paper import TABLES
@@ -79,9 +79,9 @@ def list_rows(results: dict[str, Any]) -> list[Row]:
     ]
 
 
-def rich_table(results: dict[str, Any]) -> Table:
+def rich_table(results: dict[str, Any]) -> rich.table.Table:
     """Table IV for a terminal."""
-    table = Table(title=f"Table IV, accuracy in % ({_summarise_run(results)})")
+    table = rich.table.Table(title=f"Table IV, accuracy in % ({_summarise_run(results)})")
     table.add_column("augmentation")
     for name in ("paper Concat", "paper Mix", "ours Concat", "ours Mix"):
         table.add_column(name, justify="right")

@@ -18,7 +18,7 @@ from pmsi.report.table import render_part
 _SMALLEST_SIDE = 96  # px, below which pictures are enlarged
 
 
-def overlay(images: Tensor, maps: Tensor, *, opacity: float = 0.5, colormap: str = "turbo") -> Tensor:
+def overlay_heatmap(images: Tensor, maps: Tensor, *, opacity: float = 0.5, colormap: str = "turbo") -> Tensor:
     """Maps in colour over the images.
 
     Args:
@@ -34,7 +34,8 @@ def overlay(images: Tensor, maps: Tensor, *, opacity: float = 0.5, colormap: str
         TypeError: images that are not uint8. ValueError: shapes that do not fit, an opacity outside 0..1, or a colour
             map that matplotlib does not know.
 
-    >>> overlay(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.ones(1, 2, 2), colormap="gray")[0, :, 0, 0].tolist()
+    >>> black, hot = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.ones(1, 2, 2)
+    >>> overlay_heatmap(black, hot, colormap="gray")[0, :, 0, 0].tolist()
     [128, 128, 128]
     """
     if images.dtype != torch.uint8:
@@ -61,7 +62,10 @@ def show_activations(images: Tensor, maps: Sequence[Tensor], names: Sequence[str
         maps: of each stage ``[B, h, w]`` in 0..1, shallow to deep.
         names: of the stages.
     """
-    pictures = [("test images", images), *((name, overlay(images, one)) for name, one in zip(names, maps, strict=True))]
+    pictures = [
+        ("test images", images),
+        *((name, overlay_heatmap(images, one)) for name, one in zip(names, maps, strict=True)),
+    ]
     return Markup("").join(render_part("figure", name, *encode(picture)) for name, picture in pictures)
 
 

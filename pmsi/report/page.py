@@ -17,7 +17,7 @@ from mosaicaug import Plan, apply
 from pmsi.data.cub_annotations import read_annotations
 from pmsi.data.dataset import Dataset
 from pmsi.data.layouts import list_images
-from pmsi.data.preprocess import find_centre, show
+from pmsi.data.preprocess import center_window, preprocess
 from pmsi.evaluation.accuracy import Evaluation
 from pmsi.evaluation.gradcam import grad_cam
 from pmsi.evaluation.pointing import find_peaks, score_points
@@ -25,7 +25,7 @@ from pmsi.evaluation.robustness import Robustness
 from pmsi.evaluation.statistics import Summary, compare_paired, list_classes, list_confusions, summarise
 from pmsi.experiments.folder import open_network, read_predictions
 from pmsi.experiments.source import Source
-from pmsi.experiments.tables import Name, list_runs, name_run
+from pmsi.experiments.tables import Name, name_run, table_recipes
 from pmsi.paper import TABLES
 from pmsi.recipe import Recipe
 from pmsi.report.comparison import list_differences
@@ -37,7 +37,7 @@ from pmsi.report.sections import (
     list_robustness,
     list_verdicts,
 )
-from pmsi.report.table import Part
+from pmsi.report.table import Table
 from pmsi.runtime.files import write_json, write_text
 
 _OURS = {"table3": "pmr", "table4": "rmg", "table5": "pmsi"}
@@ -53,7 +53,7 @@ _POINTS = 512  # test images of the pointing game
 _STAGES = ("stage N-2", "stage N-1", "stage N")
 
 
-def list_parts(results: dict[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> dict[str, list[Part]]:
+def list_parts(results: dict[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> dict[str, list[Table]]:
     """The tables of each experiment: the paper's beside ours, and what can be said of differences."""
     parts = {name: _list_table(name, rows, dataset, base, folder) for name, rows in results["tables"].items()}
     if "robustness" in results:
@@ -63,7 +63,7 @@ def list_parts(results: dict[str, Any], dataset: Dataset, base: Recipe, folder: 
 
 def write_page(
     results: dict[str, Any], dataset: Dataset, base: Recipe, folder: Path, source: Source, fabric: Fabric
-) -> dict[str, list[Part]]:
+) -> dict[str, list[Table]]:
     """``report.html`` of a folder: one file that needs no other; and its tables as values, in ``tables.json``.
 
     Args:
@@ -92,7 +92,7 @@ def write_page(
     return found
 
 
-def describe_tables(results: dict[str, Any], parts: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
+def describe_tables(results: dict[str, Any], parts: Mapping[str, Sequence[Table]]) -> dict[str, Any]:
     """What a page shows, with its protocol, as plain values."""
     about = ("schema", "created", "data", "seeds", "weights", "recipe", "environment")
     runs = {
@@ -110,12 +110,12 @@ def describe_tables(results: dict[str, Any], parts: Mapping[str, Sequence[Part]]
     }
 
 
-def _list_table(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Part]:
+def _list_table(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Table]:
     if name in ("table7", "figure4"):
         return []
     if name in ("candidates", "modern"):
         return [_list_changes(name, rows, base), *_compare(name, rows, dataset, base, folder)]
-    number, recipes = int(name[-1]), list_runs(name, base)
+    number, recipes = int(name[-1]), table_recipes(name, base)
     known = {row: runs for row, runs in rows.items() if row in TABLES[number].rows}
     columns = ["CUB"] if name == "table6" else None
     labels = {"pmsi": "RMG-PMSI (the paper's)", "rmg": "RMG (the paper's)"}
@@ -133,9 +133,9 @@ def _list_table(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Rec
     return parts
 
 
-def _list_changes(name: Name, rows: Mapping[str, Any], base: Recipe) -> Part:
+def _list_changes(name: Name, rows: Mapping[str, Any], base: Recipe) -> Table:
     """What each row changes in the first one, and what comes of it."""
-    recipes = list_runs(name, base)
+    recipes = table_recipes(name, base)
     first = recipes["rmg"].to_dict()
     shown = []
     for row, runs in rows.items():
@@ -144,12 +144,12 @@ def _list_changes(name: Name, rows: Mapping[str, Any], base: Recipe) -> Part:
         words = ", ".join(f"{key} {value}" for key, value in changes.items()) or "-"
         shown.append((row, words, str(found["Concat"]), str(found["Mix"])))
     caption = "RMG-PMSI, and the same network trained otherwise. Accuracy, %."
-    return Part(caption, ("row", "changes", "Concat", "Mix"), tuple(shown), marked=frozenset({"modern"}))
+    return Table(caption, ("row", "changes", "Concat", "Mix"), tuple(shown), marked=frozenset({"modern"}))
 
 
-def _compare(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Part]:
+def _compare(name: Name, rows: Mapping[str, Any], dataset: Dataset, base: Recipe, folder: Path) -> list[Table]:
     """Every row against the table's base on the same test images, and where our network goes wrong."""
-    first, recipes = _BASE[name], list_runs(name, base)
+    first, recipes = _BASE[name], table_recipes(name, base)
     found = {row: read_predictions(folder, recipes[row], runs) for row, runs in rows.items()}
     labels, reference = found[first]
     share = 1 - 0.05 / (len(found) - 1)  # of one interval, so that all hold in 95 of 100 studies
@@ -193,7 +193,7 @@ def _draw_figure(
     seed: int, dataset: Dataset, base: Recipe, folder: Path, source: Source, fabric: Fabric
 ) -> list[Markup]:
     """Activation maps on test images of different classes, and where their peaks lie if the birds' boxes are known."""
-    recipe = list_runs("figure4", base)["pmsi"]
+    recipe = table_recipes("figure4", base)["pmsi"]
     network = open_network(folder / name_run(recipe, seed), recipe, len(dataset.classes), fabric)
     labels = dataset.test.labels
     first = torch.stack([(labels == label).nonzero()[0, 0] for label in range(_PICTURES) if (labels == label).any()])
@@ -216,19 +216,19 @@ def _draw_figure(
                 for name, points in (("peak of stage N", torch.cat(peaks)), ("centre of the image", centres))
             ]
             caption = f"Pointing game on {len(files)} test images, % that hit."
-            shown.append(Part(caption, ("where", "bird's box", "within 15 px of a part"), tuple(rows)).to_html())
+            shown.append(Table(caption, ("where", "bird's box", "within 15 px of a part"), tuple(rows)).to_html())
     return shown
 
 
 def _crop(dataset: Dataset, recipe: Recipe, rows: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:
     """Central crops of some test images, as uint8 and as network inputs."""
-    stored, window = dataset.test.take(rows), find_centre(recipe, len(rows))
+    stored, window = dataset.test.take(rows), center_window(recipe, len(rows))
     raw = Plan.identity(len(rows), (recipe.test_side,) * 2)
-    inputs = show(stored, raw, torch.arange(len(rows)), window)
+    inputs = preprocess(stored, raw, torch.arange(len(rows)), window)
     return apply(stored, raw, window=window), fabric.to_device(inputs)
 
 
-def _list_differences(results: dict[str, Any]) -> Part:
+def _list_differences(results: dict[str, Any]) -> Table:
     runs = [{"seed": seed} for seed in results["seeds"]]
     rows = tuple(list_differences({**results, "rows": [{"runs": runs}]}))
-    return Part("", ("what", "paper", "here"), rows, words=True)
+    return Table("", ("what", "paper", "here"), rows, words=True)

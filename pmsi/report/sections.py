@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pmsi.evaluation.robustness import Robustness
 from pmsi.evaluation.statistics import ClassAccuracy, Comparison, Confusion, Summary
 from pmsi.paper import TABLES, PaperTable
-from pmsi.report.table import Part
+from pmsi.report.table import Table
 
 CORRUPTION_LABELS = {
     "clean": "clean",
@@ -25,7 +25,7 @@ def compare_with_paper(
     labels: Mapping[str, str] | None = None,
     columns: Sequence[str] | None = None,
     marked: Sequence[str] = (),
-) -> Part:
+) -> Table:
     """One of the paper's tables beside ours.
 
     Args:
@@ -59,10 +59,10 @@ def compare_with_paper(
     head = (table.head, *(f"paper {name}" for name in columns), *(f"ours {name}" for name in columns))
     caption = f"Table {_ROMAN[number]}. {table.title}. Paper: {table.unit}."
     notes = (table.note,) if table.note else ()
-    return Part(caption, head, rows, frozenset(shown[name] for name in marked), notes)
+    return Table(caption, head, rows, frozenset(shown[name] for name in marked), notes)
 
 
-def list_verdicts(comparisons: Sequence[tuple[str, str, Comparison]]) -> Part:
+def list_verdicts(comparisons: Sequence[tuple[str, str, Comparison]]) -> Table:
     """Paired comparisons, each (first, second, what was found): the difference is first minus second."""
     rows = []
     for first, second, found in comparisons:
@@ -73,25 +73,25 @@ def list_verdicts(comparisons: Sequence[tuple[str, str, Comparison]]) -> Part:
     shares = sorted({f"{100 * found.confidence:.3g} %" for _, _, found in comparisons})
     caption = "Differences on the same test images, in points, with bootstrap intervals over images and seeds."
     head = ("methods", "difference", f"interval ({', '.join(shares)})", "McNemar p", "verdict")
-    return Part(caption, head, tuple(rows))
+    return Table(caption, head, tuple(rows))
 
 
-def list_hardest_classes(classes: Sequence[ClassAccuracy], *, count: int = 10) -> Part:
+def list_hardest_classes(classes: Sequence[ClassAccuracy], *, count: int = 10) -> Table:
     """The classes with the lowest accuracies."""
     scored = [(one.accuracy, one) for one in classes if one.accuracy is not None]
     hardest = sorted(scored, key=lambda pair: pair[0])[:count]
     rows = tuple((one.name, str(one.images), f"{accuracy:.0f}") for accuracy, one in hardest)
-    return Part(f"The {len(rows)} hardest of {len(classes)} classes.", ("class", "test images", "found, %"), rows)
+    return Table(f"The {len(rows)} hardest of {len(classes)} classes.", ("class", "test images", "found, %"), rows)
 
 
-def list_frequent_confusions(confusions: Sequence[Confusion]) -> Part:
+def list_frequent_confusions(confusions: Sequence[Confusion]) -> Table:
     """Which classes are taken for which."""
     rows = tuple((one.truth, one.predicted, f"{one.images:.3g}", f"{one.share:.0f}") for one in confusions)
     head = ("class", "taken for", "test images", "of the class, %")
-    return Part("The most frequent confusions; images are means over seeds.", head, rows)
+    return Table("The most frequent confusions; images are means over seeds.", head, rows)
 
 
-def list_robustness(found: Mapping[str, Robustness]) -> Part:
+def list_robustness(found: Mapping[str, Robustness]) -> Table:
     """Mix accuracy under corruption, beside the paper's on CUB; changes are computed on both sides.
 
     Args:
@@ -121,7 +121,7 @@ def list_robustness(found: Mapping[str, Robustness]) -> Part:
         f" it is {slip.computed:+.1f}."
         for slip in table.find_slips()
     )
-    return Part(
+    return Table(
         "Accuracy on corrupted test images, % (Mix), and its change in points.",
         head,
         tuple(rows),

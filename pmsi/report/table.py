@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 
 @dataclass(frozen=True)
-class Part:
+class Table:
     """A table.
 
     Args:
@@ -23,7 +23,7 @@ class Part:
         notes: sentences below it.
         words: cells are words rather than figures, and start at the left.
 
-    >>> print(Part("Birds", ("name", "count"), (("wren", "3"),)).to_markdown())
+    >>> print(Table("Birds", ("name", "count"), (("wren", "3"),)).to_markdown())
     | name | count |
     |---|---:|
     | wren | 3 |
@@ -55,7 +55,7 @@ class Part:
         return {**asdict(self), "marked": sorted(self.marked)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Part:
+    def from_dict(cls, values: Mapping[str, Any]) -> Table:
         """What `to_dict` wrote."""
         rows = tuple(tuple(row) for row in values["rows"])
         lists = {"head": tuple(values["head"]), "notes": tuple(values["notes"]), "marked": frozenset(values["marked"])}

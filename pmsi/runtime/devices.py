@@ -51,7 +51,7 @@ def open_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabri
     return fabric
 
 
-def find_input_dtype(fabric: Fabric) -> torch.dtype:
+def input_dtype(fabric: Fabric) -> torch.dtype:
     """What images are made in: what the first convolution computes in."""
     return _DTYPES.get(fabric.strategy.precision.precision, torch.float32)
 

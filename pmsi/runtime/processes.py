@@ -26,7 +26,7 @@ class Processes:
     def __init__(self, fabric: Fabric) -> None:
         self.fabric, self.count, self.rank = fabric, fabric.world_size, fabric.global_rank
 
-    def find_largest(self, number: int) -> int:
+    def max_over_processes(self, number: int) -> int:
         """Of all processes' numbers. Hosts talk to each other here, and no device is waited for."""
         if self.count == 1:
             return number
@@ -42,7 +42,7 @@ class Processes:
                 done = work()
             except (ValueError, OSError) as caught:
                 error = caught
-        failed = self.find_largest(int(error is not None))
+        failed = self.max_over_processes(int(error is not None))
         if error is not None:
             raise error
         if failed:
@@ -88,7 +88,7 @@ class Processes:
         return self.gather(values[None]).sum(0)
 
 
-def find_rank() -> int:
+def process_rank() -> int:
     """The number of this process among those that ``torchrun`` started, 0 where it did not."""
     return int(os.environ.get("RANK", "0"))
 

@@ -19,7 +19,7 @@ class Stopped(KeyboardInterrupt):
         self.signal = number
 
 
-class Interrupter:
+class GracefulStop:
     """Ctrl-C and SIGTERM, kept back until the run is at a place to stop at; the second one stops at once."""
 
     def __init__(self) -> None:
@@ -28,14 +28,14 @@ class Interrupter:
     def __enter__(self) -> Self:
         self.before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # others get no signals
-            self.before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, _: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         if self.asked is not None:
             raise Stopped(number)
         self.asked = number

@@ -66,7 +66,7 @@ def draw_balanced(
 
 
 @dataclass(frozen=True)
-class Iteration:
+class BatchPlan:
     """One mini-batch of training: which images, which part of each, and what every phase makes of them."""
 
     index: Tensor  # int64 [B]
@@ -75,7 +75,7 @@ class Iteration:
 
 
 @dataclass(frozen=True)
-class Share:
+class LocalBatch:
     """What one of several processes makes of a mini-batch: its own images, whose partners may be another's.
 
     Args:
@@ -89,11 +89,11 @@ class Share:
     plans: list[Plan]
 
 
-def take_share(iteration: Iteration, rows: slice) -> Share:
+def take_local(iteration: BatchPlan, rows: slice) -> LocalBatch:
     """The share of the process that has ``rows`` of the batch: all processes together make the whole batch."""
     batch, own = len(iteration.index), torch.arange(len(iteration.index))[rows]
     if len(own) == batch:
-        return Share(rows, own, [draw.plan for draw in iteration.draws])
+        return LocalBatch(rows, own, [draw.plan for draw in iteration.draws])
     plans = {id(draw.plan): draw.plan for draw in iteration.draws}  # phases may share one
     lends = torch.zeros(batch, dtype=torch.bool)
     for plan in plans.values():
@@ -101,7 +101,7 @@ def take_share(iteration: Iteration, rows: slice) -> Share:
     lends[rows] = False
     entries = torch.cat([own, lends.nonzero().flatten()])
     taken = {key: _take(plan, entries, len(own)) for key, plan in plans.items()}
-    return Share(rows, entries, [taken[id(draw.plan)] for draw in iteration.draws])
+    return LocalBatch(rows, entries, [taken[id(draw.plan)] for draw in iteration.draws])
 
 
 def _take(plan: Plan, entries: Tensor, count: int) -> Plan:
@@ -136,7 +136,7 @@ def count_batches(recipe: Recipe, count: int) -> int:
 
 def plan_epoch(
     recipe: Recipe, count: int, *, seed: int, epoch: int, start: int = 0, labels: Tensor | None = None
-) -> Iterator[Iteration]:
+) -> Iterator[BatchPlan]:
     """One epoch over ``count`` training images in random order, with random crops and flips.
 
     Order, crops and flips come from one stream and the augmentation from others, so that recipes that differ in their
@@ -164,4 +164,4 @@ def plan_epoch(
     for done in range(start, count_batches(recipe, count)):
         rows = slice(done * batch, (done + 1) * batch)
         draws = draw_phases(recipe, (batch, 3, crop, crop), make_generator(seed, epoch, 1, done))
-        yield Iteration(order[rows], windows[rows], draws)
+        yield BatchPlan(order[rows], windows[rows], draws)

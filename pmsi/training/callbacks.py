@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 
-class Watch(Protocol):
+class Callback(Protocol):
     """Who is told how far a run is."""
 
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
         """``done`` of ``total`` mini-batches are trained, with these mean losses (none: they are not here yet)."""
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: dict[str, Any]) -> None:
         """An epoch is trained, tested and saved."""
 
 
@@ -27,18 +27,18 @@ class TensorBoard:
         ImportError: the package tensorboard is missing.
     """
 
-    def __init__(self, folder: Path, watch: Watch) -> None:
+    def __init__(self, folder: Path, watch: Callback) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an extra
 
         self.open: Any = SummaryWriter
         self.folder, self.watch = folder, watch
         self.writer: Any = None
 
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        self.watch.batch(done, total, losses)
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+        self.watch.on_batch(done, total, losses)
 
-    def epoch(self, record: dict[str, Any]) -> None:
-        self.watch.epoch(record)
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        self.watch.on_epoch(record)
         epoch = record["epoch"]
         if self.writer is None:
             self.writer = self.open(str(self.folder), purge_step=epoch)

@@ -43,7 +43,7 @@ class Clock:
         return _record_event(enable_timing=True)
 
 
-class Epoch:
+class EpochState:
     """The epoch under way.
 
     Args:
@@ -79,7 +79,7 @@ class Epoch:
         bad = torch.where(losses.isfinite(), self.first_bad, self.done)
         self.first_bad = torch.minimum(self.first_bad, bad)
 
-    def peek(self) -> list[float]:
+    def latest_losses(self) -> list[float]:
         """Mean losses ``[S + 1]`` of the epoch, as far as they have come from the device."""
         if not self.losses.is_cuda:
             return (self.losses / self.done).tolist()
@@ -90,13 +90,13 @@ class Epoch:
             self.copied = _record_event()
         return shown
 
-    def find_seconds(self) -> float:
+    def elapsed(self) -> float:
         """Of training, in this process and before."""
         return self.seconds + time.perf_counter() - self.started
 
     def to_dict(self) -> dict[str, Any]:
         losses = self.losses.tolist()
-        return {"done": self.done, "losses": losses, "seconds": self.find_seconds(), "waited": self.input.read()}
+        return {"done": self.done, "losses": losses, "seconds": self.elapsed(), "waited": self.input.read()}
 
 
 def _record_event(**options: Any) -> Any:

@@ -10,11 +10,11 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from mosaicaug import Plan, Targets
-from pmsi.data.preprocess import show
+from pmsi.data.preprocess import preprocess
 from pmsi.data.storage import to_device
 from pmsi.recipe import Recipe
-from pmsi.runtime.devices import find_input_dtype
-from pmsi.training.batches import Iteration, Share
+from pmsi.runtime.devices import input_dtype
+from pmsi.training.batches import BatchPlan, LocalBatch
 
 PhaseInput = tuple[Tensor, Tensor | Targets]  # normalised images [B, 3, H, W], and their targets
 
@@ -37,12 +37,12 @@ class Inputs:
         self.recipe, self.labels, self.device, self.look = recipe, labels, fabric.device, look
         self.buffer = torch.empty(
             (recipe.batch_size, 3, recipe.crop, recipe.crop),
-            dtype=find_input_dtype(fabric),
+            dtype=input_dtype(fabric),
             device=fabric.device,
             memory_format=torch.channels_last,
         )
 
-    def make(self, iteration: Iteration, share: Share, images: Tensor, index: Tensor) -> Iterator[PhaseInput]:
+    def make(self, iteration: BatchPlan, share: LocalBatch, images: Tensor, index: Tensor) -> Iterator[PhaseInput]:
         """Of this process's share of a mini-batch, phase by phase. SnapMix looks at once: that is no input's time.
 
         Args:
@@ -53,7 +53,7 @@ class Inputs:
         how: dict[str, Any] = {"index": index, "window": window, "out": self.buffer[: len(index)]}
 
         def make(plan: Plan) -> Tensor:
-            return show(images, plan, dtype=self.buffer.dtype, **how)[:own]
+            return preprocess(images, plan, dtype=self.buffer.dtype, **how)[:own]
 
         maps = None
         if self.recipe.augmentation == "snapmix":

@@ -20,7 +20,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
-def find_largest(below: int, attempt: Callable[[int], object]) -> int:
+def largest_batch(below: int, attempt: Callable[[int], object]) -> int:
     """The largest batch under ``below``, found by trying halves of what is left; 0 if not even 2 images fit.
 
     Args:
@@ -61,7 +61,7 @@ def advise_batch(network: Network, outputs: Sequence[int | None], images: Tensor
                 loss = network.loss(images.zero_()[:size], labels, output)
             torch.autograd.backward(loss)
 
-    largest = find_largest(share, attempt)
+    largest = largest_batch(share, attempt)
     found = f"{largest} do" if largest else "not even 2 do"
     whole = f"; set --batch-size to {largest * fabric.world_size} or less" if largest else "; lower --crop"
     return f"{share} images of {side} px a step do not fit in the memory of {device}, {found}{whole}"

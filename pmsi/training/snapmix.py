@@ -10,7 +10,7 @@ from mosaicaug import class_activation_map, cross_entropy
 from pmsi.recipe import Recipe
 
 
-class Camera(nn.Module):
+class SnapMixHead(nn.Module):
     """SnapMix's source of maps: a linear head on pooled, detached features, trained beside the network.
 
     The network's own classifiers are not linear on pooled maps, so no class activation map can be read from them.
@@ -21,11 +21,11 @@ class Camera(nn.Module):
         self.head = nn.Linear(channels, num_classes)
         self.optimizer = SGD(self.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
-    def look(self, features: Tensor, labels: Tensor) -> Tensor:
+    def maps(self, features: Tensor, labels: Tensor) -> Tensor:
         """Maps ``[B, h, w]`` of ``features`` ``[B, C, h, w]``."""
         return class_activation_map(features, self.head.weight, self.head.bias, labels)
 
-    def learn(self, pooled: Tensor, labels: Tensor, lr: float) -> None:
+    def train_step(self, pooled: Tensor, labels: Tensor, lr: float) -> None:
         """One training step of the head, on ``[B, C]``."""
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad()

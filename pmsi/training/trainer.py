@@ -17,7 +17,7 @@ from torch.profiler import record_function
 
 from mosaicaug import Targets
 from pmsi.data.dataset import Dataset
-from pmsi.data.storage import place
+from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.models.base import Network
 from pmsi.models.registry import make_network
@@ -27,16 +27,16 @@ from pmsi.runtime.files import write_lines
 from pmsi.runtime.processes import Processes
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.seeding import make_generator
-from pmsi.runtime.signals import Interrupter, Stopped
-from pmsi.training.batches import Iteration, count_batches, plan_epoch, take_share
+from pmsi.runtime.signals import GracefulStop, Stopped
+from pmsi.training.batches import BatchPlan, count_batches, plan_epoch, take_local
 from pmsi.training.batchnorm import share_statistics
-from pmsi.training.callbacks import Watch
-from pmsi.training.epoch import Epoch
+from pmsi.training.callbacks import Callback
+from pmsi.training.epoch import EpochState
 from pmsi.training.inputs import Inputs, PhaseInput
 from pmsi.training.memory import advise_batch, is_out_of_memory, measure_peak
 from pmsi.training.optim import MovingAverage, make_schedule
 from pmsi.training.phases import list_phases
-from pmsi.training.snapmix import Camera
+from pmsi.training.snapmix import SnapMixHead
 
 
 class Objective(nn.Module):
@@ -95,7 +95,7 @@ class Trainer:
         if recipe.batch_size % count:
             raise ValueError(f"{count} processes cannot share batches of {recipe.batch_size} equally; change one")
         self.rows = self.processes.split(recipe.batch_size)  # of this process
-        self.train, self.test = (place(split, fabric.device) for split in (dataset.train, dataset.test))
+        self.train, self.test = (make_store(split, fabric.device) for split in (dataset.train, dataset.test))
         self.phases = list_phases(recipe)
         self.inputs = Inputs(recipe, dataset.train.labels, fabric, self._look)
         torch.manual_seed(seed)
@@ -107,7 +107,7 @@ class Trainer:
             processes=count,
             device=fabric.device.type,
         )
-        self.camera = Camera(self.network.backbone.widths[-1], len(dataset.classes), recipe).to(fabric.device)
+        self.snapmix = SnapMixHead(self.network.backbone.widths[-1], len(dataset.classes), recipe).to(fabric.device)
         backbone, new = self.network.parameter_groups()
         groups = [{"params": backbone, "lr": recipe.lr_backbone}, {"params": new, "lr": recipe.lr_new}]
         # One kernel for all parameters, a seventh of the step at 64 px on two cores; it wants all gradients there.
@@ -127,15 +127,15 @@ class Trainer:
         if fabric.strategy.precision.state_dict():  # the scale of fp16's losses
             self.parts["precision"] = fabric.strategy.precision
         if recipe.augmentation == "snapmix":
-            self.parts |= {"camera": self.camera, "camera_optimizer": self.camera.optimizer}
+            self.parts |= {"camera": self.snapmix, "camera_optimizer": self.snapmix.optimizer}
         self.schedule = self.parts["schedule"] = make_schedule(recipe, optimizer, len(self.train.labels))
         self.history: list[dict[str, Any]] = []
         self.batches = count_batches(recipe, len(self.train.labels))  # of an epoch
-        self.epoch = Epoch(len(self.phases), fabric.device)
+        self.epoch = EpochState(len(self.phases), fabric.device)
         self.checkpoint = folder / "last.ckpt"
         self._restore()
 
-    def run(self, watch: Watch, profile: Profile | None = None) -> Evaluation:
+    def run(self, watch: Callback, profile: Profile | None = None) -> Evaluation:
         """Train the epochs that are left, and return the test of the last one.
 
         Args:
@@ -146,10 +146,10 @@ class Trainer:
             ValueError: a loss is not finite; the last good checkpoint stays. Or a mini-batch does not fit in memory.
         """
         evaluation = None
-        with Interrupter() as interrupter:
+        with GracefulStop() as interrupter:
             while len(self.history) < self.recipe.epochs:
                 self._train_epoch(watch, interrupter, profile)
-                seconds = self.epoch.find_seconds()
+                seconds = self.epoch.elapsed()
                 evaluation = self._evaluate(interrupter)
                 record = {
                     "epoch": len(self.history) + 1,
@@ -158,7 +158,7 @@ class Trainer:
                     "concat": evaluation.concat,
                     "mix": evaluation.mix,
                     "stages": list(evaluation.stages),
-                    "seconds": self.epoch.find_seconds(),
+                    "seconds": self.epoch.elapsed(),
                     "speed": {
                         "images_per_second": self.batches * self.recipe.batch_size / seconds,
                         "input_share": self.epoch.input.read() / seconds,
@@ -167,15 +167,15 @@ class Trainer:
                     },
                 }
                 self.history.append(record)
-                self.epoch = Epoch(len(self.phases), self.fabric.device)
+                self.epoch = EpochState(len(self.phases), self.fabric.device)
                 self._save()
-                watch.epoch(record)
+                watch.on_epoch(record)
                 self._leave_if_asked(interrupter, saved=True)
         return evaluation or evaluate(self.tested, self.test, self.recipe, self.fabric)
 
-    def step(self, iteration: Iteration) -> Tensor:
+    def step(self, iteration: BatchPlan) -> Tensor:
         """`step_phases` for one mini-batch of the data set."""
-        share = take_share(iteration, self.rows)
+        share = take_local(iteration, self.rows)
         images, index = next(self.train.fetch([iteration.index[share.entries]]))
         return self.step_phases(self.inputs.make(iteration, share, images, index))
 
@@ -216,7 +216,7 @@ class Trainer:
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
-    def _train_epoch(self, watch: Watch, interrupter: Interrupter, profile: Profile | None) -> None:
+    def _train_epoch(self, watch: Callback, interrupter: GracefulStop, profile: Profile | None) -> None:
         """Train the mini-batches that are left of the epoch under way."""
         self.epoch.started = time.perf_counter()
         number, count = len(self.history), len(self.train.labels)
@@ -224,7 +224,7 @@ class Trainer:
         self.network.backbone.requires_grad_(number >= self.recipe.freeze_epochs)
         where: dict[str, Any] = {"epoch": number, "start": self.epoch.done, "labels": self.train.labels}
         plans = plan_epoch(self.recipe, count, seed=self.seed, **where)
-        shares = ((iteration, take_share(iteration, self.rows)) for iteration in plans)
+        shares = ((iteration, take_local(iteration, self.rows)) for iteration in plans)
         ahead, behind = itertools.tee(shares)  # a store may read ahead
         fetched = self.train.fetch(iteration.index[share.entries] for iteration, share in ahead)
         for (iteration, share), (images, index) in self._time(zip(behind, fetched, strict=True)):
@@ -246,22 +246,22 @@ class Trainer:
             if self.average is not None:
                 self.average.update(self.network, step=self.schedule.last_epoch)
             self.epoch.add(losses)
-            watch.batch(self.epoch.done, self.batches, self.epoch.peek())
+            watch.on_batch(self.epoch.done, self.batches, self.epoch.latest_losses())
             if profile is not None:
                 profile.step()
             self._leave_if_asked(interrupter)
         self._meet()
 
-    def _evaluate(self, interrupter: Interrupter) -> Evaluation:
+    def _evaluate(self, interrupter: GracefulStop) -> Evaluation:
         """Test the epoch's weights. This changes nothing, so nobody need wait for it who asks to stop."""
         for network in dict.fromkeys((self.network, self.tested)):
             self.processes.copy_first(network.buffers())  # running statistics of batch-norm
         leave = partial(self._leave_if_asked, interrupter)
         return evaluate(self.tested, self.test, self.recipe, self.fabric, pause=leave)
 
-    def _leave_if_asked(self, interrupter: Interrupter, *, saved: bool = False) -> None:
+    def _leave_if_asked(self, interrupter: GracefulStop, *, saved: bool = False) -> None:
         """Save and raise Stopped, on all processes, if one was asked to."""
-        asked = self.processes.find_largest(interrupter.asked or 0)
+        asked = self.processes.max_over_processes(interrupter.asked or 0)
         if asked:
             if not saved:
                 self._meet()
@@ -288,8 +288,10 @@ class Trainer:
         """
         with torch.no_grad(), self.fabric.autocast():
             features = self.network.backbone(images)[-1].float()
-        maps = self.processes.gather(self.camera.look(features, labels[self.rows]))
-        self.camera.learn(self.processes.gather(features.mean((2, 3))), labels, self.optimizer.param_groups[1]["lr"])
+        maps = self.processes.gather(self.snapmix.maps(features, labels[self.rows]))
+        self.snapmix.train_step(
+            self.processes.gather(features.mean((2, 3))), labels, self.optimizer.param_groups[1]["lr"]
+        )
         return maps
 
     def _save(self) -> None:
@@ -309,4 +311,4 @@ class Trainer:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.history = state["history"]
-        self.epoch = Epoch(len(self.phases), self.fabric.device, **state["epoch"])
+        self.epoch = EpochState(len(self.phases), self.fabric.device, **state["epoch"])

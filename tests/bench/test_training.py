@@ -19,7 +19,7 @@ from bench.engine import OurInput
 from bench.laws import GateError
 from bench.plain import PlainInput
 from mosaicaug import Plan
-from pmsi.data.preprocess import show
+from pmsi.data.preprocess import preprocess
 from tests.helpers.small_run import RECIPE, make_dataset
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_other_pixels_are_noticed(photos: Path, monkeypatch: pytest.MonkeyPatch,
             window = window * torch.tensor([1, 1, 0])
         if bug == "crop":
             window = (window - torch.tensor([1, 0, 0])).clamp(min=0)
-        return show(images.flip(1) if bug == "channels" else images, plan, index, window)
+        return preprocess(images.flip(1) if bug == "channels" else images, plan, index, window)
 
     ours, theirs = OurInput(photos, SMALL, CPU), PlainInput(photos, SMALL, CPU)
     if bug == "labels":
@@ -76,7 +76,7 @@ def test_both_sides_make_lawful_mosaics(make: engine_gates.Make, monkeypatch: py
 
 def test_a_phase_without_its_mosaic_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def show_raw(images: Tensor, plan: Plan, index: Tensor, window: Tensor, **_: Any) -> Tensor:
-        return show(images, Plan.identity(len(plan), plan.size), index, window)
+        return preprocess(images, Plan.identity(len(plan), plan.size), index, window)
 
     monkeypatch.setattr(engine, "show", show_raw)
     with pytest.raises(GateError, match="nothing was changed"):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import pmsi.models.registry
 import pmsi.training.trainer
 from mosaicaug import Plan
-from pmsi.data.preprocess import find_centre, show
-from pmsi.data.storage import Split, place
+from pmsi.data.preprocess import center_window, preprocess
+from pmsi.data.storage import Split, make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.base import Logits
 from pmsi.recipe import Method, Recipe
@@ -39,12 +39,12 @@ COUNTS = (1, 7, 16)  # of test images: fewer than processes, and last batches of
 class Signal(Watch):
     """Sends ``number`` to the process of ``rank`` at batch ``place[1]`` of epoch ``place[0]``."""
 
-    def __init__(self, number: int, rank: int, place: tuple[int, int]) -> None:
+    def __init__(self, number: int, rank: int, make_store: tuple[int, int]) -> None:
         super().__init__()
-        self.number, self.here, self.place = number, rank == int(os.environ.get("RANK", "0")), place
+        self.number, self.here, self.place = number, rank == int(os.environ.get("RANK", "0")), make_store
 
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        super().batch(done, total, losses)
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+        super().on_batch(done, total, losses)
         if self.here and (self.done + 1, done) == self.place:
             os.kill(os.getpid(), self.number)
 
@@ -87,7 +87,9 @@ def predict(trainer: pmsi.training.trainer.Trainer) -> Tensor:
     (images, index), *_ = trainer.test.fetch([torch.arange(len(trainer.test.labels))])
     plan = Plan.identity(len(index), (trainer.recipe.crop,) * 2)
     with torch.inference_mode():
-        logits: Logits = trainer.tested.eval()(show(images, plan, index, find_centre(trainer.recipe, len(index))))
+        logits: Logits = trainer.tested.eval()(
+            preprocess(images, plan, index, center_window(trainer.recipe, len(index)))
+        )
     return logits.mix
 
 
@@ -109,7 +111,7 @@ def test_counts(fabric: Fabric) -> dict[int, Any]:
     for count in COUNTS:
         images = (torch.arange(count) * 9 % 250).byte()[:, None, None, None].expand(count, 3, 36, 36).contiguous()
         split = Split(images, torch.arange(count) * 9 % 250)
-        ended = evaluate(Brightness(), place(split, fabric.device), RECIPE, fabric)
+        ended = evaluate(Brightness(), make_store(split, fabric.device), RECIPE, fabric)
         found[count] = (ended.concat, ended.mix_predictions)
     return found
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pmsi.data.dataset import Dataset
 from pmsi.data.storage import Split
-from pmsi.experiments.folder import identify
+from pmsi.experiments.folder import make_identity
 from pmsi.experiments.source import Source
 from pmsi.models.backbones import Backbone
 from pmsi.recipe import Recipe
@@ -71,7 +71,7 @@ def make_trainer(
     **options: Any,
 ) -> Trainer:
     dataset, fabric = dataset or make_dataset(), fabric or make_fabric()
-    identity = {**identify(Source(), dataset, recipe, fabric), "seed": seed}
+    identity = {**make_identity(Source(), dataset, recipe, fabric), "seed": seed}
     how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, **options}
     return Trainer(recipe, dataset, weights="none", **how)
 
@@ -82,14 +82,14 @@ class Watch:
     def __init__(self, stop: tuple[int, int] | None = None) -> None:
         self.stop, self.done, self.batches = stop, 0, 0
 
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
         assert total == BATCHES
         assert len(losses) == 4
         self.batches += 1
         if (self.done + 1, done) == self.stop:
             raise KeyboardInterrupt
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: dict[str, Any]) -> None:
         self.done += 1
         assert record["epoch"] >= self.done
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mosaicaug.backends.cpu import tiles as cpu_base
 from mosaicaug.backends.cpu.overlays import Overlays, store
 from mosaicaug.backends.cpu.tiles import Base, Block, View
-from mosaicaug.backends.resample import find_work
+from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.plan import Plan
 
 
@@ -35,7 +35,7 @@ def run(
     ``nearest`` takes the nearest pixel instead of resampling.
     """
     view = View(images, index, window, plan.size)
-    work = find_work(images)
+    work = compute_dtype(images)
     base, overlays = Base(view, plan), Overlays(view, plan, work, nearest=nearest)
     normalises = mean is not None or scale is not None
     stage = work if normalises or (out.dtype != images.dtype and overlays.calculate) else images.dtype

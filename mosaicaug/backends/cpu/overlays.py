@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mosaicaug.backends.cpu import tiles as cpu_base
 from mosaicaug.backends.cpu.tiles import Block, View
-from mosaicaug.backends.resample import find_nearest, find_taps
+from mosaicaug.backends.resample import bilinear_taps, nearest_tap
 from mosaicaug.plan import Plan
 
 Taps = tuple[Tensor, Tensor, Tensor]  # near and far source positions, and the far one's weight
@@ -100,7 +100,7 @@ class Overlays:
         first, last = int(upper[top]), int(lower[end - 1]) + 1
         source = self.view.crop(self.partners[entry], [y0 + first, x0, y0 + last, x1])
         if self.nearest:
-            y, x = (find_nearest(*values) for values in taps)
+            y, x = (nearest_tap(*values) for values in taps)
             return source.index_select(-2, y[top:end] - first).index_select(-1, x)
         near, far = (source.index_select(-2, y[top:end] - first).to(self.work) for y in (upper, lower))
         rows = near.mul_(1 - down[top:end, None]).add_(far.mul_(down[top:end, None]))
@@ -114,8 +114,8 @@ class Overlays:
             (box[entry, 2:] - box[entry, :2]).unbind() for box in (self.plan.to_box, self.plan.from_box)
         )
         zero, precision = torch.zeros((), dtype=torch.int32), torch.float32 if self.nearest else self.work
-        vertical = find_taps(torch.arange(int(height)), zero, source[0], height, precision)
-        return vertical, find_taps(torch.arange(int(width)), zero, source[1], width, precision)
+        vertical = bilinear_taps(torch.arange(int(height)), zero, source[0], height, precision)
+        return vertical, bilinear_taps(torch.arange(int(width)), zero, source[1], width, precision)
 
 
 def store(values: Tensor, into: Tensor) -> None:

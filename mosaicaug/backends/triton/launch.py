@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mosaicaug.backends.resample import find_work
+from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.backends.triton.table import Overlay, Table, upload
 
 CHUNKS = 256  # per program: two for each thread of four warps
@@ -34,7 +34,7 @@ def prepare(
     work = None
     interpolates = table.overlay == Overlay.RESAMPLED and not nearest
     if mean is not None or scale is not None or table.blend or interpolates:
-        work = find_work(images)
+        work = compute_dtype(images)
     if work is None and images.dtype == out.dtype:
         images, out = (tensor.view(BITS[tensor.element_size()]) for tensor in (images, out))
     n, t, c, y, x = images.stride(0), *((images.stride(1),) if images.ndim == 5 else (0,)), *images.stride()[-3:]

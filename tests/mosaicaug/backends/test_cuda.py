@@ -159,7 +159,7 @@ def test_a_mini_batch_of_training_does_not_wait_for_the_gpu(tmp_path: Path, meth
     for iteration in others:
         trainer.epoch.add(trainer.step(iteration))
         trainer.schedule.step()
-        trainer.epoch.peek()
+        trainer.epoch.latest_losses()
 
 
 @pytest.mark.usefixtures("small_backbone")

@@ -30,7 +30,7 @@ from mosaicaug import (
     class_activation_map,
     cross_entropy,
 )
-from mosaicaug.sampling import seeded
+from mosaicaug.sampling import batch_generator
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 
@@ -64,7 +64,7 @@ def describe(value: Any) -> str:
 
 def make_images(size: tuple[int, int], dtype: torch.dtype = torch.uint8, batch: int = BATCH) -> Tensor:
     """Noise ``[B, H, W, 3]``, 0 to 255 or 0 to 1."""
-    noise = torch.randint(0, 256, (batch, *size, 3), dtype=torch.uint8, generator=seeded(99))
+    noise = torch.randint(0, 256, (batch, *size, 3), dtype=torch.uint8, generator=batch_generator(99))
     return noise if dtype == torch.uint8 else noise.to(dtype) / 255
 
 
@@ -125,7 +125,7 @@ def test_tiles_are_torchs_bits(node: Any, aug: Any, size: tuple[int, int], dtype
     settings = {name: getattr(aug, name) for name in aug.settings}
     [[got]] = run(lambda x, _: node(x, **settings, seed=3), images)
     assert got.dtype == dtype
-    want = apply(images.movedim(-1, 1).float(), aug.sample((BATCH, 3, *size), generator=seeded(3)))
+    want = apply(images.movedim(-1, 1).float(), aug.sample((BATCH, 3, *size), generator=batch_generator(3)))
     assert torch.equal(to_chw(got).float(), want)
 
 
@@ -147,7 +147,7 @@ def test_mixed_images_and_targets_are_torchs(
     for seed, (dtype, num_classes) in enumerate(itertools.product(DTYPES, (None, CLASSES))):
         images, given = make_images(size, dtype), {**options, "alpha": 0.7, "num_classes": num_classes}
         [[got, *targets]] = run(partial(node, **given, seed=seed), images)
-        want, wanted = make(**given)(to_chw(images), labels[:, 0], generator=seeded(seed))
+        want, wanted = make(**given)(to_chw(images), labels[:, 0], generator=batch_generator(seed))
         assert got.dtype == dtype
         levels = int(node is mixup and dtype == torch.uint8)
         assert (to_chw(got).double() - want.double()).abs().max() <= levels
@@ -166,7 +166,7 @@ def test_snapmix_is_torchs_within_a_bound(size: tuple[int, int], options: dict[s
     maps = class_activation_map(torch.rand(BATCH, 4, 7, 7), torch.rand(CLASSES, 4), None, labels[:, 0])
     for seed in range(2):
         [[got, *given]] = run(partial(snapmix, beta=1.0, **options, seed=seed), images)
-        want, wanted = aug(to_chw(images), labels[:, 0], maps=maps, generator=seeded(seed))
+        want, wanted = aug(to_chw(images), labels[:, 0], maps=maps, generator=batch_generator(seed))
         assert got.dtype == dtype
         assert (to_chw(got).double() - want.double()).abs().max() <= BOUNDS[dtype]
         pasted = Pasted(*given)
@@ -181,13 +181,13 @@ def test_boxes_of_a_large_batch_are_torchs() -> None:
     images, labels = make_images((6, 5), batch=512), make_labels(512)
     for alpha in (0.2, 1.0):
         [[got, *targets]] = run(partial(cutmix, alpha=alpha, seed=1), images, labels)
-        want, wanted = CutMix(alpha)(to_chw(images), labels[:, 0], generator=seeded(1))
+        want, wanted = CutMix(alpha)(to_chw(images), labels[:, 0], generator=batch_generator(1))
         assert torch.equal(to_chw(got), want)
         expect_equal(targets, wanted)
         assert wanted.weight_b.min() == 0
         assert wanted.weight_b.max() > 0.5
         [[got, *given]] = run(partial(snapmix, beta=alpha, seed=1), images, labels)
-        plan = SnapMix(alpha).sample((512, 3, 6, 5), generator=seeded(1))
+        plan = SnapMix(alpha).sample((512, 3, 6, 5), generator=batch_generator(1))
         assert Pasted(*given).to_plan((6, 5)).to_dict() == plan.to_dict()
         assert (to_chw(got).int() - apply(to_chw(images), plan).int()).abs().max() <= 1
 
@@ -200,16 +200,16 @@ def test_sizes_of_tiled_images_may_differ() -> None:
         pipe.set_outputs(recursive_mosaic(node, 3, seed=4))
     [made] = pipe.run()
     for k, image in enumerate(images):
-        plan = RecursiveMosaic(3).sample((3, 3, *image.shape[:2]), generator=seeded(4))
+        plan = RecursiveMosaic(3).sample((3, 3, *image.shape[:2]), generator=batch_generator(4))
         want = apply(to_chw(image).expand(3, -1, -1, -1), plan)[k]
         assert torch.equal(to_chw(torch.from_numpy(np.array(made.at(k)))), want)
 
 
 def test_mixup_takes_videos_and_other_layouts() -> None:
     for shape, layout in [((2, 9, 7, 3), "FHWC"), ((3, 9, 7), "CHW")]:
-        images = torch.randint(0, 256, (BATCH, *shape), dtype=torch.uint8, generator=seeded(5))
+        images = torch.randint(0, 256, (BATCH, *shape), dtype=torch.uint8, generator=batch_generator(5))
         [[got, *_]] = run(lambda x, y: mixup(x, y, seed=6), images, layout=layout)
-        plan = MixUp().sample((BATCH, 3, 9, 7), generator=seeded(6))
+        plan = MixUp().sample((BATCH, 3, 9, 7), generator=batch_generator(6))
         clips = images if layout == "CHW" else to_chw(images)
         want = apply(clips if clips.ndim == 5 else clips[:, None], plan).reshape(clips.shape)
         assert ((got if layout == "CHW" else to_chw(got)).int() - want.int()).abs().max() <= 1
@@ -223,9 +223,9 @@ def test_operations_follow_each_other_in_one_graph() -> None:
         return mixup(x, y, num_classes=CLASSES, seed=3)
 
     [[got, soft]] = run(define, images)
-    tiled = Jigsaw(4)(to_chw(images), generator=seeded(1))
-    cut, cut_labels = CutMix(num_classes=CLASSES)(tiled, labels[:, 0], generator=seeded(2))
-    want, wanted = MixUp()(cut, cut_labels, generator=seeded(3))
+    tiled = Jigsaw(4)(to_chw(images), generator=batch_generator(1))
+    cut, cut_labels = CutMix(num_classes=CLASSES)(tiled, labels[:, 0], generator=batch_generator(2))
+    want, wanted = MixUp()(cut, cut_labels, generator=batch_generator(3))
     assert (to_chw(got).int() - want.int()).abs().max() <= 1
     assert torch.equal(soft, wanted)
     assert torch.isfinite(cross_entropy(torch.randn(BATCH, CLASSES), soft))
@@ -244,15 +244,15 @@ def test_every_batch_has_its_own_seed() -> None:
     images = make_images((16, 16))
     made = run(lambda x, _: jigsaw(x, 4, seed=2**63 + 5), images, batches=4)
     for iteration, [got] in enumerate(made):
-        want = Jigsaw(4)(to_chw(images), generator=seeded(2**63 + 5, iteration))
+        want = Jigsaw(4)(to_chw(images), generator=batch_generator(2**63 + 5, iteration))
         assert torch.equal(to_chw(got), want)
-    assert torch.equal(seeded(7).get_state(), torch.Generator().manual_seed(7).get_state())
+    assert torch.equal(batch_generator(7).get_state(), torch.Generator().manual_seed(7).get_state())
 
 
 def test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet() -> None:
     """Torch's generator reads 32 bits of a seed."""
     keys = itertools.product(range(8), [*range(300), 10**6], range(20))
-    firsts = [int(seeded(*key).initial_seed()) % 2**32 for key in keys]
+    firsts = [int(batch_generator(*key).initial_seed()) % 2**32 for key in keys]
     assert len(set(firsts)) == len(firsts)
 
 
@@ -279,7 +279,7 @@ def test_epochs_of_a_source_that_ends_differ_and_runs_agree() -> None:
     assert len(once) == 6
     expect_equal(once, again)
     for k, batch in enumerate(once):
-        drawn = RecursiveMosaic(2).sample((4, 3, 16, 16), generator=seeded(1, k % 3, k // 3))
+        drawn = RecursiveMosaic(2).sample((4, 3, 16, 16), generator=batch_generator(1, k % 3, k // 3))
         assert torch.equal(to_chw(batch), apply(to_chw(torch.from_numpy(images)), drawn))
 
 
@@ -352,7 +352,7 @@ def write_jpegs(folder: Path, classes: int, count: int, side: int = 40) -> list[
     """Class folders of noise about a colour of the class."""
     files = []
     for label, number in itertools.product(range(classes), range(count)):
-        noise = torch.randint(0, 100, (side, side, 3), generator=seeded(label, number))
+        noise = torch.randint(0, 100, (side, side, 3), generator=batch_generator(label, number))
         noise[..., label % 3] += 150
         file = folder / f"class {label}" / f"{number:02}.jpg"
         file.parent.mkdir(exist_ok=True, parents=True)
@@ -370,7 +370,7 @@ def test_an_epoch_of_a_reader_goes_on_counting(tmp_path: Path) -> None:
         labels = torch.cat([batch["labels_a"] for batch in epoch])
         assert labels.tolist() == list_read(epoch)
     for k, batch in enumerate([first[0], second[0]]):
-        drawn = CutMix().sample((32, 3, 40, 40), generator=seeded(3, 2 * k))
+        drawn = CutMix().sample((32, 3, 40, 40), generator=batch_generator(3, 2 * k))
         assert torch.equal(batch["labels_b"], batch["labels_a"][drawn.overlay.long()])
     targets = Targets(*(first[1][name] for name in Targets._fields))
     assert torch.isfinite(cross_entropy(torch.randn(7, 39), targets))

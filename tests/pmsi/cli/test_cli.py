@@ -18,7 +18,7 @@ import torch
 from pmsi import recipe as config
 from pmsi.cli import options
 from pmsi.cli.commands import main
-from pmsi.cli.options import Engine
+from pmsi.cli.options import ComputeOptions
 from pmsi.experiments import source
 from pmsi.experiments.source import Source
 from pmsi.recipe import METHODS, RECIPES, Recipe, RecipeName
@@ -50,7 +50,7 @@ def test_help_names_every_setting_with_its_default(
 ) -> None:
     page = " ".join(re.sub(r"[│╭╮╰╯─]", " ", read_help(capsys, command, "--recipe", name)).split())
     texts = {text.split()[0].strip(","): text for text in re.split(" (?=--)", page)}
-    defaults = {field.name: field.default for kind in (Source, Engine) for field in fields(kind)}
+    defaults = {field.name: field.default for kind in (Source, ComputeOptions) for field in fields(kind)}
     defaults |= RECIPES[name].to_dict()
     for field, default in defaults.items():
         text = texts[f"--{'no-' if isinstance(default, bool) else ''}{field.replace('_', '-')}"]

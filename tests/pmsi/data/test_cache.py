@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from pmsi.data import cache, decoding
-from pmsi.data.dataset import Dataset, load
-from pmsi.experiments.folder import identify
+from pmsi.data.dataset import Dataset, load_dataset
+from pmsi.experiments.folder import make_identity
 from pmsi.experiments.source import Source
 from tests.helpers.small_run import RECIPE, make_fabric, read_folder
 from tests.pmsi.runtime.test_files import full_disk
@@ -45,7 +45,7 @@ def kept(tmp_path: Path) -> Path:
 def read(root: Path, kept: Path | None, *, resize: int = 8, skip: bool = False) -> tuple[Dataset, list[str]]:
     """The data set, and what was said."""
     said: list[str] = []
-    return load("folder", root, resize=resize, skip_unreadable=skip, cache=kept, say=said.append), said
+    return load_dataset("folder", root, resize=resize, skip_unreadable=skip, cache=kept, say=said.append), said
 
 
 def read_without_decoding(root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, *, skip: bool = False) -> Dataset:
@@ -90,13 +90,13 @@ def test_the_cache_is_no_part_of_a_run(root: Path, kept: Path) -> None:
         Source("folder", root, cache=kept),
         Source("folder", root, cache=kept),
     ]
-    one, *others = (identify(source, source.load(RECIPE), RECIPE, make_fabric()) for source in sources)
+    one, *others = (make_identity(source, source.load(RECIPE), RECIPE, make_fabric()) for source in sources)
     assert others == [one, one]
     assert len(list(kept.iterdir())) == 2
 
 
 def test_typefaces_are_rendered_and_keep_nothing(kept: Path) -> None:
-    load("typefaces", None, resize=8, cache=kept, say=pytest.fail)
+    load_dataset("typefaces", None, resize=8, cache=kept, say=pytest.fail)
     assert not kept.exists()
 
 
@@ -280,7 +280,7 @@ def test_ctrl_c_leaves_nothing(root: Path, kept: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load("folder", root, resize=8, cache=kept, say=pytest.fail, progress=stop)
+        load_dataset("folder", root, resize=8, cache=kept, say=pytest.fail, progress=stop)
     assert list(kept.iterdir()) == []
 
 
@@ -292,7 +292,7 @@ def test_two_at_a_time(root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) 
         if not other:
             other.append(read(root, kept)[0])
 
-    first = load("folder", root, resize=8, cache=kept, say=lambda _: None, progress=come_by)
+    first = load_dataset("folder", root, resize=8, cache=kept, say=lambda _: None, progress=come_by)
     check_equal(first, other[0])
     assert len(list(kept.iterdir())) == 2
     check_equal(first, read_without_decoding(root, kept, monkeypatch))

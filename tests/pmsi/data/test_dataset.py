@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pmsi.data.dataset import DataName, Dataset, load
+from pmsi.data.dataset import DataName, Dataset, load_dataset
 from pmsi.data.decoding import decode, gather, read_image
 from pmsi.data.layouts import LayoutName, list_images
 from tests.helpers.dataset_files import (
@@ -47,7 +47,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(name: str, root: Path | None, *, skip: bool = False) -> Dataset:
-    return load(name, root, resize=8, skip_unreadable=skip)
+    return load_dataset(name, root, resize=8, skip_unreadable=skip)
 
 
 def refuse(name: str, root: Path | None, text: str, kind: type[Exception] = ValueError, *, skip: bool = False) -> None:
@@ -97,7 +97,7 @@ def test_reads_an_image_folder(folder: Path) -> None:
     (folder / "train" / ".cache").mkdir()
     save_image(folder / "train" / "rose" / "more" / "9.PNG")
     calls = []
-    dataset = load("folder", folder, resize=8, progress=lambda *call: calls.append(call))
+    dataset = load_dataset("folder", folder, resize=8, progress=lambda *call: calls.append(call))
     assert dataset.classes == ("iris", "rose")
     assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert dataset.test.labels.tolist() == [0, 0, 1, 1]
@@ -195,11 +195,11 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_typefaces_need_no_root() -> None:
-    dataset = load("typefaces", None, resize=16)
+    dataset = load_dataset("typefaces", None, resize=16)
     assert (dataset.name, len(dataset.classes)) == ("typefaces", 12)
     assert (len(dataset.train.images), len(dataset.test.images)) == (720, 480)
     assert "720 training and 480 test images" in dataset.protocol
-    assert not torch.equal(dataset.train.images, load("typefaces", None, resize=16, seed=1).train.images)
+    assert not torch.equal(dataset.train.images, load_dataset("typefaces", None, resize=16, seed=1).train.images)
 
 
 def test_asking_for_what_there_is_not(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_asking_for_what_there_is_not(tmp_path: Path) -> None:
         refuse(name, None, f"{name}: needs the folder of the images; give it with --root")
         refuse(name, tmp_path / "nowhere", f"{name}: there is no folder .*nowhere", FileNotFoundError)
     with pytest.raises(ValueError, match="cub: resize must be at least 1 px, got 0"):
-        load("cub", tmp_path, resize=0)
+        load_dataset("cub", tmp_path, resize=0)
 
 
 @pytest.mark.skipif(not CUB100.is_dir(), reason="the 100 bird classes are not beside this checkout")

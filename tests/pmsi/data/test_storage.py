@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mosaicaug import apply
 from pmsi.data import storage as store
-from pmsi.data.dataset import Dataset, load
-from pmsi.data.storage import Host, ImageFiles, Resident, Split, Store, Streamed, place
+from pmsi.data.dataset import Dataset, load_dataset
+from pmsi.data.storage import DeviceStore, FileStore, HostStore, ImageFiles, ImageStore, Split, make_store
 from pmsi.recipe import Method
 from pmsi.runtime.checkpoints import load_checkpoint
-from pmsi.training.batches import plan_epoch, take_share
+from pmsi.training.batches import plan_epoch, take_local
 from tests.helpers.small_run import RECIPE, Watch, make_trainer, name_differences
 
 CPU = torch.device("cpu")
@@ -25,15 +25,15 @@ BATCHES = [torch.tensor([3, 0, 0, 8]), torch.tensor([11]), torch.tensor([5, 6])]
 
 
 def read(photos: Path, *, stream: bool = False) -> Dataset:
-    return load("folder", photos, resize=36, stream=stream)
+    return load_dataset("folder", photos, resize=36, stream=stream)
 
 
-def list_stores(photos: Path) -> list[Store]:
+def list_stores(photos: Path) -> list[ImageStore]:
     memory, files = read(photos).train, read(photos, stream=True).train
     return [
-        Resident(memory.images, memory.labels, CPU),
-        Host(memory.images, memory.labels, CPU),
-        place(files, CPU),
+        DeviceStore(memory.images, memory.labels, CPU),
+        HostStore(memory.images, memory.labels, CPU),
+        make_store(files, CPU),
     ]
 
 
@@ -77,14 +77,14 @@ def test_a_streamed_image_that_cannot_be_read_is_named(photos: Path) -> None:
     dataset = read(photos, stream=True)
     broken = sorted((photos / "train").rglob("*.png"))[5]
     broken.write_bytes(broken.read_bytes()[:60])
-    held = place(dataset.train, CPU)
+    held = make_store(dataset.train, CPU)
     with pytest.raises(ValueError, match=f"cannot read {broken}") as error:
         list(held.fetch([torch.arange(3), torch.arange(3, 9)]))
     assert "Traceback" not in str(error.value)
     with pytest.raises(ValueError, match="cannot read"):
         dataset.train.take(torch.tensor([5]))
     with pytest.raises(ValueError, match="unreadable ones cannot be skipped"):
-        load("folder", photos, resize=36, stream=True, skip_unreadable=True)
+        load_dataset("folder", photos, resize=36, stream=True, skip_unreadable=True)
 
 
 def test_files_that_change_are_another_run(photos: Path) -> None:
@@ -97,8 +97,8 @@ def test_files_that_change_are_another_run(photos: Path) -> None:
 
 def test_workers_leave_signals_to_the_run(photos: Path) -> None:
     """Ctrl-C and SIGTERM reach every process of a group: the run finishes its mini-batch, and needs its workers."""
-    held = place(read(photos, stream=True).train, CPU)
-    assert isinstance(held, Streamed)
+    held = make_store(read(photos, stream=True).train, CPU)
+    assert isinstance(held, FileStore)
 
     class Press(ImageFiles):
         def __getitem__(self, row: int) -> Tensor | ValueError:
@@ -111,7 +111,7 @@ def test_workers_leave_signals_to_the_run(photos: Path) -> None:
 
 
 def test_streaming_draws_nothing_from_the_global_generator(photos: Path) -> None:
-    held = place(read(photos, stream=True).train, CPU)
+    held = make_store(read(photos, stream=True).train, CPU)
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
@@ -124,7 +124,7 @@ def test_images_that_fill_half_of_a_gpu_stay_on_the_host(monkeypatch: pytest.Mon
     for free, where in ((959, "host memory"), (960, "cuda:0")):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 0))
         monkeypatch.setattr(torch.Tensor, "to", lambda images, *_, **__: images)
-        assert place(split, torch.device("cuda:0")).where == where
+        assert make_store(split, torch.device("cuda:0")).where == where
 
 
 @pytest.mark.parametrize("augmentation", ["rmg", "jigsaw", "cutmix", "mixup", "snapmix"])
@@ -136,7 +136,7 @@ def test_shares_make_the_whole_batch(augmentation: Method, shares: int) -> None:
     whole = next(plan_epoch(recipe, 40, seed=3, epoch=0))
     for rank in range(shares):
         rows = slice(rank * 8 // shares, (rank + 1) * 8 // shares)
-        share = take_share(whole, rows)
+        share = take_local(whole, rows)
         assert len(share.entries) == len(set(share.entries.tolist())) <= 8
         assert torch.equal(share.entries[: 8 // shares], torch.arange(8)[rows])
         fetched = images[whole.index[share.entries]]
@@ -148,12 +148,12 @@ def test_shares_make_the_whole_batch(augmentation: Method, shares: int) -> None:
 
 def test_a_share_fetches_no_more_than_it_needs() -> None:
     tiles = next(plan_epoch(replace(RECIPE, batch_size=8), 40, seed=0, epoch=0))
-    assert take_share(tiles, slice(2, 4)).entries.tolist() == [2, 3]
+    assert take_local(tiles, slice(2, 4)).entries.tolist() == [2, 3]
     mixed = next(plan_epoch(replace(RECIPE, batch_size=8, augmentation="mixup", mixup_p=1.0), 40, seed=0, epoch=0))
-    assert len(take_share(mixed, slice(2, 4)).entries) <= 4
+    assert len(take_local(mixed, slice(2, 4)).entries) <= 4
 
 
 def test_a_whole_share_is_the_iteration_itself() -> None:
     whole = next(plan_epoch(RECIPE, 12, seed=0, epoch=0))
-    share = take_share(whole, slice(0, 4))
+    share = take_local(whole, slice(0, 4))
     assert all(draw.plan is plan for draw, plan in zip(whole.draws, share.plans, strict=True))

@@ -13,7 +13,7 @@ from mosaicaug import class_activation_map
 from pmsi.evaluation.gradcam import grad_cam
 from pmsi.models.base import Logits
 from pmsi.models.pmsi import PMSI
-from pmsi.report.figures import overlay
+from pmsi.report.figures import overlay_heatmap
 from tests.helpers.small_run import make_backbone
 
 SHALLOW = torch.tensor([[1.0, -2.0, 0.5], [0.0, 1.0, 1.0]])  # [K, C], weights of two classes
@@ -197,18 +197,18 @@ def test_classes_that_do_not_fit_are_refused(classes: list[int]) -> None:
 def test_overlay_by_hand() -> None:
     images = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
     maps = torch.stack([torch.zeros(2, 2), torch.ones(2, 2)])
-    found = overlay(images, maps, opacity=0.25, colormap="gray")
+    found = overlay_heatmap(images, maps, opacity=0.25, colormap="gray")
     assert found.dtype == torch.uint8
     assert found[0].eq(75).all()  # 0.75 * 100
     assert found[1].eq(139).all()  # 0.75 * 100 + 0.25 * 255 = 138.75
-    assert torch.equal(overlay(images, maps, opacity=0), images)
-    red = overlay(images, maps, opacity=1, colormap="bwr")  # blue, white, red: 1 is red
+    assert torch.equal(overlay_heatmap(images, maps, opacity=0), images)
+    red = overlay_heatmap(images, maps, opacity=1, colormap="bwr")  # blue, white, red: 1 is red
     assert red[1, :, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_overlay_interpolates_in_place() -> None:
     maps = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
-    found = overlay(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), maps, opacity=1, colormap="gray")[0, 0]
+    found = overlay_heatmap(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), maps, opacity=1, colormap="gray")[0, 0]
     # Bilinear from 2 to 4: shares of 0, 1/4, 3/4, 1 across, and 1, 3/4, 1/4, 0 down; matplotlib has 256 greys.
     expected = 255 * torch.tensor([1, 0.75, 0.25, 0])[:, None] * torch.tensor([0, 0.25, 0.75, 1])
     assert (found.float() - expected).abs().max() <= 1
@@ -217,10 +217,10 @@ def test_overlay_interpolates_in_place() -> None:
 def test_overlay_refuses_what_does_not_fit() -> None:
     images, maps = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, 2, 2)
     with pytest.raises(TypeError, match=r"images must be uint8, got torch\.float32"):
-        overlay(images.float(), maps)
+        overlay_heatmap(images.float(), maps)
     with pytest.raises(ValueError, match=r"got \[2, 3, 4, 4\] and \[1, 2, 2\]"):
-        overlay(images, maps[:1])
+        overlay_heatmap(images, maps[:1])
     with pytest.raises(ValueError, match=r"opacity must lie in 0..1, got 2"):
-        overlay(images, maps, opacity=2)
+        overlay_heatmap(images, maps, opacity=2)
     with pytest.raises(ValueError, match="no colour map 'rainbows'"):
-        overlay(images, maps, colormap="rainbows")
+        overlay_heatmap(images, maps, colormap="rainbows")

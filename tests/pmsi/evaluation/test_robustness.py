@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from pmsi import paper
 from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from pmsi.data.storage import Resident
+from pmsi.data.storage import DeviceStore
 from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.evaluation.robustness import (
     CORRUPTIONS,
@@ -148,12 +148,12 @@ class Grey(nn.Module):
         return Logits((right, right), F.one_hot(torch.zeros(len(images), dtype=torch.int64), 3).float())
 
 
-def make_split() -> Resident:
+def make_split() -> DeviceStore:
     """Six images with a border that the central crop takes away."""
     labels = torch.arange(6) % 3
     images = torch.full((6, 3, 36, 36), 77, dtype=torch.uint8)
     images[:, :, 2:34, 2:34] = (labels * 100).byte()[:, None, None, None]
-    return Resident(images, labels, torch.device("cpu"))
+    return DeviceStore(images, labels, torch.device("cpu"))
 
 
 def test_corruption_sees_crops_and_their_numbers() -> None:
@@ -188,7 +188,7 @@ def test_changes_are_against_clean_accuracy() -> None:
 
 
 def test_batches_do_not_matter() -> None:
-    split = Resident(draw_images(6, side=36), torch.arange(6) % 3, torch.device("cpu"))
+    split = DeviceStore(draw_images(6, side=36), torch.arange(6) % 3, torch.device("cpu"))
 
     def catch(batch_size: int) -> Tensor:
         seen: list[Tensor] = []

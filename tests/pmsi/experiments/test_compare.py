@@ -15,7 +15,7 @@ from pmsi.data.dataset import Dataset
 from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.experiments.compare import compare, preview
 from pmsi.experiments.folder import check_folder
-from pmsi.experiments.run import run_once
+from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
@@ -89,7 +89,7 @@ def test_folder_of_a_comparison(tmp_path: Path) -> None:
 def test_a_row_is_the_run_that_train_makes(tmp_path: Path) -> None:
     run(tmp_path / "six", methods=("none", "rmg"))
     alone = replace(RECIPE, augmentation="rmg")
-    run_once(Source(), make_dataset(), alone, seed=0, folder=tmp_path / "one", fabric=make_fabric(), watch=Watch())
+    train_run(Source(), make_dataset(), alone, seed=0, folder=tmp_path / "one", fabric=make_fabric(), watch=Watch())
     first, second = (load_checkpoint(tmp_path / place / "last.ckpt") for place in ("six/rmg-seed0", "one"))
     assert name_differences(first, second) == []
 
@@ -160,7 +160,7 @@ def test_another_experiment_is_refused_and_the_old_one_kept(
 
 
 def test_folder_of_a_single_run_is_not_a_comparison(tmp_path: Path) -> None:
-    run_once(Source(), make_dataset(), RECIPE, seed=0, folder=tmp_path, fabric=make_fabric(), watch=Watch())
+    train_run(Source(), make_dataset(), RECIPE, seed=0, folder=tmp_path, fabric=make_fabric(), watch=Watch())
     before = read_bytes(tmp_path)
     with pytest.raises(ValueError, match=r"belongs to another run: .*augmentation is 'rmg' there, 'none' was asked"):
         run(tmp_path, forbid)

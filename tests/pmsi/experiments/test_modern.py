@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from mosaicaug import cross_entropy
-from pmsi.data.dataset import load as load_data
+from pmsi.data.dataset import load_dataset as load_data
 from pmsi.data.layouts import list_images
-from pmsi.data.storage import place
+from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import evaluate
-from pmsi.experiments.tables import CANDIDATES, adapt_rival, list_runs
+from pmsi.experiments.tables import CANDIDATES, rival_recipe, table_recipes
 from pmsi.models.registry import RIVALS, make_network, read_network
 from pmsi.recipe import MODERN, RECIPES
 from pmsi.report.page import list_parts
@@ -70,8 +70,8 @@ def test_the_average_is_tested_and_the_weights_are_trained_as_ever(tmp_path: Pat
     states = []
 
     class Copy(Watch):
-        def batch(self, *what: Any) -> None:
-            super().batch(*what)
+        def on_batch(self, *what: Any) -> None:
+            super().on_batch(*what)
             states.append({name: value.clone() for name, value in averaged.network.state_dict().items()})
 
     initial = {name: value.clone() for name, value in averaged.network.state_dict().items()}
@@ -85,7 +85,7 @@ def test_the_average_is_tested_and_the_weights_are_trained_as_ever(tmp_path: Pat
         oracle.update(now, step=step)
     assert len(states) == 2 * BATCHES
     assert not name_differences(oracle.network.state_dict(), averaged.tested.state_dict())
-    store = place(make_dataset().test, torch.device("cpu"))
+    store = make_store(make_dataset().test, torch.device("cpu"))
     checkpoint = load_checkpoint(tmp_path / "averaged" / "last.ckpt")
     again = evaluate(read_network(checkpoint, recipe, 3), store, recipe, make_fabric())
     assert again.mix_predictions.tolist() == found.mix_predictions.tolist()
@@ -122,11 +122,11 @@ def test_labels_are_smoothed_in_the_loss(name: Any) -> None:
 @pytest.mark.parametrize("name", ["pc", "api"])
 def test_losses_of_comparisons_are_not_smoothed(name: Any) -> None:
     smoothed = replace(RECIPES["modern"], label_smoothing=0.1)
-    recipe = adapt_rival(name, smoothed)
+    recipe = rival_recipe(name, smoothed)
     assert recipe.label_smoothing == 0
     with pytest.raises(ValueError, match=f"recipe: network {name} has a loss of its own, so it needs label_smoothing="):
         replace(recipe, label_smoothing=0.1)
-    assert {adapt_rival(rival, smoothed).network for rival in RIVALS} == {*RIVALS}  # type: ignore[arg-type]
+    assert {rival_recipe(rival, smoothed).network for rival in RIVALS} == {*RIVALS}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("augmentation", ["rmg", "jigsaw"])
@@ -146,7 +146,7 @@ def test_tests_may_see_whole_images() -> None:
     assert (RECIPE.test_side, recipe.test_side) == (32, 36)
     network = RIVALS["baseline"](make_backbone(), 3)
     seen = catch_inputs(network)
-    store = place(make_dataset().test, torch.device("cpu"))
+    store = make_store(make_dataset().test, torch.device("cpu"))
     evaluate(network, store, RECIPE, make_fabric())
     evaluate(network, store, recipe, make_fabric())
     inside, whole = seen[0], seen[len(seen) // 2]
@@ -211,16 +211,16 @@ def test_typefaces_can_be_held_out_too() -> None:
 
 def test_candidates_change_one_thing_each_and_modern_what_was_kept() -> None:
     base = RECIPES["paper"]
-    rows = list_runs("candidates", base)
+    rows = table_recipes("candidates", base)
     first = rows["rmg"].to_dict()
     assert set(rows) == {"rmg", *CANDIDATES, "modern"}
     for row, recipe in rows.items():
         changed = {key: value for key, value in recipe.to_dict().items() if value != first[key]}
         assert changed == ({} if row == "rmg" else MODERN if row == "modern" else CANDIDATES[row]), row
     assert rows["modern"] == RECIPES["modern"]
-    short = list_runs("candidates", RECIPES["quick"])
+    short = table_recipes("candidates", RECIPES["quick"])
     assert "one cycle" not in short  # it has it already
-    assert list_runs("modern", base) == {"rmg": rows["rmg"], "modern": rows["modern"]}
+    assert table_recipes("modern", base) == {"rmg": rows["rmg"], "modern": rows["modern"]}
     network = {"stages", "interaction", "network", "backbone", "feature_width", "hidden_width"}
     assert not network & {*MODERN}  # the same network at inference
 

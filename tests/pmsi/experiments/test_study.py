@@ -17,11 +17,11 @@ from filelock import FileLock
 from bench import paper_tables
 from pmsi.cli.commands import main
 from pmsi.data.dataset import Dataset
-from pmsi.experiments.folder import LOCK, BusyError, read_predictions
-from pmsi.experiments.run import run_once
+from pmsi.experiments.folder import LOCK, FolderBusyError, read_predictions
+from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import reproduce
-from pmsi.experiments.tables import NAMES, Name, adapt_rival, list_runs, name_run
+from pmsi.experiments.tables import NAMES, Name, name_run, rival_recipe, table_recipes
 from pmsi.models.registry import RIVAL_RECIPES
 from pmsi.paper import TABLES
 from pmsi.recipe import RECIPES, Recipe
@@ -48,13 +48,13 @@ def load(recipe: Recipe) -> Dataset:
 class Silent(Watch):
     """Of runs with any number of phases."""
 
-    def batch(self, *_: Any) -> None:
+    def on_batch(self, *_: Any) -> None:
         self.batches += 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_are_the_papers(name: Name) -> None:
-    rows = list_runs(name, RECIPES["quick"])
+    rows = table_recipes(name, RECIPES["quick"])
     if name == "figure4":
         assert list(rows) == ["pmsi"]
     elif name == "table7":
@@ -67,7 +67,7 @@ def test_rows_are_the_papers(name: Name) -> None:
 
 def test_each_row_changes_what_it_says() -> None:
     base = RECIPES["quick"]
-    rows = list_runs("table3", base)
+    rows = table_recipes("table3", base)
     switches = {
         row: (recipe.network, recipe.interaction, recipe.progressive, recipe.augmentation)
         for row, recipe in rows.items()
@@ -80,12 +80,12 @@ def test_each_row_changes_what_it_says() -> None:
         "pr": ("pmsi", False, True, "rmg"),
         "pmr": ("pmsi", True, True, "rmg"),
     }
-    assert [recipe.stages for recipe in list_runs("table2", base).values()] == [1, 2, 3, 4, 5]
-    assert {recipe.augmentation for recipe in list_runs("table2", base).values()} == {"none"}
-    assert rows["pm"] == list_runs("table4", base)["none"] == list_runs("table2", base)["3"]
-    assert rows["pmr"] == list_runs("table4", base)["rmg"] == list_runs("table5", base)["pmsi"]
-    assert rows["pmr"] == list_runs("table6", base)["mobilenet_v2 pmsi"] == list_runs("figure4", base)["pmsi"]
-    assert {recipe.backbone for recipe in list_runs("table6", base).values()} == {
+    assert [recipe.stages for recipe in table_recipes("table2", base).values()] == [1, 2, 3, 4, 5]
+    assert {recipe.augmentation for recipe in table_recipes("table2", base).values()} == {"none"}
+    assert rows["pm"] == table_recipes("table4", base)["none"] == table_recipes("table2", base)["3"]
+    assert rows["pmr"] == table_recipes("table4", base)["rmg"] == table_recipes("table5", base)["pmsi"]
+    assert rows["pmr"] == table_recipes("table6", base)["mobilenet_v2 pmsi"] == table_recipes("figure4", base)["pmsi"]
+    assert {recipe.backbone for recipe in table_recipes("table6", base).values()} == {
         "mobilenet_v2",
         "resnet18",
         "resnet34",
@@ -94,9 +94,9 @@ def test_each_row_changes_what_it_says() -> None:
 
 @pytest.mark.parametrize("name", RIVAL_RECIPES)
 def test_rivals_keep_their_own_recipes_where_the_budget_is_the_papers(name: Any) -> None:
-    own = adapt_rival(name, RECIPES["paper"])
+    own = rival_recipe(name, RECIPES["paper"])
     assert own == replace(RECIPES["paper"], network=name, **RIVAL_RECIPES[name])
-    short = adapt_rival(name, RECIPES["quick"])
+    short = rival_recipe(name, RECIPES["quick"])
     assert (short.network, short.epochs, short.resize, short.crop) == (name, 4, 110, 96)
     assert short.lr_backbone == RECIPES["quick"].lr_backbone
     assert short.freeze_epochs <= 3
@@ -176,7 +176,7 @@ def test_the_page_shows_paper_and_ours(tmp_path: Path) -> None:
 
 def test_predictions_are_those_that_are_trained(tmp_path: Path) -> None:
     results = ask(tmp_path, "table3", watch=lambda *_: Silent())
-    recipes = list_runs("table3", SHORT)
+    recipes = table_recipes("table3", SHORT)
     for row, what in (("m", "concat"), ("pmr", "mix")):
         labels, found = read_predictions(tmp_path, recipes[row], results["tables"]["table3"][row])
         stored = json.loads((tmp_path / name_run(recipes[row], 0) / "predictions.json").read_text())
@@ -190,10 +190,10 @@ def test_a_run_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
     unfinished = tmp_path / "run" / ".last.ckpt.0123.part"
     unfinished.touch()
     how: dict[str, Any] = {"seed": 0, "folder": tmp_path / "run", "fabric": make_fabric(), "watch": Silent()}
-    with FileLock(tmp_path / "run" / LOCK), pytest.raises(BusyError, match="another process is training in"):
-        run_once(Source(), load(recipe), recipe, **how)
+    with FileLock(tmp_path / "run" / LOCK), pytest.raises(FolderBusyError, match="another process is training in"):
+        train_run(Source(), load(recipe), recipe, **how)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {LOCK, unfinished.name}  # theirs, as it may be
-    assert run_once(Source(), load(recipe), recipe, **how)["seed"] == 0
+    assert train_run(Source(), load(recipe), recipe, **how)["seed"] == 0
     assert not unfinished.exists()  # of a process that was killed
 
 
@@ -208,7 +208,7 @@ def hold_and_finish(place: Path, theirs: Path, held: Any, go: Any) -> None:
 
 def test_busy_runs_are_waited_for_and_not_trained_twice(tmp_path: Path) -> None:
     """Somebody else is at one of two runs until the other one begins."""
-    run = name_run(list_runs("table7", SHORT)["baseline"], 0)
+    run = name_run(table_recipes("table7", SHORT)["baseline"], 0)
     ask(tmp_path / "theirs", "table7", watch=lambda *_: Silent())
     place = tmp_path / "study" / run
     place.mkdir(parents=True)
@@ -240,7 +240,7 @@ def hold_and_measure(place: Path, kept: str, held: Any, go: Any) -> None:
 
 
 def test_robustness_is_measured_by_one_process(tmp_path: Path) -> None:
-    run = tmp_path / name_run(list_runs("table7", SHORT)["baseline"], 0)
+    run = tmp_path / name_run(table_recipes("table7", SHORT)["baseline"], 0)
     first = ask(tmp_path, "table7", watch=lambda *_: Silent())
     (run / "robustness.json").unlink()
     theirs = {name: {"concat": 1.0, "mix": 2.0} for name in first["robustness"]["baseline"][0]}

@@ -23,9 +23,9 @@ from pmsi.report.sections import (
     list_robustness,
     list_verdicts,
 )
-from pmsi.report.table import Part
+from pmsi.report.table import Table
 
-PART = Part("Birds & beasts", ("name", "count"), (("<wren>", "3"), ("tern", "4")), frozenset({"tern"}), ("A note.",))
+PART = Table("Birds & beasts", ("name", "count"), (("<wren>", "3"), ("tern", "4")), frozenset({"tern"}), ("A note.",))
 
 
 def evaluate_to(mix: float) -> Evaluation:
@@ -34,7 +34,7 @@ def evaluate_to(mix: float) -> Evaluation:
 
 
 def test_a_table_survives_json() -> None:
-    assert Part.from_dict(json.loads(json.dumps(PART.to_dict()))) == PART
+    assert Table.from_dict(json.loads(json.dumps(PART.to_dict()))) == PART
 
 
 def test_html_is_escaped_and_marks_rows() -> None:
@@ -44,7 +44,7 @@ def test_html_is_escaped_and_marks_rows() -> None:
     assert '<tr class="ours"><th scope="row">tern</th><td>4</td></tr>' in page
     assert "A note." in page
     assert "<table>" in page
-    words = Part("c", ("a",), (("b",),), words=True).to_html()
+    words = Table("c", ("a",), (("b",),), words=True).to_html()
     assert '<table class="words">' in words
 
 

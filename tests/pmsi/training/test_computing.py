@@ -21,16 +21,16 @@ from torch.nn import functional as F
 from mosaicaug import Targets
 from pmsi.cli.commands import main
 from pmsi.cli.console import Screen
-from pmsi.data.preprocess import show
-from pmsi.data.storage import place
+from pmsi.data.preprocess import preprocess
+from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.base import Logits
-from pmsi.runtime.devices import find_input_dtype, open_fabric
+from pmsi.runtime.devices import input_dtype, open_fabric
 from pmsi.runtime.profiler import Profile
 from pmsi.training.batchnorm import GhostBatchNorm, share_statistics
 from pmsi.training.callbacks import TensorBoard
-from pmsi.training.epoch import Clock, Epoch
-from pmsi.training.memory import find_largest, is_out_of_memory, measure_peak
+from pmsi.training.epoch import Clock, EpochState
+from pmsi.training.memory import is_out_of_memory, largest_batch, measure_peak
 from tests.helpers.small_run import BATCHES, RECIPE, Watch, make_dataset, make_fabric, make_trainer
 
 CPU = torch.device("cpu")
@@ -42,8 +42,8 @@ CPU = torch.device("cpu")
 @pytest.mark.usefixtures("small_backbone")
 def test_bf16_computes_in_bf16_and_keeps_label_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fabric = open_fabric("cpu", "bf16")
-    assert find_input_dtype(fabric) == torch.bfloat16
-    assert find_input_dtype(open_fabric("cpu")) == torch.float32
+    assert input_dtype(fabric) == torch.bfloat16
+    assert input_dtype(open_fabric("cpu")) == torch.float32
     trainer = make_trainer(tmp_path, replace(RECIPE, augmentation="mixup", mixup_p=1.0, per="sample"), fabric=fabric)
     seen: dict[str, Any] = {}
     loss = trainer.network.loss
@@ -156,7 +156,7 @@ def test_the_largest_batch_is_found(fits: int) -> None:
         if size > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    assert find_largest(32, attempt) == fits
+    assert largest_batch(32, attempt) == fits
     assert len(tried) <= 5
     assert min(tried) >= 2
 
@@ -166,7 +166,7 @@ def test_other_errors_are_not_taken_for_memory() -> None:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        find_largest(32, attempt)
+        largest_batch(32, attempt)
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert is_out_of_memory(torch.OutOfMemoryError("full"))
 
@@ -243,9 +243,9 @@ def test_a_clock_adds_up_what_passes_within(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_epoch_tells_mean_losses_so_far() -> None:
-    epoch = Epoch(2, CPU, done=2, losses=[2.0, 6.0])
+    epoch = EpochState(2, CPU, done=2, losses=[2.0, 6.0])
     epoch.add(torch.tensor([4.0, 0.0]))
-    assert epoch.peek() == [2.0, 2.0]
+    assert epoch.latest_losses() == [2.0, 2.0]
 
 
 @pytest.mark.usefixtures("small_backbone")
@@ -277,7 +277,7 @@ def test_waiting_for_input_is_counted_as_input(
 
     def tick(*words: Any, **options: Any) -> Tensor:
         now[0] += 1
-        return show(*words, **options)
+        return preprocess(*words, **options)
 
     monkeypatch.setattr("pmsi.training.inputs.show", tick)
     trainer = make_trainer(tmp_path, replace(RECIPE, epochs=1, augmentation=method))
@@ -291,14 +291,14 @@ def test_bars_show_the_whole_run(tmp_path: Path) -> None:
     screen = Screen(Console(file=StringIO(), width=200))
     watch = screen.watch("mine", RECIPE)
     seen: list[tuple[float, float | None, str]] = []
-    batch = watch.batch
+    batch = watch.on_batch
 
     def listen(done: int, total: int, losses: Sequence[float]) -> None:
         batch(done, total, losses)
         (task,) = screen.bars.tasks
         seen.append((task.completed, task.total, task.fields["losses"]))
 
-    watch.batch = listen  # type: ignore[method-assign]
+    watch.on_batch = listen  # type: ignore[method-assign]
     make_trainer(tmp_path).run(watch)
     assert [(done, total) for done, total, _ in seen] == [(k, 6) for k in range(1, 7)]
     assert all(text.startswith("loss ") and len(text.split()) == 5 for *_, text in seen)
@@ -329,11 +329,11 @@ class Stop:
     def __init__(self, watch: Any, epochs: int) -> None:
         self.watch, self.epochs = watch, epochs
 
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        self.watch.batch(done, total, losses)
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+        self.watch.on_batch(done, total, losses)
 
-    def epoch(self, record: dict[str, Any]) -> None:
-        self.watch.epoch(record)
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        self.watch.on_epoch(record)
         if record["epoch"] == self.epochs:
             raise KeyboardInterrupt
 
@@ -381,5 +381,5 @@ def test_a_test_can_be_interrupted_between_mini_batches() -> None:
         def forward(self, images: Tensor) -> Logits:
             return Logits((), torch.zeros(len(images), 3))
 
-    evaluate(Zero(), place(dataset.test, CPU), RECIPE, make_fabric(), pause=lambda: called.append(None))
+    evaluate(Zero(), make_store(dataset.test, CPU), RECIPE, make_fabric(), pause=lambda: called.append(None))
     assert len(called) == 2  # of 6 images, 4 at a time

@@ -92,8 +92,8 @@ class Press(Watch):
         super().__init__()
         self.place, self.number, self.times = place, number, times
 
-    def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        super().batch(done, total, losses)
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+        super().on_batch(done, total, losses)
         if (self.done + 1, done) == self.place:
             for _ in range(self.times):
                 os.kill(os.getpid(), self.number)
@@ -197,8 +197,8 @@ def test_two_damaged_checkpoints_are_an_error_and_stay(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_backbone")
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     class Spoil(Watch):
-        def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-            super().batch(done, total, losses)
+        def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+            super().on_batch(done, total, losses)
             if (self.done, done) == (1, 1):
                 with torch.no_grad():
                     trainer.network.get_parameter("concat_classifier.0.weight").fill_(torch.nan)
@@ -216,8 +216,8 @@ def test_every_mini_batch_has_a_dropout_of_its_own(tmp_path: Path) -> None:
     class Listen(Watch):
         seeds: set[int] = set()  # noqa: RUF012 - of one test
 
-        def batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-            super().batch(done, total, losses)
+        def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
+            super().on_batch(done, total, losses)
             self.seeds.add(torch.initial_seed())
 
     watch = Listen()

@@ -19,9 +19,9 @@ from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.models.base import Logits
 from pmsi.recipe import Method, Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
-from pmsi.training.batches import Iteration, plan_epoch
+from pmsi.training.batches import BatchPlan, plan_epoch
 from pmsi.training.optim import make_schedule
-from pmsi.training.snapmix import Camera
+from pmsi.training.snapmix import SnapMixHead
 from pmsi.training.trainer import Trainer
 from tests.helpers.small_run import BATCHES, RECIPE, Watch, make_dataset, make_trainer, name_differences
 
@@ -29,7 +29,7 @@ Snapshots = list[dict[str, Tensor]]
 STEPS = 4  # of one mini-batch
 
 
-def plan_batch(recipe: Recipe) -> Iteration:
+def plan_batch(recipe: Recipe) -> BatchPlan:
     return next(plan_epoch(recipe, 12, seed=0, epoch=0))
 
 
@@ -284,26 +284,26 @@ def test_rates_are_stepped_with_every_batch(tmp_path: Path, schedule: Any) -> No
 def test_snapmix_head_learns_beside_the_network(tmp_path: Path) -> None:
     recipe = replace(RECIPE, augmentation="snapmix")
     trainer = make_trainer(tmp_path, recipe)
-    start = trainer.camera.head.weight.detach().clone()
+    start = trainer.snapmix.head.weight.detach().clone()
     reached: list[bool] = []
     network = trainer.network
-    trainer.camera.optimizer.register_step_pre_hook(
+    trainer.snapmix.optimizer.register_step_pre_hook(
         lambda *_: reached.append(any(p.grad is not None for p in network.parameters()))
     )
     trainer.step(plan_batch(recipe))
     assert reached == [False]
-    assert not torch.equal(trainer.camera.head.weight, start)
-    assert trainer.camera.optimizer.param_groups[0]["lr"] == recipe.lr_new
+    assert not torch.equal(trainer.snapmix.head.weight, start)
+    assert trainer.snapmix.optimizer.param_groups[0]["lr"] == recipe.lr_new
     ids = {id(p) for group in trainer.parts["optimizer"].param_groups for p in group["params"]}
-    assert not ids & {id(p) for p in trainer.camera.parameters()}
+    assert not ids & {id(p) for p in trainer.snapmix.parameters()}
 
 
 def test_camera_maps_are_of_the_head_before_its_step() -> None:
-    camera = Camera(4, 3, RECIPE)
+    camera = SnapMixHead(4, 3, RECIPE)
     features, labels = torch.rand(2, 4, 3, 3), torch.tensor([2, 0])
     weight, bias = camera.head.weight.detach().clone(), camera.head.bias.detach().clone()
-    maps = camera.look(features, labels)
-    camera.learn(features.mean((2, 3)), labels, lr=0.5)
+    maps = camera.maps(features, labels)
+    camera.train_step(features.mean((2, 3)), labels, lr=0.5)
     by_hand = torch.stack(
         [(weight[k] @ x.flatten(1) + bias[k]).view(3, 3) for k, x in zip([2, 0], features, strict=True)]
     )
