@@ -1,0 +1,28 @@
+"""Session of a command: the launched Fabric, its processes, and whether networks are compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from lightning.fabric import Fabric
+
+from pmsi.runtime.processes import Processes
+
+
+@dataclass(frozen=True)
+class Session:
+    """How everything of one command is computed.
+
+    Args:
+        fabric: device, precision and processes, launched.
+        compile: network and loss of every phase are compiled: minutes at the start for faster steps.
+    """
+
+    fabric: Fabric
+    compile: bool = False
+
+    @cached_property
+    def processes(self) -> Processes:
+        """The processes that share each mini-batch and each test."""
+        return Processes(self.fabric)
