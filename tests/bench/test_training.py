@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.optim import SGD
 
-from bench import engine, engine_gates, engine_tables, gates, gpu_check, plain, readme_tables, results
+from bench import engine, engine_gates, engine_tables, gates, gpu_check, pages, plain, results
 from bench import test_engine as bench_test
 from bench.engine import OurInput
 from bench.laws import GateError
@@ -157,7 +157,7 @@ def test_tables_say_what_failed_and_what_was_not_measured(tmp_path: Path) -> Non
     assert engine_tables.render(tmp_path) == "**CPU**: not measured.\n\n**GPU**: not measured.\n"
     write_fake(tmp_path, "engine-cpu", "cpu", [{"task": "step", "size": 96, "failed": "GateError: no"}])
     assert "step at 96 px failed: GateError: no" in engine_tables.render(tmp_path)
-    assert "engine" in readme_tables.PAGES["README.md"]
+    assert "engine" in pages.PAGES["README.md"]
 
 
 def test_rows_of_a_complete_run_are_as_many_as_settings() -> None:
