@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import measure, readme_tables, results
+from bench import measure, pages, results
 from bench.conftest import choose_path
 from bench.throughput import scaling_plot, tables, test_throughput
 from bench.throughput.cases import DOORS, DTYPES, LAYOUTS, PEERS, PERS, centre, list_pairs
@@ -148,14 +148,14 @@ def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
 
 
 def test_readme_follows_the_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(readme_tables.PAGES["README.md"], "throughput", lambda: tables.render(folder))
-    readme = readme_tables.insert("README.md", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert readme_tables.insert("README.md", readme) == readme
+    monkeypatch.setitem(pages.PAGES["README.md"], "throughput", lambda: tables.render(folder))
+    readme = pages.insert("README.md", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pages.insert("README.md", readme) == readme
     path = folder / "throughput-cpu-fast-one.json"
     path.write_text(
         path.read_text(encoding="utf-8").replace('"median_ms": 20.0', '"median_ms": 21.0'), encoding="utf-8"
     )
-    assert readme_tables.insert("README.md", readme) != readme
+    assert pages.insert("README.md", readme) != readme
 
 
 def test_readme_shows_no_picture_that_is_not_there() -> None:

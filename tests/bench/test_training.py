@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.optim import SGD
 
-from bench import gpu_check, readme_tables, results
+from bench import gpu_check, pages, results
 from bench.throughput import gates
 from bench.throughput.laws import GateError
 from bench.training import gates as engine_gates
@@ -162,7 +162,7 @@ def test_tables_say_what_failed_and_what_was_not_measured(tmp_path: Path) -> Non
     assert engine_tables.render(tmp_path) == "**CPU**: not measured.\n\n**GPU**: not measured.\n"
     write_fake(tmp_path, "engine-cpu", "cpu", [{"task": "step", "size": 96, "failed": "GateError: no"}])
     assert "step at 96 px failed: GateError: no" in engine_tables.render(tmp_path)
-    assert "engine" in readme_tables.PAGES["README.md"]
+    assert "engine" in pages.PAGES["README.md"]
 
 
 def test_rows_of_a_complete_run_are_as_many_as_settings() -> None:

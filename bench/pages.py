@@ -1,4 +1,4 @@
-"""Tables of our pages from the results under bench/results: `python -m bench.readme_tables` rewrites them."""
+"""Tables of our pages from the results under bench/results: `python -m bench.pages` rewrites them."""
 
 from __future__ import annotations
 
