@@ -26,6 +26,7 @@ from pmsi.data.storage import make_store, to_device
 from pmsi.models.registry import make_network
 from pmsi.recipe import RECIPES, Recipe
 from pmsi.runtime.devices import open_fabric
+from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches, plan_epoch, take_local
 from pmsi.training.trainer import Trainer
 
@@ -170,9 +171,8 @@ def make_trainer(dataset: Dataset, recipe: Recipe, device: str, setting: str, fo
     for left in checkpoints.iterdir():
         left.unlink()
     precision, _, compiled = setting.partition(", ")
-    fabric = open_fabric(device, precision)  # type: ignore[arg-type]
-    how: dict[str, Any] = {"weights": "none", "seed": 0, "identity": {}, "folder": checkpoints, "fabric": fabric}
-    return Trainer(recipe, dataset, **how, compile=bool(compiled))
+    session = Session(open_fabric(device, precision), compile=bool(compiled))  # type: ignore[arg-type]
+    return Trainer(recipe, dataset, weights="none", seed=0, identity={}, folder=checkpoints, session=session)
 
 
 def make_row(task: str, side: str, recipe: Recipe, rates: Sequence[float], **found: Any) -> Row:
