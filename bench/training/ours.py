@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -14,6 +14,7 @@ from pmsi.data.preprocess import preprocess
 from pmsi.data.storage import make_store, to_device
 from pmsi.recipe import Recipe
 from pmsi.runtime.devices import open_fabric
+from pmsi.runtime.session import Session
 from pmsi.training.batches import plan_epoch, take_local
 from pmsi.training.trainer import Trainer
 
@@ -56,6 +57,5 @@ def make_trainer(dataset: Dataset, recipe: Recipe, device: str, setting: str, fo
     for left in checkpoints.iterdir():
         left.unlink()
     precision, _, compiled = setting.partition(", ")
-    fabric = open_fabric(device, precision)  # type: ignore[arg-type]
-    how: dict[str, Any] = {"weights": "none", "seed": 0, "identity": {}, "folder": checkpoints, "fabric": fabric}
-    return Trainer(recipe, dataset, **how, compile=bool(compiled))
+    session = Session(open_fabric(device, precision), compile=bool(compiled))  # type: ignore[arg-type]
+    return Trainer(recipe, dataset, weights="none", seed=0, identity={}, folder=checkpoints, session=session)
