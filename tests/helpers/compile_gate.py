@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
-from mosaicaug.apply import make_empty
+from mosaicaug.backends.request import Request, make_empty
 from mosaicaug.backends.triton import kernel as backend
 from mosaicaug.backends.triton.table import Overlay, pack
 
@@ -77,29 +77,32 @@ def make_cases() -> Iterator[Case]:
     ):
         yield make_case(name, [draw((4, 3, 448, 448))], dtype, dtype, last, last)
     whole = torch.uint8, torch.bfloat16
-    stages: dict[str, Any] = {
-        "index": torch.arange(4),
-        "window": torch.zeros(4, 3, dtype=torch.int64),
-        "mean": torch.ones(3),
-        "scale": torch.ones(3),
-    }
+    stages = Request(
+        torch.bfloat16,
+        channels_last=False,
+        index=torch.arange(4),
+        window=torch.zeros(4, 3, dtype=torch.int64),
+        mean=torch.ones(3),
+        std=torch.ones(3),
+    )
     for (name, draw), dtype, stored, made in itertools.product(
         plans.items(), (torch.bfloat16, torch.float32), layouts, layouts
     ):
         yield make_case(
-            f"{name} pipeline", [draw((4, 3, 448, 448))], torch.uint8, dtype, stored, made, room=64, **stages
+            f"{name} pipeline", [draw((4, 3, 448, 448))], torch.uint8, dtype, stored, made, room=64, request=stages
         )
     on_gpu = make_case(
-        "indices on the GPU", [CutMix().sample((4, 3, 448, 448))], *whole, "NCHW", "NCHW", room=64, **stages
+        "indices on the GPU", [CutMix().sample((4, 3, 448, 448))], *whole, "NCHW", "NCHW", room=64, request=stages
     )
-    yield Case(on_gpu.name, {**on_gpu.arguments, **stages, **{f"{name}_at": 0 for name in stages}})
+    small = {"index": stages.index, "window": stages.window, "mean": stages.mean, "scale": stages.scale}
+    yield Case(on_gpu.name, {**on_gpu.arguments, **small, **{f"{name}_at": 0 for name in small}})
     for size, dtype in itertools.product((224, 447), (torch.uint8, torch.float32)):
         yield make_case(f"jigsaw {size} px", [Jigsaw(8).sample((4, 3, size, size))], dtype, dtype, "NCHW", "NCHW")
     for dtype in (torch.float16, torch.float64):
         yield make_case(f"mixup {dtype}", [MixUp().sample((4, 3, 448, 448))], dtype, dtype, "NCHW", "NCHW")
     for dtype in (torch.uint8, torch.int64):
-        snapmix = SnapMix().sample((4, 1, 448, 448))
-        yield make_case("masks under snapmix", [snapmix], dtype, dtype, "NCHW", "NCHW", nearest=True)
+        snapmix, nearest = SnapMix().sample((4, 1, 448, 448)), Request(dtype, channels_last=False, nearest=True)
+        yield make_case("masks under snapmix", [snapmix], dtype, dtype, "NCHW", "NCHW", request=nearest)
     for size in (448, 450):  # of 450 px, mosaics of 1 and of 3 recursions have margins of their own
         phases = RecursiveMosaic(3).sample_phases((4, 3, size, size))
         yield make_case(f"phases {size} px", phases, torch.float32, torch.float32, "NCHW", "NCHW")
@@ -120,8 +123,7 @@ def make_case(
     made_layout: str,
     *,
     room: int = 0,
-    nearest: bool = False,
-    **stages: Tensor,
+    request: Request | None = None,
 ) -> Case:
     (height, width), batch = plans[0].size, len(plans[0])
     images = make_empty(
@@ -133,8 +135,8 @@ def make_case(
     out = make_empty(
         (batch * len(plans), 3, height, width), made, images.device, channels_last=made_layout == "channels_last"
     )
-    options: dict[str, Any] = {"window": None, "index": None, "mean": None, "scale": None, **stages}
-    _, arguments = backend.find_arguments(images, pack(plans), **options, nearest=nearest, out=out)
+    request = request or Request(made, channels_last=made_layout == "channels_last")
+    _, arguments = backend.typed_arguments(images, pack(plans), request, out)
     dtypes = "->".join(str(value).removeprefix("torch.") for value in (dtype, made))
     return Case(f"{name}, {dtypes}, {stored_layout}->{made_layout}", arguments)
 

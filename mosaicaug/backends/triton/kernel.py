@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
+from mosaicaug.backends.request import Request
 from mosaicaug.backends.triton.launch import prepare
 from mosaicaug.backends.triton.table import Table
 
@@ -257,32 +258,25 @@ def check_device(device: torch.device) -> None:
         )
 
 
-def run(
-    images: Tensor,
-    table: Table,
-    *,
-    window: Tensor | None,
-    index: Tensor | None,
-    mean: Tensor | None,
-    scale: Tensor | None,
-    nearest: bool,
-    out: Tensor,
-) -> Tensor:
-    """Carry out the plans of ``table``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std.
+def run(images: Tensor, table: Table, request: Request, out: Tensor | None) -> Tensor:
+    """Carry out the plans of ``table`` on checked arguments, into ``out`` ``[plans * B, *lead, H, W]`` if passed.
 
-    ``out`` is ``[plans * B, *lead, H, W]``, contiguous or channels_last.
+    ``out`` is contiguous or channels_last.
     """
+    if out is None:
+        out = request.make_output((table.outputs, *images.shape[1:-2], *table.size), images.device)
     if out.numel() == 0:
         return out
-    options: dict[str, Any] = {"window": window, "index": index, "mean": mean, "scale": scale, "nearest": nearest}
-    programs, arguments = find_arguments(images, table, **options, out=out)
+    programs, arguments = typed_arguments(images, table, request, out)
     with torch.cuda.device(images.device) if images.is_cuda else nullcontext():
         _make[programs](**arguments, **OPTIONS)
     return out
 
 
-def find_arguments(images: Tensor, table: Table, **options: Any) -> tuple[tuple[int, int], dict[str, Any]]:
-    """How many programs to launch, and the kernel's arguments with Triton's types."""
-    programs, arguments = prepare(images, table, **options)
+def typed_arguments(
+    images: Tensor, table: Table, request: Request, out: Tensor
+) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Number of programs to launch, and the kernel's arguments with Triton's types."""
+    programs, arguments = prepare(images, table, request, out)
     arguments.update((name, TYPES[value]) for name, value in arguments.items() if isinstance(value, torch.dtype))
     return programs, arguments

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.backends.triton.table import Overlay, Table, upload
 
@@ -16,23 +17,14 @@ CHUNKS = 256  # per program: two for each thread of four warps
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def prepare(
-    images: Tensor,
-    table: Table,
-    *,
-    window: Tensor | None,
-    index: Tensor | None,
-    mean: Tensor | None,
-    scale: Tensor | None,
-    nearest: bool,
-    out: Tensor,
-) -> tuple[tuple[int, int], dict[str, Any]]:
-    """How many programs to launch, and the kernel's arguments."""
+def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Number of programs to launch, and the kernel's arguments."""
+    index, window, mean, scale = request.index, request.window, request.mean, request.scale
     channels, (height, width) = images.shape[-3], table.size
     times = math.prod(images.shape[1:-3])
     unit = 1 if out.is_contiguous() else channels
     work = None
-    interpolates = table.overlay == Overlay.RESAMPLED and not nearest
+    interpolates = table.overlay == Overlay.RESAMPLED and not request.nearest
     if mean is not None or scale is not None or table.blend or interpolates:
         work = compute_dtype(images)
     if work is None and images.dtype == out.dtype:
@@ -53,7 +45,7 @@ def prepare(
     arguments = {
         "images": images,
         "out": out,
-        **place(table, images.device, index=index, window=window, mean=mean, scale=scale),
+        **upload_inputs(table, images.device, index=index, window=window, mean=mean, scale=scale),
         "overlay_at": table.overlay_at,
         "stride_n": n,
         "stride_t": t,
@@ -87,7 +79,7 @@ def prepare(
     return (table.outputs * -(-(height * width * unit // v) // chunks), planes // planes_each), arguments
 
 
-def place(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:
+def upload_inputs(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:
     """Where a kernel finds ``table`` and each of ``values``: a tensor, and ``NAME_at``, its first element there.
 
     What is still on the CPU goes to the device in one upload; what is there already stays where it is.

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, PlanBuffer, RecursiveMosaic, SnapMix, apply
-from mosaicaug.backends.triton.launch import place
+from mosaicaug.backends.triton.launch import upload_inputs
 from mosaicaug.backends.triton.table import Overlay, Table, pack
 from tests.helpers.oracle import number_pixels
 
@@ -89,9 +89,9 @@ def test_phases_take_one_launch(size: tuple[int, int], monkeypatch: pytest.Monke
     launches: list[int] = []
     run = backend.run
 
-    def count(images: torch.Tensor, table: Table, **options: Any) -> torch.Tensor:
+    def count(images: torch.Tensor, table: Table, *rest: Any) -> torch.Tensor:
         launches.append(table.plans)
-        return run(images, table, **options)
+        return run(images, table, *rest)
 
     monkeypatch.setattr(backend, "run", count)
     images = number_pixels((3, 2, *size))
@@ -143,7 +143,7 @@ def test_small_tensors_travel_together() -> None:
         "scale": torch.tensor([0.5, 0.25]).expand(2),
         "window": None,
     }
-    placed: dict[str, Any] = place(table, torch.device("cpu"), **values)
+    placed: dict[str, Any] = upload_inputs(table, torch.device("cpu"), **values)
     words = placed["table"]
     assert words[: len(table.words)].equal(table.words)
     assert all(placed[name] is words for name in ("index", "mean", "scale"))
