@@ -95,7 +95,8 @@ def make_cases() -> Iterator[Case]:
         "indices on the GPU", [CutMix().sample((4, 3, 448, 448))], *whole, "NCHW", "NCHW", room=64, request=stages
     )
     small = {"index": stages.index, "window": stages.window, "mean": stages.mean, "scale": stages.scale}
-    yield Case(on_gpu.name, {**on_gpu.arguments, **small, **{f"{name}_at": 0 for name in small}})
+    apart = {f"{name}_ptr": value for name, value in small.items()} | {f"{name}_at": 0 for name in small}
+    yield Case(on_gpu.name, {**on_gpu.arguments, **apart})
     for size, dtype in itertools.product((224, 447), (torch.uint8, torch.float32)):
         yield make_case(f"jigsaw {size} px", [Jigsaw(8).sample((4, 3, size, size))], dtype, dtype, "NCHW", "NCHW")
     for dtype in (torch.float16, torch.float64):
@@ -144,7 +145,7 @@ def make_case(
 def build(case: Case, architecture: int) -> Built:
     """Compile as a launch would, with what Triton reads from arguments: 16-fold pointers and numbers, and ones."""
     signature, constants, attributes = {}, {}, {}
-    for place, parameter in enumerate(backend._make.params):
+    for place, parameter in enumerate(backend._apply_plan_kernel.params):
         name, value = parameter.name, case.arguments[parameter.name]
         specialised = not parameter.do_not_specialize
         if parameter.is_constexpr or value is None or (specialised and isinstance(value, int) and value == 1):
@@ -156,7 +157,7 @@ def build(case: Case, architecture: int) -> Built:
             signature[name], divisible = "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
         if divisible and specialised:
             attributes[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=backend._make, signature=signature, constexprs=constants, attrs=attributes)
+    source = ASTSource(fn=backend._apply_plan_kernel, signature=signature, constexprs=constants, attrs=attributes)
     kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=backend.OPTIONS)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
@@ -185,11 +186,11 @@ def find_faults(case: Case, built: Built) -> list[str]:
         a["PLANES"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
     )  # accesses per image that is read or written
     faults = [f"{built.spilled} bytes spilled"] if built.spilled else []
-    store = a["V"] * a["out"].element_size()
+    store = a["VEC"] * a["out_ptr"].element_size()
     if built.stores != {store: each}:
         faults.append(f"stores of bytes: {built.stores}, not {each} of {store}")
-    if a["RUNS"]:
-        load = a["ALIGN"] * a["images"].element_size()
+    if a["CONTIGUOUS"]:
+        load = a["ALIGN"] * a["images_ptr"].element_size()
         reads = each * (2 if a["OVERLAY"] == Overlay.IN_PLACE else 1)
         if built.loads.get(load, 0) < reads:
             faults.append(f"loads of bytes: {built.loads}, not {reads} of {load}")

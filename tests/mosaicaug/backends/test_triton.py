@@ -55,11 +55,11 @@ built = build(case, 90)
 assert find_faults(case, built) == []
 copied = torch.uint8, torch.uint8, "NCHW", "NCHW"
 narrow = make_case("one pixel at a time", [RecursiveMosaic(3).sample((4, 3, 448, 448))], *copied)
-narrow.arguments["V"] = 1
+narrow.arguments["VEC"] = 1
 assert set(build(narrow, 90).stores) == {1}
 assert find_faults(case, build(narrow, 90))
 spills = make_case("spills", [SnapMix().sample((4, 3, 448, 448))], *copied)
-spills.arguments.update(V=16, ALIGN=16, CHUNKS=256)
+spills.arguments.update(VEC=16, ALIGN=16, CHUNKS=256)
 assert any("spilled" in fault for fault in find_faults(spills, build(spills, 90)))
 """
 
@@ -144,13 +144,13 @@ def test_small_tensors_travel_together() -> None:
         "window": None,
     }
     placed: dict[str, Any] = upload_inputs(table, torch.device("cpu"), **values)
-    words = placed["table"]
+    words = placed["table_ptr"]
     assert words[: len(table.words)].equal(table.words)
-    assert all(placed[name] is words for name in ("index", "mean", "scale"))
+    assert all(placed[f"{name}_ptr"] is words for name in ("index", "mean", "scale"))
     assert words[placed["index_at"] :][:3].tolist() == [3, 1, 2]
     assert words[2 * placed["mean_at"] :][:4].view(torch.float64).tolist() == [1.5, -2.5]
     assert words[placed["scale_at"] :][:2].view(torch.float32).tolist() == [0.5, 0.25]
-    assert (placed["window"], placed["window_at"]) == (None, 0)
+    assert (placed["window_ptr"], placed["window_at"]) == (None, 0)
 
 
 def test_bad_input() -> None:
