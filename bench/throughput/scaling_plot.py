@@ -1,4 +1,4 @@
-"""The picture of what more tiles cost: docs/scaling.png."""
+"""The picture of what more tiles cost: docs/images/scaling.png."""
 
 from __future__ import annotations
 

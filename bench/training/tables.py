@@ -1,4 +1,4 @@
-"""What README says of training beside plain published code, as Markdown from files of results."""
+"""Training beside plain published code, as Markdown from files of results: for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(device_type: str, folder: Path = FOLDER) -> tuple[dict[str, Any], list[
 
 
 def render(folder: Path = FOLDER) -> str:
-    """All that README says of training."""
+    """All tables of docs/benchmarks.md that show training."""
     parts = []
     for device_type, title in (("cpu", "CPU"), ("cuda", "GPU")):
         found = load(device_type, folder)
