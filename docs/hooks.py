@@ -29,15 +29,20 @@ def _show_code(file: str) -> str:
     return "\n".join([f'??? example "{file}"', "", *(f"    {line}".rstrip() for line in lines)])
 
 
-class Doctests(griffe.Extension):
-    """Put doctests and plain-text tables of docstrings into code blocks."""
+class Docstrings(griffe.Extension):
+    """Put doctests of docstrings into code blocks, and make Markdown of their plain-text tables."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of an object."""
         if obj.docstring:
-            text = re.sub(
-                r"^>>> .*?(?=\n\n|\Z)", r"```pycon\n\g<0>\n```", obj.docstring.value, flags=re.DOTALL | re.MULTILINE
-            )
-            obj.docstring.value = re.sub(
-                r"^=+ [= ]+\n.*\n=+ [= ]+$", r"```text\n\g<0>\n```", text, flags=re.DOTALL | re.MULTILINE
-            )
+            text = re.sub(r"(?ms)^>>> .*?(?=\n\n|\Z)", r"```pycon\n\g<0>\n```", obj.docstring.value)
+            obj.docstring.value = re.sub(r"(?ms)^=+ [= ]+\n.*\n=+ [= ]+$", lambda table: _make_table(table[0]), text)
+
+
+def _make_table(text: str) -> str:
+    """Turn a plain-text table, whose columns are as wide as its lines of ``=``, into Markdown."""
+    rule, *lines = text.splitlines()
+    starts = [column.start() for column in re.finditer("=+", rule)]
+    ends = [*starts[1:], None]
+    head, _, *rows, _ = [[line[a:b].strip() for a, b in zip(starts, ends, strict=True)] for line in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
