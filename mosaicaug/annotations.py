@@ -23,15 +23,17 @@ _SLACK = 0.01  # px that a box may reach beyond the image: rounding of whoever m
 class Placed(NamedTuple):
     """Boxes or keypoints on the images that a plan makes, with the number of the given one that each was.
 
-    Args:
+    Attributes:
         values: ``[B, M, 4]`` boxes or ``[B, M, 2]`` keypoints, px; 0 in empty slots.
         source: int64 ``[B, M]``, number of the given one, of ``B * N`` counted row by row; -1 in empty slots.
 
-    >>> from mosaicaug import Jigsaw, apply_keypoints
-    >>> plan = Jigsaw(2).sample((1, 3, 8, 8))
-    >>> placed = apply_keypoints(torch.tensor([[[1.0, 2.0], [5.0, 6.0]]]), plan)
-    >>> placed.source.tolist(), placed.take(torch.tensor([[17, 19]])).tolist()
-    ([[0, 1]], [[17, 19]])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw, apply_keypoints
+        >>> plan = Jigsaw(2).sample((1, 3, 8, 8))
+        >>> placed = apply_keypoints(torch.tensor([[[1.0, 2.0], [5.0, 6.0]]]), plan)
+        >>> placed.source.tolist(), placed.take(torch.tensor([[17, 19]])).tolist()
+        ([[0, 1]], [[17, 19]])
     """
 
     values: Tensor
@@ -66,7 +68,10 @@ def apply_masks(
 
     Args:
         masks: ``[N, H, W]``, or with any leading dimensions between, such as ``[N, 1, H, W]``; any dtype.
-        plan, window, index, backend: as `mosaicaug.apply`.
+        plan: as drawn for the images.
+        window: integer ``[B, 3]``, crop and flip of each batch entry, as for `mosaicaug.apply`.
+        index: integer ``[B]``, stored mask of each batch entry.
+        backend: "auto", "torch" or "triton".
 
     Returns:
         ``[B, ..., *plan.size]`` in the dtype of ``masks``.
@@ -75,11 +80,13 @@ def apply_masks(
         ValueError: masks do not fit the plan, or an argument is refused by `mosaicaug.apply`.
         TypeError: ``plan`` is not a Plan.
 
-    >>> from mosaicaug import RecursiveMosaic
-    >>> aug, masks = RecursiveMosaic(r=2), torch.randint(0, 20, (4, 64, 64))
-    >>> images = aug(torch.rand(4, 3, 64, 64))
-    >>> apply_masks(masks, aug.last_plan).shape
-    torch.Size([4, 64, 64])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import RecursiveMosaic, apply_masks
+        >>> aug, masks = RecursiveMosaic(r=2), torch.randint(0, 20, (4, 64, 64))
+        >>> images = aug(torch.rand(4, 3, 64, 64))
+        >>> apply_masks(masks, aug.last_plan).shape
+        torch.Size([4, 64, 64])
     """
     _check_plan("apply_masks", plan)
     if masks.ndim < 3 or masks.is_complex():
@@ -118,11 +125,13 @@ def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, piece
             range.
         TypeError: ``plan`` is not a Plan.
 
-    >>> from mosaicaug import Jigsaw
-    >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    >>> placed = apply_boxes(torch.tensor([[[0.0, 0.0, 2.0, 2.0], [3.0, 0.0, 5.0, 4.0]]]), plan)
-    >>> placed.source.tolist(), placed.take(torch.tensor([[7, 9]])).tolist()
-    ([[0, 1, 1]], [[7, 9, 9]])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw, apply_boxes
+        >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+        >>> placed = apply_boxes(torch.tensor([[[0.0, 0.0, 2.0, 2.0], [3.0, 0.0, 5.0, 4.0]]]), plan)
+        >>> placed.source.tolist(), placed.take(torch.tensor([[7, 9]])).tolist()
+        ([[0, 1, 1]], [[7, 9, 9]])
     """
     _check_plan("apply_boxes", plan)
     _check_shape("apply_boxes", "boxes", boxes, plan, 4)
@@ -168,10 +177,12 @@ def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
         ValueError: keypoints do not fit the plan.
         TypeError: ``plan`` is not a Plan.
 
-    >>> from mosaicaug import Jigsaw
-    >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    >>> apply_keypoints(torch.tensor([[[1.0, 2.0]]]), plan).values.tolist()
-    [[[1.0, 6.0]]]
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw, apply_keypoints
+        >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+        >>> apply_keypoints(torch.tensor([[[1.0, 2.0]]]), plan).values.tolist()
+        [[[1.0, 6.0]]]
     """
     _check_plan("apply_keypoints", plan)
     _check_shape("apply_keypoints", "keypoints", keypoints, plan, 2)

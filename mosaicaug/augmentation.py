@@ -31,28 +31,31 @@ class Augmentation(nn.Module):
     device and memory format are kept and the input is not changed. Draws come from torch's CPU generator, so that
     ``torch.manual_seed`` governs, or from ``generator=``. ``aug.last_plan`` is the plan of the last call.
 
-    An augmentation of your own overrides `draw`, and `targets` if it changes labels:
-
-    >>> class Swap(Augmentation):
-    ...     '''Swap the left and the right half of each image with chance p.'''
-    ...     grid = 2
-    ...     def draw(self, batch, size, generator):
-    ...         swapped = torch.tensor([1, 0, 3, 2], dtype=torch.int32)
-    ...         kept = torch.arange(4, dtype=torch.int32)
-    ...         chosen = torch.rand(batch, 1, generator=generator) < self.p
-    ...         tiles = torch.where(chosen, swapped, kept) + 4 * torch.arange(batch, dtype=torch.int32)[:, None]
-    ...         return Plan.of_tiles(tiles, size)
-    ...     def targets(self, plan, labels, *, maps=None):
-    ...         return labels
-    >>> Swap(p=1.0, per="sample")(torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4))[0, 0, 0].tolist()
-    [2.0, 3.0, 0.0, 1.0]
-
     Args:
         p: chance that an image, or with ``per="batch"`` the batch, is augmented.
         per: "sample" draws for every image, "batch" once for all.
 
     Raises:
         ValueError: an argument is out of range.
+
+    Examples:
+        An augmentation of your own overrides `draw`, and `targets` if it mixes labels or leaves them alone:
+
+        >>> import torch
+        >>> from mosaicaug import Augmentation, Plan
+        >>> class Swap(Augmentation):
+        ...     '''Swap the left and the right half of each image with chance p.'''
+        ...     grid = 2
+        ...     def draw(self, batch, size, generator):
+        ...         swapped = torch.tensor([1, 0, 3, 2], dtype=torch.int32)
+        ...         kept = torch.arange(4, dtype=torch.int32)
+        ...         chosen = torch.rand(batch, 1, generator=generator) < self.p
+        ...         tiles = torch.where(chosen, swapped, kept) + 4 * torch.arange(batch, dtype=torch.int32)[:, None]
+        ...         return Plan.of_tiles(tiles, size)
+        ...     def targets(self, plan, labels, *, maps=None):
+        ...         return labels
+        >>> Swap(p=1.0, per="sample")(torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4))[0, 0, 0].tolist()
+        [2.0, 3.0, 0.0, 1.0]
     """
 
     mixes: bool = False  # True where images of other batch entries come in, and labels with them

@@ -73,8 +73,11 @@ class Compose(_Several):
         ValueError: a mixing augmentation is not the last member (use `OneOf` to choose between several), or a member
             is no augmentation.
 
-    >>> aug = Compose([RecursiveMosaic(r=2, p=0.5), CutMix()])
-    >>> images, targets = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Compose, CutMix, RecursiveMosaic
+        >>> aug = Compose([RecursiveMosaic(r=2, p=0.5), CutMix()])
+        >>> images, targets = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
     """
 
     def __init__(self, augmentations: Sequence[Augmentation]) -> None:
@@ -110,8 +113,11 @@ class OneOf(_Several):
         ValueError: weights do not fit; tile grids that have no common refinement at the images' size (use
             ``per="batch"``).
 
-    >>> aug = OneOf([CutMix(), MixUp()], weights=[2, 1])
-    >>> images, targets = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import CutMix, MixUp, OneOf
+        >>> aug = OneOf([CutMix(), MixUp()], weights=[2, 1])
+        >>> images, targets = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
     """
 
     settings = ("weights", "per")

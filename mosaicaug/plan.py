@@ -32,9 +32,11 @@ class Plan:
     Raises:
         ValueError: a field has another shape or dtype, or points outside the batch or the image.
 
-    >>> plan = Plan.identity(2, (8, 8)).refine(2)
-    >>> plan.grid, len(plan), plan.tiles.tolist()
-    (2, 2, [[0, 1, 2, 3], [4, 5, 6, 7]])
+    Examples:
+        >>> from mosaicaug import Plan
+        >>> plan = Plan.identity(2, (8, 8)).refine(2)
+        >>> plan.grid, len(plan), plan.tiles.tolist()
+        (2, 2, [[0, 1, 2, 3], [4, 5, 6, 7]])
     """
 
     size: tuple[int, int]
@@ -135,8 +137,10 @@ class Plan:
         Raises:
             ValueError: the tiles cannot be cut into ``factor`` equal parts, so the margin would change.
 
-        >>> Plan.identity(1, (8, 8)).refine(2).refine(3).grid
-        6
+        Examples:
+            >>> from mosaicaug import Plan
+            >>> Plan.identity(1, (8, 8)).refine(2).refine(3).grid
+            6
         """
         if factor < 1:
             raise ValueError(f"Plan.refine: factor must be at least 1, got {factor}")
@@ -195,9 +199,11 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain lists and numbers, ready for ``json.dumps``.
 
-        >>> plan = Plan.identity(1, (4, 4))
-        >>> Plan.from_dict(plan.to_dict()).tiles.tolist()
-        [[0]]
+        Examples:
+            >>> from mosaicaug import Plan
+            >>> plan = Plan.identity(1, (4, 4))
+            >>> Plan.from_dict(plan.to_dict()).tiles.tolist()
+            [[0]]
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}

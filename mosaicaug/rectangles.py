@@ -20,7 +20,7 @@ Candidates = tuple[Tensor, Tensor, Tensor]  # values [B, N, R, ...], source [B, 
 class Regions(NamedTuple):
     """R rectangles of each output, each from one rectangle of an input.
 
-    Args:
+    Attributes:
         image: int64 ``[B, R]``, the input that it comes from.
         source: ``[B, R, 1, 4]``, the rectangle in that input.
         target: ``[B, R, 1, 4]``, the rectangle in the output.

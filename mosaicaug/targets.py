@@ -22,10 +22,12 @@ class Targets(NamedTuple):
         weight_a: float32 ``[B]``, weight of ``labels_a``.
         weight_b: float32 ``[B]``, weight of ``labels_b``; both add up to 1 but for SnapMix, whose weights are semantic.
 
-    >>> from mosaicaug import CutMix
-    >>> images, targets = CutMix()(torch.rand(4, 3, 32, 32), torch.arange(4))
-    >>> targets.to_soft(10).shape
-    torch.Size([4, 10])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import CutMix
+        >>> images, targets = CutMix()(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> targets.to_soft(10).shape
+        torch.Size([4, 10])
     """
 
     labels_a: Tensor
@@ -66,11 +68,13 @@ def mix_labels(
     Raises:
         ValueError: labels or maps do not fit the plan, or ``num_classes`` does not fit the labels.
 
-    >>> from mosaicaug import MixUp
-    >>> aug = MixUp()
-    >>> images, _ = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
-    >>> mix_labels(aug.last_plan, torch.arange(4), num_classes=10).shape
-    torch.Size([4, 10])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import MixUp, mix_labels
+        >>> aug = MixUp()
+        >>> images, _ = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> mix_labels(aug.last_plan, torch.arange(4), num_classes=10).shape
+        torch.Size([4, 10])
     """
     check_labels("mix_labels", labels, len(plan), num_classes)
     partner = plan.overlay.to(labels.device, non_blocking=True).long()
@@ -104,9 +108,12 @@ def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None, 
     Raises:
         ValueError: labels do not fit the features or the classifier.
 
-    >>> maps = class_activation_map(torch.rand(2, 8, 7, 7), torch.rand(5, 8), None, torch.tensor([0, 4]))
-    >>> maps.shape
-    torch.Size([2, 7, 7])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import class_activation_map
+        >>> maps = class_activation_map(torch.rand(2, 8, 7, 7), torch.rand(5, 8), None, torch.tensor([0, 4]))
+        >>> maps.shape
+        torch.Size([2, 7, 7])
     """
     check_labels("class_activation_map", labels, len(features), len(weight))
     with torch.no_grad():
@@ -137,9 +144,12 @@ def cross_entropy(logits: Tensor, targets: Tensor | Targets, **kw: Any) -> Tenso
     Raises:
         ValueError: ``reduction`` does not exist.
 
-    >>> targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.75]), torch.tensor([0.25]))
-    >>> round(cross_entropy(torch.zeros(1, 4), targets).item(), 4)
-    1.3863
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Targets, cross_entropy
+        >>> targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.75]), torch.tensor([0.25]))
+        >>> round(cross_entropy(torch.zeros(1, 4), targets).item(), 4)
+        1.3863
     """
     if not isinstance(targets, Targets):
         return F.cross_entropy(

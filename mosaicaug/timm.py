@@ -48,11 +48,15 @@ class Mixup:
         ValueError: an argument is out of range or not offered; targets do not fit the images or ``num_classes``.
         TypeError: ``augmentation`` is none of `mosaicaug`.
 
-    >>> mixup_fn = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=10)
-    >>> images, target = mixup_fn(torch.rand(8, 3, 32, 32), torch.arange(8))
-    >>> target.shape, torch.allclose(target.sum(1), torch.ones(8))
-    (torch.Size([8, 10]), True)
-    >>> mosaic_fn = Mixup(num_classes=10, augmentation=RecursiveMosaic(r=3))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import RecursiveMosaic
+        >>> from mosaicaug.timm import Mixup
+        >>> mixup_fn = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=10)
+        >>> images, target = mixup_fn(torch.rand(8, 3, 32, 32), torch.arange(8))
+        >>> target.shape, torch.allclose(target.sum(1), torch.ones(8))
+        (torch.Size([8, 10]), True)
+        >>> mosaic_fn = Mixup(num_classes=10, augmentation=RecursiveMosaic(r=3))
     """
 
     def __init__(
@@ -119,10 +123,13 @@ class FastCollateMixup(Mixup):
     Arguments as `Mixup`. timm's loader reads and sets ``mixup_enabled`` of its own class only: ``--mixup-off-epoch``
     needs ``--no-prefetcher``.
 
-    >>> collate_fn = FastCollateMixup(cutmix_alpha=1.0, num_classes=10)
-    >>> images, target = collate_fn([(torch.zeros(3, 8, 8, dtype=torch.uint8), label) for label in range(4)])
-    >>> images.dtype, target.shape
-    (torch.uint8, torch.Size([4, 10]))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.timm import FastCollateMixup
+        >>> collate_fn = FastCollateMixup(cutmix_alpha=1.0, num_classes=10)
+        >>> images, target = collate_fn([(torch.zeros(3, 8, 8, dtype=torch.uint8), label) for label in range(4)])
+        >>> images.dtype, target.shape
+        (torch.uint8, torch.Size([4, 10]))
     """
 
     def __call__(self, batch: list[Any]) -> tuple[Tensor, Tensor]:  # type: ignore[override]

@@ -4,21 +4,25 @@ Plain tensors need no wrapper, since ``v2.Compose([RecursiveMosaic(3)])(images)`
 ``v2.Compose([CutMix()])(images, labels)`` call the augmentations themselves. `V2Transform` is for ``tv_tensors`` and
 for samples of any structure, in a data set's ``transform`` or in a ``collate_fn``:
 
->>> from torch.utils.data import default_collate
->>> from torchvision import tv_tensors
->>> from torchvision.transforms import v2
->>> transform = v2.Compose([v2.RandomHorizontalFlip(), V2Transform(RecursiveMosaic(r=2))])
->>> image, mask = tv_tensors.Image(torch.rand(3, 32, 32)), tv_tensors.Mask(torch.zeros(32, 32, dtype=torch.long))
->>> sample = transform({"image": image, "mask": mask, "label": 3})
->>> [type(value).__name__ for value in sample.values()]
-['Image', 'Mask', 'int']
->>> cutmix = V2Transform(CutMix(num_classes=10))
->>> def collate(samples):
-...     with tv_tensors.set_return_type("TVTensor"):  # otherwise stacking leaves plain tensors
-...         return cutmix(default_collate(samples))
->>> batch = collate([sample] * 4)
->>> type(batch["mask"]).__name__, batch["label"].shape
-('Mask', torch.Size([4, 10]))
+Examples:
+    >>> import torch
+    >>> from mosaicaug import CutMix, RecursiveMosaic
+    >>> from mosaicaug.torchvision import V2Transform
+    >>> from torch.utils.data import default_collate
+    >>> from torchvision import tv_tensors
+    >>> from torchvision.transforms import v2
+    >>> transform = v2.Compose([v2.RandomHorizontalFlip(), V2Transform(RecursiveMosaic(r=2))])
+    >>> image, mask = tv_tensors.Image(torch.rand(3, 32, 32)), tv_tensors.Mask(torch.zeros(32, 32, dtype=torch.long))
+    >>> sample = transform({"image": image, "mask": mask, "label": 3})
+    >>> [type(value).__name__ for value in sample.values()]
+    ['Image', 'Mask', 'int']
+    >>> cutmix = V2Transform(CutMix(num_classes=10))
+    >>> def collate(samples):
+    ...     with tv_tensors.set_return_type("TVTensor"):  # otherwise stacking leaves plain tensors
+    ...         return cutmix(default_collate(samples))
+    >>> batch = collate([sample] * 4)
+    >>> type(batch["mask"]).__name__, batch["label"].shape
+    ('Mask', torch.Size([4, 10]))
 """
 
 from __future__ import annotations
@@ -93,12 +97,16 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision ships no t
         ValueError: labels are missing or no part of the input; images, masks, boxes, keypoints and labels do not fit
             each other; boxes are rotated, or reach beyond the image (checked on the CPU).
 
-    >>> from torchvision import tv_tensors
-    >>> boxes = tv_tensors.BoundingBoxes([[0, 0, 12, 12]], format="XYXY", canvas_size=(32, 32))
-    >>> image, target = tv_tensors.Image(torch.rand(3, 32, 32)), {"boxes": boxes, "labels": torch.tensor([7])}
-    >>> image, target = V2Transform(Jigsaw(2))(image, target)
-    >>> target["boxes"].shape, target["labels"].tolist()
-    (torch.Size([1, 4]), [7])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw
+        >>> from mosaicaug.torchvision import V2Transform
+        >>> from torchvision import tv_tensors
+        >>> boxes = tv_tensors.BoundingBoxes([[0, 0, 12, 12]], format="XYXY", canvas_size=(32, 32))
+        >>> image, target = tv_tensors.Image(torch.rand(3, 32, 32)), {"boxes": boxes, "labels": torch.tensor([7])}
+        >>> image, target = V2Transform(Jigsaw(2))(image, target)
+        >>> target["boxes"].shape, target["labels"].tolist()
+        (torch.Size([1, 4]), [7])
     """
 
     def __init__(self, augmentation: Augmentation, *, labels_getter: LabelsGetter = "default") -> None:

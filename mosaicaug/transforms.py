@@ -34,8 +34,10 @@ class RecursiveMosaic(TileAugmentation):
         ValueError: an argument is out of range; images smaller than ``2**r`` px.
         TypeError: ``r`` is not an integer.
 
-    >>> images, labels = torch.rand(4, 3, 64, 64), torch.arange(4)
-    >>> images, labels = RecursiveMosaic(r=3)(images, labels)
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import RecursiveMosaic
+        >>> images, labels = RecursiveMosaic(r=3)(torch.rand(4, 3, 64, 64), torch.arange(4))
     """
 
     settings = ("r", "p", "per", "permutation")
@@ -78,8 +80,11 @@ class RecursiveMosaic(TileAugmentation):
         Returns:
             ``r + 1`` tensors like ``images``.
 
-        >>> [phase.shape[0] for phase in RecursiveMosaic.phases(torch.rand(2, 3, 32, 32), r=3)]
-        [2, 2, 2, 2]
+        Examples:
+            >>> import torch
+            >>> from mosaicaug import RecursiveMosaic
+            >>> [phase.shape[0] for phase in RecursiveMosaic.phases(torch.rand(2, 3, 32, 32), r=3)]
+            [2, 2, 2, 2]
         """
         aug = cls(r, p=p, per=per, permutation=permutation)
         plans = aug.sample_phases(images.shape, chain=chain, generator=generator)
@@ -134,8 +139,11 @@ class Jigsaw(TileAugmentation):
         ValueError: an argument is out of range; images smaller than ``n`` px.
         TypeError: ``n`` is not an integer.
 
-    >>> Jigsaw(4)(torch.rand(2, 3, 32, 32)).shape
-    torch.Size([2, 3, 32, 32])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw
+        >>> Jigsaw(4)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     settings = ("n", "p", "per", "permutation")
@@ -167,9 +175,12 @@ class CutMix(MixingAugmentation):
     Raises:
         ValueError: an argument is out of range; labels are missing or do not fit.
 
-    >>> images, targets = CutMix(alpha=1.0)(torch.rand(4, 3, 32, 32), torch.arange(4))
-    >>> torch.all(targets.weight_a + targets.weight_b == 1).item()
-    True
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import CutMix
+        >>> images, targets = CutMix(alpha=1.0)(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> torch.all(targets.weight_a + targets.weight_b == 1).item()
+        True
     """
 
     settings = ("alpha", "num_classes", "p", "per", "true_area")
@@ -205,9 +216,12 @@ class MixUp(MixingAugmentation):
     Raises:
         ValueError: an argument is out of range; labels are missing or do not fit.
 
-    >>> images, soft = MixUp(alpha=0.2, num_classes=10)(torch.rand(4, 3, 32, 32), torch.arange(4))
-    >>> soft.shape
-    torch.Size([4, 10])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import MixUp
+        >>> images, soft = MixUp(alpha=0.2, num_classes=10)(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> soft.shape
+        torch.Size([4, 10])
     """
 
     def __init__(
@@ -239,8 +253,11 @@ class SnapMix(MixingAugmentation):
     Raises:
         ValueError: an argument is out of range; labels or maps are missing or do not fit.
 
-    >>> images, maps = torch.rand(4, 3, 32, 32), torch.rand(4, 7, 7)
-    >>> images, targets = SnapMix(beta=5.0)(images, torch.arange(4), maps=maps)
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import SnapMix
+        >>> images, maps = torch.rand(4, 3, 32, 32), torch.rand(4, 7, 7)
+        >>> images, targets = SnapMix(beta=5.0)(images, torch.arange(4), maps=maps)
     """
 
     settings = ("beta", "num_classes", "p", "per")

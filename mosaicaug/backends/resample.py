@@ -18,7 +18,8 @@ def bilinear_taps(offset: Tensor, start: Tensor, end: Tensor, length: Tensor, co
 
     Args:
         offset: pixels counted from the begin of the target box; those below 0 count as 0.
-        start, end: the source box along this axis.
+        start: first pixel of the source box along this axis.
+        end: pixel after its last one.
         length: of the target box along this axis.
         compute: dtype of the weights.
     """

@@ -1,15 +1,17 @@
 """DALI door: the five augmentations as nodes of a DALI pipeline, from the same draws as everywhere else.
 
->>> from nvidia.dali import fn, pipeline_def, types
->>> @pipeline_def(batch_size=8, num_threads=1, device_id=None)
-... def pipeline():
-...     images = fn.random.uniform(range=[0, 255], shape=[64, 48, 3], dtype=types.UINT8)
-...     labels = fn.random.uniform(range=[0, 9], shape=[1], dtype=types.INT32)
-...     mosaics = recursive_mosaic(images, r=3, seed=1)
-...     return mosaics, *cutmix(images, labels, num_classes=10, seed=2)
->>> mosaics, mixed, soft = pipeline().run()
->>> mosaics.shape()[0], mixed.shape()[0], soft.shape()[0]
-((64, 48, 3), (64, 48, 3), (10,))
+Examples:
+    >>> from nvidia.dali import fn, pipeline_def, types
+    >>> from mosaicaug.dali import cutmix, recursive_mosaic
+    >>> @pipeline_def(batch_size=8, num_threads=1, device_id=None)
+    ... def pipeline():
+    ...     images = fn.random.uniform(range=[0, 255], shape=[64, 48, 3], dtype=types.UINT8)
+    ...     labels = fn.random.uniform(range=[0, 9], shape=[1], dtype=types.INT32)
+    ...     mosaics = recursive_mosaic(images, r=3, seed=1)
+    ...     return mosaics, *cutmix(images, labels, num_classes=10, seed=2)
+    >>> mosaics, mixed, soft = pipeline().run()
+    >>> mosaics.shape()[0], mixed.shape()[0], soft.shape()[0]
+    ((64, 48, 3), (64, 48, 3), (10,))
 
 - Images are height, width, channels (HWC), on DALI's CPU or GPU backend. Copies are the bits that torch gives, and so
   are MixUp's float32 blends; what is rounded to uint8 differs by one level at most, SnapMix's float32 by 0.3% of white.

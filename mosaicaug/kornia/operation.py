@@ -88,8 +88,7 @@ class Operation(K.IntensityAugmentationBase2D):
         params["tiles"], params["overlay"] = plan.tiles - plan.home[:, :1], plan.overlay - arange(len(plan))
         if plan.drawn_share is not None:
             params["drawn_share"] = plan.drawn_share
-        changed = (plan.tiles != plan.home).any(1) | plan.has_overlay
-        params["batch_prob"] = changed.float()
+        params["batch_prob"] = ((plan.tiles != plan.home).any(1) | plan.has_overlay).float()
         params["forward_input_shape"] = torch.tensor(batch_shape, device="cpu")
         return params
 
@@ -289,9 +288,11 @@ class AugmentationSequential(K.AugmentationSequential):
     Raises:
         ValueError: labels do not fit, or a second operation mixes what the first one left as `Targets`.
 
-    >>> from mosaicaug.kornia import RandomCutMix, RandomJigsaw
-    >>> pipeline = AugmentationSequential(RandomJigsaw(), RandomCutMix(), data_keys=["input", "class"])
-    >>> images, targets = pipeline(torch.rand(4, 3, 32, 32), torch.arange(4))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.kornia import AugmentationSequential, RandomCutMix, RandomJigsaw
+        >>> pipeline = AugmentationSequential(RandomJigsaw(), RandomCutMix(), data_keys=["input", "class"])
+        >>> images, targets = pipeline(torch.rand(4, 3, 32, 32), torch.arange(4))
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

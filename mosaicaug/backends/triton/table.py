@@ -82,13 +82,17 @@ class PlanBuffer:
     Attributes:
         plan: the plan that it holds now.
 
-    >>> images = torch.rand(8, 3, 32, 32, device="cuda")  # doctest: +SKIP
-    >>> buffer = PlanBuffer(aug.sample(images.shape), "cuda")  # doctest: +SKIP
-    >>> apply(images, buffer)  # doctest: +SKIP
-    >>> with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):  # doctest: +SKIP
-    ...     out = apply(images, buffer)
-    >>> buffer.copy_(aug.sample(images.shape))  # doctest: +SKIP
-    >>> graph.replay()  # doctest: +SKIP
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import PlanBuffer, RecursiveMosaic, apply
+        >>> aug = RecursiveMosaic(r=3)
+        >>> images = torch.rand(8, 3, 32, 32, device="cuda")  # doctest: +SKIP
+        >>> buffer = PlanBuffer(aug.sample(images.shape), "cuda")  # doctest: +SKIP
+        >>> apply(images, buffer)  # doctest: +SKIP
+        >>> with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):  # doctest: +SKIP
+        ...     out = apply(images, buffer)
+        >>> buffer.copy_(aug.sample(images.shape))  # doctest: +SKIP
+        >>> graph.replay()  # doctest: +SKIP
     """
 
     def __init__(self, plan: Plan, device: torch.device | str = "cuda") -> None:
