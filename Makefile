@@ -30,7 +30,7 @@ gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in
 	$(BIN)/python -m bench.gpu_check
 
 tables: install  ## tables of README, and docs/scaling.png, from bench/results
-	$(BIN)/python -m bench.readme_tables
+	$(BIN)/python -m bench.pages
 
 pictures: install  ## docs/*.png, by the examples that make them
 	for file in $(filter-out examples/dali_train.py,$(wildcard examples/*.py)); do $(BIN)/python $$file || exit 1; done

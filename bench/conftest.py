@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from bench import results
-from bench.cases import list_pairs
-from bench.engine import count_rows
 from bench.results import Row
+from bench.throughput.cases import list_pairs
+from bench.throughput.rows import compare_with_copies
+from bench.training.measure import count_rows
 
 ROWS = {"throughput": pytest.StashKey[list[Row]](), "engine": pytest.StashKey[list[Row]]()}
 NOTE = pytest.StashKey[str]()
@@ -61,7 +62,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         complete = len(rows) == expected
         path = choose_path(kind, config.getoption("benchmark_out"), environment, complete=complete)
         if path is not None:
-            results.write(path, environment, rows if kind == "engine" else results.compare_with_copies(rows))
+            results.write(path, environment, rows if kind == "engine" else compare_with_copies(rows))
         what = f"{kind}: results of {'all' if complete else 'some'} cases"
         where = f"are in {path}" if path else "were not kept: --benchmark-out=PATH keeps them"
         notes.append(f"{what} {where}")

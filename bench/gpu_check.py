@@ -22,7 +22,10 @@ from typing import Any
 
 import torch
 
-from bench import engine_tables, results, throughput_tables
+from bench import results
+from bench.throughput import tables as throughput_tables
+from bench.throughput.rows import compare_with_copies
+from bench.training import tables as engine_tables
 
 TESTS = results.ROOT / "tests"
 LIMITS = {"tests": 175, "benchmark": 150, "engine": 110}  # seconds
@@ -56,12 +59,12 @@ def run_tests(folder: Path) -> tuple[Part, list[results.Row]]:
 
 def run_benchmark(folder: Path) -> tuple[Part, list[results.Row]]:
     """The star on CUDA."""
-    return time_file("benchmark", "test_throughput.py", folder, "rows.json")
+    return time_file("benchmark", "throughput/test_throughput.py", folder, "rows.json")
 
 
 def run_engine(folder: Path) -> tuple[Part, list[results.Row]]:
     """Training beside plain published code, not compiled: that takes minutes."""
-    return time_file("engine", "test_engine.py", folder, "engine-rows.json")
+    return time_file("engine", "training/test_training.py", folder, "engine-rows.json")
 
 
 def time_file(name: str, file: str, folder: Path, found: str) -> tuple[Part, list[results.Row]]:
@@ -77,11 +80,11 @@ def time_file(name: str, file: str, folder: Path, found: str) -> tuple[Part, lis
 
 def find_tests(folder: Path = TESTS) -> list[Path]:
     """Files with tests that take the fixture `device`, and those written for CUDA alone."""
-    named = {folder / "mosaicaug/backends/test_cuda.py", folder / "mosaicaug/backends/test_triton.py"}
     return [
         path
         for path in sorted(folder.rglob("test_*.py"))
-        if path in named or re.search(r"\bdevice: torch\.device\b", path.read_text(encoding="utf-8"))
+        if path.name in ("test_cuda.py", "test_triton.py")
+        or re.search(r"\bdevice: torch\.device\b", path.read_text(encoding="utf-8"))
     ]
 
 
@@ -136,7 +139,7 @@ def read_junit(path: Path) -> dict[str, Any]:
 def write(path: Path, report: dict[str, Any]) -> None:
     """The JSON and, beside it, the summary for people."""
     head = {name: value for name, value in report.items() if name != "rows"}
-    results.write(path, head, results.compare_with_copies(report["rows"]))
+    results.write(path, head, compare_with_copies(report["rows"]))
     path.with_suffix(".md").write_text(summarise(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
 
 

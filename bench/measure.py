@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from bench.ours import Run
+Run = Callable[[], Any]  # one call of a side; what it returns holds the images
+
 
 BUDGET = 0.4  # seconds for all rounds of one side, unless the fewest rounds take longer
 SLOW = 0.5  # seconds of a call from which three rounds must do, and not seven

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from bench.cases import Case
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "bench" / "results"
@@ -48,45 +45,6 @@ def place(kind: str, environment: dict[str, Any]) -> Path:
     """Where the results of a kind of run on a device belong, such as bench/results/throughput-cpu-amd-epyc.json."""
     name = ("cpu " if environment["device_type"] == "cpu" else "") + environment["device"]
     return FOLDER / f"{kind}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
-
-
-def make_row(case: Case, side: str, **found: Any) -> Row:
-    """A case, a side, and what was found: times, or why there are none (``skipped``, ``failed``)."""
-    return {**dataclasses.asdict(case), "side": side, **found}
-
-
-def index_rows(rows: Sequence[Row]) -> dict[tuple[Case, str], Row]:
-    """Rows by case and side."""
-    names = [field.name for field in dataclasses.fields(Case)]
-    return {(Case(**{name: row[name] for name in names}), row["side"]): row for row in rows}
-
-
-def make_times(case: Case, *, median: float, q1: float, q3: float, rounds: int) -> dict[str, Any]:
-    """Times in seconds as the fields of a row."""
-    return {
-        "median_ms": round_figure(median * 1e3),
-        "q1_ms": round_figure(q1 * 1e3),
-        "q3_ms": round_figure(q3 * 1e3),
-        "rounds": rounds,
-        "bytes": case.bytes,
-        "gb_per_s": None if case.bytes is None else round_figure(case.bytes / median / 1e9),
-        "images_per_s": round_figure(case.batch / median),
-    }
-
-
-def compare_with_copies(rows: Sequence[Row]) -> list[Row]:
-    """The rows, those with times also with ``ratio_to_copy``: over their case's copy, None where that has no time."""
-    copies = {case: row["median_ms"] for (case, side), row in index_rows(rows).items() if side == "copy" and timed(row)}
-    compared = []
-    for (case, _), row in index_rows(rows).items():
-        ratio = round_figure(row["median_ms"] / copies[case]) if timed(row) and case in copies else None
-        compared.append({**row, "ratio_to_copy": ratio} if timed(row) else row)
-    return compared
-
-
-def timed(row: Row | None) -> bool:
-    """Whether there is a row and it has times."""
-    return row is not None and "median_ms" in row
 
 
 def write(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:

@@ -18,7 +18,6 @@ from pmsi.cli.console import Screen
 from pmsi.cli.data import Data, run_data
 from pmsi.cli.options import Common, Compare, Describe, Evaluate, Reproduce, Train, name_recipe, name_settings, parse
 from pmsi.data.dataset import Dataset
-from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.experiments.folder import check_folder, read_recipe
 from pmsi.experiments.results import describe_study, describe_test, gather_run, load_study
@@ -210,8 +209,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
         raise ValueError(
             f"{command.checkpoint} knows {identity['classes']} classes, {source.data} has {len(dataset.classes)}"
         )
-    network = session.fabric.to_device(read_network(state, recipe, identity["classes"]))
-    found = evaluate(network, make_store(dataset.test, session.fabric.device), recipe, session.fabric)
+    found = evaluate(read_network(state, recipe, identity["classes"]), dataset.test, recipe, session)
 
     # 3. What is said and written.
     for k, accuracy in enumerate(found.stages, 6 - recipe.stages):

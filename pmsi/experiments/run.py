@@ -51,14 +51,7 @@ def train_run(
     with lock_folder(folder, session):
         identity = write_identity(folder, identity, session)
         trainer = Trainer(
-            recipe,
-            dataset,
-            weights=weights,
-            seed=seed,
-            identity=identity,
-            folder=folder,
-            fabric=session.fabric,
-            compile=session.compile,
+            recipe, dataset, weights=weights, seed=seed, identity=identity, folder=folder, session=session
         )
         evaluation = trainer.run(callback, profile)
         if session.fabric.is_global_zero:

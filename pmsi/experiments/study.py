@@ -153,7 +153,7 @@ def _keep_robustness(folder: Path, recipe: Recipe, dataset: Dataset, session: Se
         if session.processes.max_over_processes(int(not path.exists())):
             network = open_network(folder, recipe, len(dataset.classes), session.fabric)
             store = make_store(dataset.test, session.fabric.device)
-            found = measure_robustness(network, store, recipe, session.fabric)
+            found = measure_robustness(network, store, recipe, session)
             evaluations = {"clean": found.clean, **found.corrupted}
             if session.fabric.is_global_zero:
                 kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in evaluations.items()}

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bench import gpu_check, results
-from bench.cases import centre
+from bench.throughput.cases import centre
+from bench.throughput.rows import make_row, make_times
 
 
 def test_gpu_check_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,8 +24,8 @@ def test_gpu_check_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_gpu_check_keeps_what_earlier_parts_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = {"device": "Fast One", "device_type": "cuda", "threads": 2, "commit": "abc", "versions": {}}
-    times = results.make_times(centre("cutmix"), median=0.02, q1=0.02, q3=0.02, rounds=5)
-    rows = [results.make_row(centre("cutmix"), "ours", **times)]
+    times = make_times(centre("cutmix"), median=0.02, q1=0.02, q3=0.02, rounds=5)
+    rows = [make_row(centre("cutmix"), "ours", **times)]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(results, "describe", lambda _: fake)
     monkeypatch.setattr(results, "FOLDER", tmp_path)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from bench.loops import recurse
+from bench.throughput.sides.loops import recurse
 from pmsi.models.base import Network
 from pmsi.recipe import Recipe
 

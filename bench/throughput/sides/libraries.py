@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cases import Case
-from bench.inputs import MEAN, NUM_CLASSES, STD, Batch, UnfitError, need, pick
-from bench.ours import Run
+from bench.measure import Run
+from bench.throughput.batch import MEAN, NUM_CLASSES, STD, Batch, UnfitError, need, pick
+from bench.throughput.cases import Case
 
 
 def make_kornia(case: Case, batch: Batch) -> Run:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.cases import Case
-from bench.inputs import MEAN, STD, stored_size
+from bench.throughput.batch import MEAN, STD, stored_size
+from bench.throughput.cases import Case
 
 
 class GateError(Exception):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.cases import Case
-from bench.inputs import Batch, UnfitError
-from bench.ours import Run
+from bench.measure import Run
+from bench.throughput.batch import Batch, UnfitError
+from bench.throughput.cases import Case
 
 
 def make_loop(case: Case, batch: Batch) -> Run:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.cases import Case
-from bench.inputs import MEAN, STD, Batch, pick
+from bench.measure import Run
+from bench.throughput.batch import MEAN, STD, Batch, pick
+from bench.throughput.cases import Case
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix, apply
-
-Run = Callable[[], Any]  # one call of a side; what it returns holds the images
 
 
 def make_augmentation(case: Case) -> Augmentation:

@@ -1,33 +1,27 @@
-"""The training engine: photographs to train on, our input and trainer, and how both sides are timed."""
+"""Images per second of the training input and of whole training steps, ours and plain."""
 
 from __future__ import annotations
 
 import gc
-import io
 import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from bench.measure import find_peak, make_clock
-from bench.plain import Batches, PlainInput, PlainTrainer
 from bench.results import Row, round_figure
+from bench.training.ours import Input, OurInput, make_trainer
+from bench.training.plain import PlainInput, PlainTrainer
 from pmsi.data import dataset as data
 from pmsi.data.dataset import Dataset
-from pmsi.data.preprocess import preprocess
-from pmsi.data.storage import make_store, to_device
 from pmsi.models.registry import make_network
 from pmsi.recipe import RECIPES, Recipe
-from pmsi.runtime.devices import open_fabric
-from pmsi.training.batches import count_batches, plan_epoch, take_local
-from pmsi.training.trainer import Trainer
+from pmsi.training.batches import count_batches, plan_epoch
 
 # The backbone learns from the first epoch on: ours would skip gradients that the published code throws away.
 PAPER = replace(RECIPES["paper"], freeze_epochs=0)
@@ -43,40 +37,6 @@ SETTINGS: dict[str, list[tuple[str, ...]]] = {
 INPUT_ROUNDS = 7  # sides take turns
 STEP_ROUNDS, STEP_EPOCHS = {"cpu": 3, "cuda": 1}, {"cpu": 1, "cuda": 2}  # epochs timed in a run, after one to warm up
 
-_PHOTO = (375, 500)  # height and width of most images of CUB-200-2011
-_DISTINCT = 128
-
-
-class Input(Protocol):
-    """A side: it makes the mini-batches of an epoch."""
-
-    def read(self, epoch: int) -> Batches: ...
-
-
-class OurInput:
-    """As `Trainer` makes its inputs, in float32: each is gone when the next one is made.
-
-    Args:
-        folder: holds ``train`` and ``test``.
-        cache: folder that keeps decoded images.
-    """
-
-    def __init__(self, folder: Path, recipe: Recipe, device: torch.device, cache: Path | None = None) -> None:
-        dataset = data.load_dataset("folder", folder, resize=recipe.resize, cache=cache, say=lambda _: None)
-        self.store, self.recipe = make_store(dataset.train, device), recipe
-        shape = (recipe.batch_size, 3, recipe.crop, recipe.crop)
-        self.buffer = torch.empty(shape, device=device, memory_format=torch.channels_last)
-
-    def read(self, epoch: int) -> Batches:
-        """One epoch."""
-        plans = list(plan_epoch(self.recipe, len(self.store.labels), seed=0, epoch=epoch))
-        shares = [take_local(iteration, slice(None)) for iteration in plans]
-        fetched = self.store.fetch(i.index[share.entries] for i, share in zip(plans, shares, strict=True))
-        for iteration, share, (images, index) in zip(plans, shares, fetched, strict=True):
-            window = iteration.window[share.entries]
-            inputs = (preprocess(images, plan, index, window, out=self.buffer) for plan in share.plans)
-            yield inputs, to_device(self.store.labels[iteration.index], self.store.device)
-
 
 def count_rows(device: str) -> int:
     """Of all results on a kind of device."""
@@ -86,22 +46,6 @@ def count_rows(device: str) -> int:
 def count_inputs() -> int:
     """Images of the input's data set: 8 mini-batches, or 4 for each worker of the plain side."""
     return PAPER.batch_size * max(8, 4 * (os.cpu_count() or 1))
-
-
-def write_photos(folder: Path, count: int) -> None:
-    """``count`` training photographs of at most 200 classes, and one to test on.
-
-    Noise whose amplitude falls with frequency as in photographs: JPEGs of 98 kB, as those of CUB-200-2011 are.
-    """
-    photos = [_make_photo(seed) for seed in range(min(count, _DISTINCT))]
-    classes = min(count, 200)
-    for number in range(classes):
-        for split in ("train", "test"):
-            (folder / split / f"{number:03}").mkdir(parents=True)
-    for number in range(count):
-        path = folder / "train" / f"{number % classes:03}" / f"{number:05}.jpg"
-        path.write_bytes(photos[number % len(photos)])
-    (folder / "test" / "000" / "0.jpg").write_bytes(photos[0])
 
 
 def measure_input(folder: Path, recipe: Recipe, device: str, rounds: int = INPUT_ROUNDS) -> list[Row]:
@@ -163,18 +107,6 @@ def measure_steps(
     return rows
 
 
-def make_trainer(dataset: Dataset, recipe: Recipe, device: str, setting: str, folder: Path) -> Trainer:
-    """Ours on a device in a setting; its checkpoints, if any, are left behind."""
-    checkpoints = folder / "checkpoints"
-    checkpoints.mkdir(exist_ok=True)
-    for left in checkpoints.iterdir():
-        left.unlink()
-    precision, _, compiled = setting.partition(", ")
-    fabric = open_fabric(device, precision)  # type: ignore[arg-type]
-    how: dict[str, Any] = {"weights": "none", "seed": 0, "identity": {}, "folder": checkpoints, "fabric": fabric}
-    return Trainer(recipe, dataset, **how, compile=bool(compiled))
-
-
 def make_row(task: str, side: str, recipe: Recipe, rates: Sequence[float], **found: Any) -> Row:
     """What was measured of a side: the median of ``rates`` in images/s, and all of them."""
     return {
@@ -225,15 +157,3 @@ def _train_plain(folder: Path, recipe: Recipe, device: str, classes: int) -> tup
         return torch.tensor(trainer.step(side.show(images.to(target)), labels.to(target)))
 
     return rates[1:], {"step_bytes": find_peak(step, device, fresh=False)}
-
-
-def _make_photo(seed: int) -> bytes:
-    height, width = _PHOTO
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    frequency[0, 0] = np.inf
-    noise = np.random.default_rng(seed).standard_normal((3, height, width))
-    pixels = np.fft.irfft2(np.fft.rfft2(noise) * frequency**-1.2, s=_PHOTO)
-    levels = np.clip(128 + 50 * pixels / pixels.std(), 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(levels.transpose(1, 2, 0)).save(file, "JPEG", quality=90)
-    return file.getvalue()

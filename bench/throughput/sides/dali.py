@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.cases import Case
-from bench.inputs import MEAN, STD, Batch, UnfitError, need, pick
-from bench.ours import Run, draw_window
+from bench.measure import Run
+from bench.throughput.batch import MEAN, STD, Batch, UnfitError, need, pick
+from bench.throughput.cases import Case
+from bench.throughput.sides.ours import draw_window
 
 
 def make_dali(case: Case, batch: Batch) -> Run:

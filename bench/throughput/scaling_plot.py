@@ -10,9 +10,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.cases import PERS, centre
-from bench.results import Row, index_rows, timed
-from bench.throughput_tables import Rows
+from bench.results import Row
+from bench.throughput.cases import PERS, centre
+from bench.throughput.rows import index_rows, timed
+from bench.throughput.tables import Rows
 
 COLOURS = {"float32": "C0", "uint8": "C1"}
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.cases import Case
-from bench.inputs import Batch, stored_size, wrap
-from bench.laws import LAWS, Found, GateError
-from bench.ours import Run
-from bench.sides import make_run, read_images
+from bench.measure import Run
+from bench.throughput.batch import Batch, stored_size, wrap
+from bench.throughput.cases import Case
+from bench.throughput.laws import LAWS, Found, GateError
+from bench.throughput.sides import make_run, read_images
 
 CALLS = 8  # of one side, each with its own draw
 BATCH = 4

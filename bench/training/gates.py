@@ -15,18 +15,18 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomCrop
 
-from bench import gates
-from bench.cases import centre
-from bench.engine import PAPER, Input, OurInput, make_trainer
-from bench.inputs import MEAN, STD
-from bench.laws import GateError
-from bench.plain import PHASES, PlainInput, PlainTrainer
+from bench.throughput import gates
+from bench.throughput.batch import MEAN, STD
+from bench.throughput.cases import centre
+from bench.throughput.laws import GateError
+from bench.training.ours import Input, OurInput, make_trainer
+from bench.training.plain import PHASES, PlainInput, PlainTrainer
 from mosaicaug import Plan
 from pmsi.data.dataset import Dataset
 from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, preprocess
 from pmsi.data.storage import to_device
 from pmsi.models.registry import make_network
-from pmsi.recipe import Recipe
+from pmsi.recipe import RECIPES, Recipe
 from pmsi.training.batches import plan_epoch
 
 LEVELS = 1.01  # of 255: Pillow's bilinear filter (plain) and torchvision's on uint8 tensors (ours) round differently
@@ -62,7 +62,7 @@ def check_mosaics(make: Make, device: torch.device) -> None:
     """GateError unless every phase of a side is the mosaic that it should be, of coded images in files."""
     cases = [centre("rmg", task="pipeline", level=level, batch=gates.BATCH, size=gates.SIZE) for _, level, _ in PHASES]
     stored = gates.make_images(cases[0])
-    recipe = replace(PAPER, resize=stored.shape[-1], crop=gates.SIZE, batch_size=gates.BATCH)
+    recipe = replace(RECIPES["paper"], resize=stored.shape[-1], crop=gates.SIZE, batch_size=gates.BATCH)
     calls: list[list[Tensor]] = []
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:

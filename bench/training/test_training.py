@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import engine
 from bench.conftest import find_device
-from bench.engine import INPUTS, OurInput
-from bench.engine_gates import check_mosaics, check_pixels, check_step
-from bench.plain import PlainInput
 from bench.results import Row
+from bench.training import measure
+from bench.training.gates import check_mosaics, check_pixels, check_step
+from bench.training.measure import INPUTS
+from bench.training.ours import OurInput
+from bench.training.photos import write_photos
+from bench.training.plain import PlainInput
 from pmsi.data import dataset as data
 
 Record = Callable[[Row], None]
@@ -24,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     device = find_device(metafunc.config)
     metafunc.parametrize("device", [device])
     if "settings" in metafunc.fixturenames:
-        first, *others = (pytest.param(group, id=" and ".join(group)) for group in engine.SETTINGS[device])
+        first, *others = (pytest.param(group, id=" and ".join(group)) for group in measure.SETTINGS[device])
         star = pytest.param(*first.values, id=first.id, marks=pytest.mark.star)
         metafunc.parametrize("settings", [star, *others])
 
@@ -32,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
-    engine.write_photos(folder, engine.count_inputs())
+    write_photos(folder, measure.count_inputs())
     return folder
 
 
@@ -44,17 +46,17 @@ def test_input(size: str, device: str, photos: Path, record_engine: Record) -> N
         check_pixels(OurInput(photos, recipe, target), PlainInput(photos, recipe, target), recipe)
         for make in (OurInput, PlainInput):
             check_mosaics(make, target)
-        for row in engine.measure_input(photos, recipe, device):
+        for row in measure.measure_input(photos, recipe, device):
             record_engine(row)
 
 
 def test_step(settings: tuple[str, ...], device: str, tmp_path: Path, record_engine: Record) -> None:
-    recipe = engine.STEPS[device]
-    how = {"rounds": engine.STEP_ROUNDS[device], "epochs": engine.STEP_EPOCHS[device]}
-    engine.write_photos(tmp_path, engine.STEP_BATCHES[device] * recipe.batch_size)
+    recipe = measure.STEPS[device]
+    rounds, epochs = measure.STEP_ROUNDS[device], measure.STEP_EPOCHS[device]
+    write_photos(tmp_path, measure.STEP_BATCHES[device] * recipe.batch_size)
     with _keep_failures("step", recipe.crop, record_engine):
         check_step(recipe, data.load_dataset("folder", tmp_path, resize=recipe.resize), device, tmp_path)
-        for row in engine.measure_steps(tmp_path, recipe, device, settings, **how):
+        for row in measure.measure_steps(tmp_path, recipe, device, settings, rounds=rounds, epochs=epochs):
             record_engine(row)
 
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.cases import PEERS, PERS, Case, centre
-from bench.results import FOLDER, Row, index_rows, timed
+from bench.results import FOLDER, Row
+from bench.throughput.cases import PEERS, PERS, Case, centre
+from bench.throughput.rows import index_rows, timed
 
 TITLES = {"rmg": "RMG, r=3", "jigsaw": "jigsaw, n=8", "cutmix": "CutMix", "mixup": "MixUp", "snapmix": "SnapMix"}
 LIBRARIES = {"kornia": "Kornia", "torchvision": "torchvision", "timm": "timm", "dali": "DALI", "loop": "published loop"}

@@ -1,12 +1,13 @@
-"""Our augmentations through the doors of other libraries, labels included; `bench.dali` is the door to DALI."""
+"""Our augmentations inside the interfaces of other libraries, labels included; `dali` holds those for DALI."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bench.cases import Case
-from bench.inputs import NUM_CLASSES, Batch, need
-from bench.ours import Run, make_augmentation
+from bench.measure import Run
+from bench.throughput.batch import NUM_CLASSES, Batch, need
+from bench.throughput.cases import Case
+from bench.throughput.sides.ours import make_augmentation
 from mosaicaug import Augmentation, SnapMix
 
 

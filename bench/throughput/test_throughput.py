@@ -9,14 +9,15 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases import Case, list_pairs
 from bench.conftest import find_device
-from bench.gates import check_side
-from bench.inputs import UnfitError, make_batch
 from bench.measure import find_peak, make_clock, plan_rounds
-from bench.ours import count_plan_bytes
-from bench.results import Row, make_row, make_times
-from bench.sides import make_run, read_images
+from bench.results import Row
+from bench.throughput.batch import UnfitError, make_batch
+from bench.throughput.cases import Case, list_pairs
+from bench.throughput.gates import check_side
+from bench.throughput.rows import make_row, make_times
+from bench.throughput.sides import make_run, read_images
+from bench.throughput.sides.ours import count_plan_bytes
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

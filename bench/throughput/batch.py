@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cases import Case
+from bench.throughput.cases import Case
 
 NUM_CLASSES = 200
 STORED = 256  # images that a pipeline picks from

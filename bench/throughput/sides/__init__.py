@@ -7,31 +7,31 @@ from typing import Any
 
 from torch import Tensor
 
-from bench import dali, doors, loops, ours, peers
-from bench.cases import Case
-from bench.inputs import Batch
-from bench.ours import Run
+from bench.measure import Run
+from bench.throughput.batch import Batch
+from bench.throughput.cases import Case
+from bench.throughput.sides import adapters, dali, libraries, loops, ours
 
 SIDES: dict[str, dict[str, Callable[[Case, Batch], Run]]] = {
     "augment": {
         "ours": ours.make_ours,
         "ours_out": ours.make_ours_out,
         "copy": ours.make_copy,
-        "kornia": peers.make_kornia,
-        "torchvision": peers.make_torchvision,
-        "timm": peers.make_timm,
+        "kornia": libraries.make_kornia,
+        "torchvision": libraries.make_torchvision,
+        "timm": libraries.make_timm,
         "dali": dali.make_dali,
         "loop": loops.make_loop,
-        "torchvision_door": doors.make_torchvision_door,
-        "timm_door": doors.make_timm_door,
-        "kornia_door": doors.make_kornia_door,
+        "torchvision_door": adapters.make_torchvision_door,
+        "timm_door": adapters.make_timm_door,
+        "kornia_door": adapters.make_kornia_door,
     },
     "pipeline": {
         "ours": ours.make_pipeline,
         "ours_out": ours.make_pipeline_out,
         "copy": ours.make_pipeline_copy,
-        "kornia": peers.make_kornia_pipeline,
-        "torchvision": peers.make_torchvision_pipeline,
+        "kornia": libraries.make_kornia_pipeline,
+        "torchvision": libraries.make_torchvision_pipeline,
         "dali": dali.make_dali_pipeline,
     },
     "draw": {"ours": ours.make_draw},

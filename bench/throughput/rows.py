@@ -1,0 +1,49 @@
+"""Rows of throughput results: a case, a side, and its times."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from bench.results import Row, round_figure
+from bench.throughput.cases import Case
+
+
+def make_row(case: Case, side: str, **found: Any) -> Row:
+    """A case, a side, and what was found: times, or why there are none (``skipped``, ``failed``)."""
+    return {**dataclasses.asdict(case), "side": side, **found}
+
+
+def index_rows(rows: Sequence[Row]) -> dict[tuple[Case, str], Row]:
+    """Rows by case and side."""
+    names = [field.name for field in dataclasses.fields(Case)]
+    return {(Case(**{name: row[name] for name in names}), row["side"]): row for row in rows}
+
+
+def make_times(case: Case, *, median: float, q1: float, q3: float, rounds: int) -> dict[str, Any]:
+    """Times in seconds as the fields of a row."""
+    return {
+        "median_ms": round_figure(median * 1e3),
+        "q1_ms": round_figure(q1 * 1e3),
+        "q3_ms": round_figure(q3 * 1e3),
+        "rounds": rounds,
+        "bytes": case.bytes,
+        "gb_per_s": None if case.bytes is None else round_figure(case.bytes / median / 1e9),
+        "images_per_s": round_figure(case.batch / median),
+    }
+
+
+def compare_with_copies(rows: Sequence[Row]) -> list[Row]:
+    """The rows, those with times also with ``ratio_to_copy``: over their case's copy, None where that has no time."""
+    copies = {case: row["median_ms"] for (case, side), row in index_rows(rows).items() if side == "copy" and timed(row)}
+    compared = []
+    for (case, _), row in index_rows(rows).items():
+        ratio = round_figure(row["median_ms"] / copies[case]) if timed(row) and case in copies else None
+        compared.append({**row, "ratio_to_copy": ratio} if timed(row) else row)
+    return compared
+
+
+def timed(row: Row | None) -> bool:
+    """Whether there is a row and it has times."""
+    return row is not None and "median_ms" in row
