@@ -15,10 +15,10 @@ def check_images(caller: str, images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"{caller}: images must be a tensor, got {type(images).__name__}")
     if images.dtype not in DTYPES:
-        raise ValueError(f"{caller}: images must be one of {name_shape()}, got {images.dtype}")
+        raise ValueError(f"{caller}: images must be one of {name_dtypes()}, got {images.dtype}")
 
 
-def name_shape() -> str:
+def name_dtypes() -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 

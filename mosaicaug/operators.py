@@ -6,15 +6,16 @@ A compiler sees shapes alone; all that depends on values - draws, checks, backen
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import GetAttrKey, register_pytree_node
 
-from mosaicaug.apply import apply, apply_nearest, make_empty
+from mosaicaug.apply import Backend, apply, apply_nearest
 from mosaicaug.augmentation import augmentations
-from mosaicaug.backends import reference as torch_backend
+from mosaicaug.backends import reference
+from mosaicaug.backends.request import Request, make_empty
 from mosaicaug.plan import Plan, build_unchecked, overlay_share
 
 _FIELDS = [field.name for field in fields(Plan) if field.name != "size"]
@@ -52,11 +53,21 @@ def apply_operator(
 ) -> Tensor:
     """`apply` with the plan's fields one by one."""
     plan = Plan((height, width), tiles, overlay, from_box, to_box, opacity)
-    options: dict[str, Any] = {"window": window, "index": index, "backend": backend}
+    chosen = cast("Backend", backend)  # `apply` checks it
     if nearest:
-        return apply_nearest(images, plan, **options)
+        return apply_nearest(images, plan, window=window, index=index, backend=chosen)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return apply(images.detach(), plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, **options)
+    return apply(
+        images.detach(),
+        plan,
+        window=window,
+        index=index,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        memory_format=memory_format,
+        backend=chosen,
+    )
 
 
 @apply_operator.register_fake
@@ -78,13 +89,10 @@ torch.library.define(
 def backward_operator(gradient: Tensor, stored: list[int], dtype: torch.dtype, *rest: Any) -> Tensor:
     """Gradient of images of shape ``stored``; their values do not matter, as `apply` is linear but for ``mean``."""
     *fields, height, width, window, index, std = rest
-    scale = None if std is None else (1 / std).to(gradient.device).view(-1, 1, 1)
-    options: dict[str, Any] = {"window": window, "index": index, "mean": None, "scale": scale, "nearest": False}
+    request = Request(gradient.dtype, channels_last=False, window=window, index=index, std=std)
     with torch.enable_grad():
         images = torch.zeros(stored, dtype=dtype, device=gradient.device, requires_grad=True)
-        made = torch_backend.run(
-            images, Plan((height, width), *fields), **options, dtype=gradient.dtype, channels_last=False
-        )
+        made = reference.run(images, Plan((height, width), *fields), request, None)
         (result,) = torch.autograd.grad(made, images, gradient)
     return result
 

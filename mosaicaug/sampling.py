@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from mosaicaug.plan import Plan, arange, build_unchecked, no_overlay
-from mosaicaug.zorder import Permutation, trace_curve
+from mosaicaug.zorder import Permutation, nested_shuffles
 
 Per = Literal["sample", "batch"]
 Chain = Literal["independent", "shared"]
@@ -183,17 +183,8 @@ def _apply_chance(values: Tensor, block: Tensor, p: float) -> Tensor:
 
 
 def _mosaic(batch: int, block: Tensor, size: tuple[int, int], p: float, permutation: Permutation) -> Plan:
-    """``block`` ``[B or 1, 1 + 2r]``: touched, then per level the shuffle and the patch that the next level enters.
-
-    A shuffle moves each quadrant of its window as a whole. So in Z-order the source changes at five edges per level,
-    and the running sum of all jumps is the source.
-    """
-    curve = trace_curve(block.shape[1] // 2, permutation)
-    chosen = (block[:, 1:] * curve.choices).floor_()
-    edges, kinds = torch.addmm(curve.offset, chosen, curve.weight).long().chunk(2, 1)  # [B or 1, 5r] each
-    jumps = curve.home.expand(len(block), -1).scatter_add(1, edges, curve.jumps.take(kinds))
-    order = jumps.cumsum(1, dtype=torch.int32).gather(1, curve.place.expand(len(block), -1))
-    return _own_tiles(batch, order, block, size, p)
+    """The plan of nested shuffles drawn from ``block``, ``[B or 1, 1 + 2r]``: touched, then two uniforms per level."""
+    return _own_tiles(batch, nested_shuffles(block[:, 1:], permutation), block, size, p)
 
 
 def _own_tiles(batch: int, order: Tensor, block: Tensor, size: tuple[int, int], p: float) -> Plan:

@@ -14,6 +14,7 @@ from pmsi.data.preprocess import preprocess
 from pmsi.data.storage import make_store, to_device
 from pmsi.recipe import Recipe
 from pmsi.runtime.devices import open_fabric
+from pmsi.runtime.session import Session
 from pmsi.training.batches import plan_epoch, take_local
 from pmsi.training.trainer import Trainer
 
@@ -56,14 +57,5 @@ def make_trainer(dataset: Dataset, recipe: Recipe, device: str, setting: str, fo
     for left in checkpoints.iterdir():
         left.unlink()
     precision, _, compiled = setting.partition(", ")
-    fabric = open_fabric(device, precision)  # type: ignore[arg-type]
-    return Trainer(
-        recipe,
-        dataset,
-        weights="none",
-        seed=0,
-        identity={},
-        folder=checkpoints,
-        fabric=fabric,
-        compile=bool(compiled),
-    )
+    session = Session(open_fabric(device, precision), compile=bool(compiled))  # type: ignore[arg-type]
+    return Trainer(recipe, dataset, weights="none", seed=0, identity={}, folder=checkpoints, session=session)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import _Taps, bilinear_taps, compute_dtype, nearest_tap
 from mosaicaug.plan import Plan
 
@@ -36,39 +37,31 @@ class _View:
         return pixels.movedim((1, 2), (-2, -1))
 
 
-def run(
-    images: Tensor,
-    plan: Plan,
-    *,
-    window: Tensor | None,
-    index: Tensor | None,
-    mean: Tensor | None,
-    scale: Tensor | None,
-    nearest: bool,
-    dtype: torch.dtype,
-    channels_last: bool,
-) -> Tensor:
-    """Carry out ``plan``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std.
-
-    ``nearest`` takes the nearest pixel instead of resampling.
-    """
+def run(images: Tensor, plan: Plan, request: Request, out: Tensor | None) -> Tensor:
+    """Carry out ``plan`` on checked arguments, into ``out`` if one is passed."""
     device = images.device
-    index, window = (None if value is None else _positions(value, device) for value in (index, window))
+    index, window = (None if value is None else _positions(value, device) for value in (request.index, request.window))
     view = _View(images, index, window, plan.size[1])
-    work = compute_dtype(images)
+    work, nearest = compute_dtype(images), request.nearest
+    # 1. Pixels: the base, then overlays that are copied, then overlays that are resampled.
     result = _base(view, plan)
     for rows, resample in _overlay_groups(plan):
         if (resample and not nearest) or bool((plan.opacity[rows] < 1).any()):
             result = result.to(work)
         result = _lay_over(result, view, plan, rows, resample=resample, nearest=nearest)
+    # 2. Normalise, round once, and bring into the output's layout.
+    mean, scale = request.mean_and_scale(device)
     if mean is not None:
         result = result.to(work) - mean
     if scale is not None:
         result = result.to(work) * scale
-    if dtype == torch.uint8 and result.is_floating_point():
+    if request.dtype == torch.uint8 and result.is_floating_point():
         result = result.round().clamp(0, 255)
-    result = result.to(dtype)
-    result = result.movedim(-3, -1).contiguous().movedim(-1, -3) if channels_last else result.contiguous()
+    result = result.to(request.dtype)
+    if out is not None:
+        return out.copy_(result)
+    last = request.channels_last
+    result = result.movedim(-3, -1).contiguous().movedim(-1, -3) if last else result.contiguous()
     return result.clone() if result.data_ptr() == images.data_ptr() else result
 
 

@@ -17,7 +17,6 @@ from pmsi.cli.console import Screen
 from pmsi.cli.data import Data, run_data
 from pmsi.cli.options import Common, Compare, Describe, Evaluate, Reproduce, Train, name_recipe, name_settings, parse
 from pmsi.data.dataset import Dataset
-from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.experiments.compare import compare
 from pmsi.experiments.folder import check_folder
@@ -34,6 +33,7 @@ from pmsi.runtime.checkpoints import load_checkpoint
 from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.processes import Processes, process_rank
 from pmsi.runtime.profiler import Profile
+from pmsi.runtime.session import Session
 from pmsi.runtime.signals import Stopped
 from pmsi.training.callbacks import Callback, TensorBoard
 
@@ -213,7 +213,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
             f"{command.checkpoint} knows {identity['classes']} classes, {source.data} has {len(dataset.classes)}"
         )
     network = read_network(state, recipe, identity["classes"])
-    found = evaluate(fabric.to_device(network), make_store(dataset.test, fabric.device), recipe, fabric)
+    found = evaluate(network, dataset.test, recipe, Session(fabric))
     for k, accuracy in enumerate(found.stages, 6 - recipe.stages):
         console.print(f"Stage {k}  {accuracy:.2f} %")
     console.print(

@@ -12,6 +12,7 @@ from pmsi.experiments.folder import check_folder, keep_result, lock_folder, make
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
 from pmsi.runtime.profiler import Profile
+from pmsi.runtime.session import Session
 from pmsi.training.callbacks import Callback
 from pmsi.training.trainer import Trainer
 
@@ -32,9 +33,11 @@ def train_run(
     identity = {**make_identity(source, dataset, recipe, fabric), "seed": seed}
     check_folder(folder, source, recipe, rows=False)
     weights = source.find_weights(recipe.backbone)
-    how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, "compile": compile}
+    session = Session(fabric, compile)
     with lock_folder(folder, fabric):
         write_identity(folder, identity, fabric)
-        trainer = Trainer(recipe, dataset, weights=weights, **how)
+        trainer = Trainer(
+            recipe, dataset, weights=weights, seed=seed, identity=identity, folder=folder, session=session
+        )
         evaluation = trainer.run(watch, profile)
         return keep_result(folder, dataset, trainer, evaluation)

@@ -14,7 +14,6 @@ from filelock import FileLock
 from lightning.fabric import Fabric
 
 from pmsi.data.dataset import Dataset
-from pmsi.data.storage import make_store
 from pmsi.evaluation.robustness import Robustness, measure_robustness
 from pmsi.experiments.folder import (
     LOCK,
@@ -33,6 +32,7 @@ from pmsi.recipe import Recipe
 from pmsi.runtime.environment import describe_environment
 from pmsi.runtime.files import write_json
 from pmsi.runtime.processes import Processes
+from pmsi.runtime.session import Session
 from pmsi.training.callbacks import Callback
 
 
@@ -126,7 +126,7 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, fabric: Fabric) -> 
     with lock_folder(folder, fabric, wait=True):
         if not path.exists():
             network = open_network(folder, recipe, len(dataset.classes), fabric)
-            found = measure_robustness(network, make_store(dataset.test, fabric.device), recipe, fabric)
+            found = measure_robustness(network, dataset.test, recipe, Session(fabric))
             kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in _list_evaluations(found).items()}
             if fabric.is_global_zero:
                 write_json(path, kept)

@@ -15,28 +15,19 @@ from torch import Tensor
 from mosaicaug.backends.cpu import tiles as cpu_base
 from mosaicaug.backends.cpu.overlays import Overlays, store
 from mosaicaug.backends.cpu.tiles import Base, Block, View
+from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.plan import Plan
 
 
-def run(
-    images: Tensor,
-    plan: Plan,
-    *,
-    window: Tensor | None,
-    index: Tensor | None,
-    mean: Tensor | None,
-    scale: Tensor | None,
-    nearest: bool,
-    out: Tensor,
-) -> Tensor:
-    """Carry out ``plan`` into ``out``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std.
-
-    ``nearest`` takes the nearest pixel instead of resampling.
-    """
-    view = View(images, index, window, plan.size)
+def run(images: Tensor, plan: Plan, request: Request, out: Tensor | None) -> Tensor:
+    """Carry out ``plan`` on checked arguments, into ``out`` if one is passed."""
+    if out is None:
+        out = request.make_output((len(plan), *images.shape[1:-2], *plan.size), images.device)
+    mean, scale = request.mean_and_scale(images.device)
+    view = View(images, request.index, request.window, plan.size)
     work = compute_dtype(images)
-    base, overlays = Base(view, plan), Overlays(view, plan, work, nearest=nearest)
+    base, overlays = Base(view, plan), Overlays(view, plan, work, nearest=request.nearest)
     normalises = mean is not None or scale is not None
     stage = work if normalises or (out.dtype != images.dtype and overlays.calculate) else images.dtype
     staged = out.dtype != stage

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
-from mosaicaug.backends import reference as torch_backend
+from mosaicaug.backends import reference
 from mosaicaug.backends.cpu import tiles as cpu_base
+from mosaicaug.backends.request import Request
 from tests.helpers.oracle import copy_pixels, number_pixels
 
 Call = tuple[Tensor, Plan, dict[str, Any]]
@@ -87,23 +88,21 @@ def carry_out_slowly(images: Tensor, plan: Plan, options: dict[str, Any]) -> Ten
     """By the reference backend."""
     work = torch.float64 if images.dtype == torch.float64 else torch.float32
     mean, std = (
-        None if values is None else torch.tensor(values, dtype=work).view(-1, 1, 1)
+        None if values is None else torch.tensor(values, dtype=work)
         for values in (options.get("mean"), options.get("std"))
     )
     normalised = torch.float32 if images.dtype == torch.uint8 and (mean, std) != (None, None) else images.dtype
     dense = images.movedim(-3, -1).is_contiguous() and not images.is_contiguous()
     wanted = options["memory_format"]
-    return torch_backend.run(
-        images,
-        plan,
+    request = Request(
+        options["dtype"] or normalised,
+        channels_last=dense if wanted is None else wanted == torch.channels_last,
         window=options.get("window"),
         index=options.get("index"),
         mean=mean,
-        scale=None if std is None else 1 / std,
-        nearest=False,
-        dtype=options["dtype"] or normalised,
-        channels_last=dense if wanted is None else wanted == torch.channels_last,
+        std=std,
     )
+    return reference.run(images, plan, request, None)
 
 
 def expect_same(got: Tensor, want: Tensor) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, PlanBuffer, RecursiveMosaic, SnapMix, apply
-from mosaicaug.backends.triton.launch import place
+from mosaicaug.backends.triton.launch import upload_inputs
 from mosaicaug.backends.triton.table import Overlay, Table, pack
 from tests.helpers.oracle import number_pixels
 
@@ -55,11 +55,11 @@ built = build(case, 90)
 assert find_faults(case, built) == []
 copied = torch.uint8, torch.uint8, "NCHW", "NCHW"
 narrow = make_case("one pixel at a time", [RecursiveMosaic(3).sample((4, 3, 448, 448))], *copied)
-narrow.arguments["V"] = 1
+narrow.arguments["VEC"] = 1
 assert set(build(narrow, 90).stores) == {1}
 assert find_faults(case, build(narrow, 90))
 spills = make_case("spills", [SnapMix().sample((4, 3, 448, 448))], *copied)
-spills.arguments.update(V=16, ALIGN=16, CHUNKS=256)
+spills.arguments.update(VEC=16, ALIGN=16, CHUNKS=256)
 assert any("spilled" in fault for fault in find_faults(spills, build(spills, 90)))
 """
 
@@ -89,9 +89,9 @@ def test_phases_take_one_launch(size: tuple[int, int], monkeypatch: pytest.Monke
     launches: list[int] = []
     run = backend.run
 
-    def count(images: torch.Tensor, table: Table, **options: Any) -> torch.Tensor:
+    def count(images: torch.Tensor, table: Table, *rest: Any) -> torch.Tensor:
         launches.append(table.plans)
-        return run(images, table, **options)
+        return run(images, table, *rest)
 
     monkeypatch.setattr(backend, "run", count)
     images = number_pixels((3, 2, *size))
@@ -143,14 +143,14 @@ def test_small_tensors_travel_together() -> None:
         "scale": torch.tensor([0.5, 0.25]).expand(2),
         "window": None,
     }
-    placed: dict[str, Any] = place(table, torch.device("cpu"), **values)
-    words = placed["table"]
+    placed: dict[str, Any] = upload_inputs(table, torch.device("cpu"), **values)
+    words = placed["table_ptr"]
     assert words[: len(table.words)].equal(table.words)
-    assert all(placed[name] is words for name in ("index", "mean", "scale"))
+    assert all(placed[f"{name}_ptr"] is words for name in ("index", "mean", "scale"))
     assert words[placed["index_at"] :][:3].tolist() == [3, 1, 2]
     assert words[2 * placed["mean_at"] :][:4].view(torch.float64).tolist() == [1.5, -2.5]
     assert words[placed["scale_at"] :][:2].view(torch.float32).tolist() == [0.5, 0.25]
-    assert (placed["window"], placed["window_at"]) == (None, 0)
+    assert (placed["window_ptr"], placed["window_at"]) == (None, 0)
 
 
 def test_bad_input() -> None:
