@@ -72,9 +72,9 @@ def test_the_peak_is_what_a_call_holds_beside_its_output() -> None:
         parts = [images + 1, images + 2, images + 3]
         return parts[0] * 2
 
-    assert measure.find_peak(run, "cpu", fresh=True) / 2**20 == pytest.approx(3, abs=0.01)
-    assert measure.find_peak(run, "cpu", fresh=False) / 2**20 == pytest.approx(4, abs=0.01)
-    assert measure.find_peak(lambda: images, "cpu", fresh=False) == 0
+    assert measure.measure_peak(run, "cpu", fresh=True) / 2**20 == pytest.approx(3, abs=0.01)
+    assert measure.measure_peak(run, "cpu", fresh=False) / 2**20 == pytest.approx(4, abs=0.01)
+    assert measure.measure_peak(lambda: images, "cpu", fresh=False) == 0
 
 
 FAKE = {"ours": 2.0, "ours_out": 1.2, "copy": 1.0, "kornia": 6.0, "torchvision": 1.0, "timm": 1.98, "dali": 3.0}
@@ -101,7 +101,7 @@ def fake_results(device_type: str = "cpu") -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     fake = fake_results()
-    results.write(tmp_path / "throughput-cpu-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
+    results.write_results(tmp_path / "throughput-cpu-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
     return tmp_path
 
 
@@ -142,7 +142,7 @@ def test_doors_stand_beside_the_class(folder: Path, tmp_path: Path) -> None:
 def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
     assert tables.render(tmp_path) == "**CPU**: not measured yet.\n\n**GPU**: not measured yet.\n"
     fake = fake_results("cuda")
-    results.write(tmp_path / "gpu-check-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
+    results.write_results(tmp_path / "gpu-check-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
     text = tables.render(tmp_path)
     assert text.startswith("**CPU**: not measured yet.\n\n**GPU**: Fast One, ")
 
