@@ -20,9 +20,9 @@ from pmsi.training.trainer import Trainer
 
 
 class Input(Protocol):
-    """A side: it makes the mini-batches of an epoch."""
+    """Interface of a side's input: the mini-batches of an epoch."""
 
-    def read(self, epoch: int) -> Batches: ...
+    def batches(self, epoch: int) -> Batches: ...
 
 
 class OurInput:
@@ -39,7 +39,7 @@ class OurInput:
         shape = (recipe.batch_size, 3, recipe.crop, recipe.crop)
         self.buffer = torch.empty(shape, device=device, memory_format=torch.channels_last)
 
-    def read(self, epoch: int) -> Batches:
+    def batches(self, epoch: int) -> Batches:
         """One epoch."""
         plans = list(plan_epoch(self.recipe, len(self.store.labels), seed=0, epoch=epoch))
         shares = [take_local(iteration, slice(None)) for iteration in plans]
@@ -51,7 +51,7 @@ class OurInput:
 
 
 def make_trainer(dataset: Dataset, recipe: Recipe, device: str, setting: str, folder: Path) -> Trainer:
-    """Ours on a device in a setting; its checkpoints, if any, are left behind."""
+    """Trainer of `pmsi` in a setting such as "bf16, compiled"; it writes checkpoints below ``folder``."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     for left in checkpoints.iterdir():

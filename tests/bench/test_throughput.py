@@ -1,4 +1,4 @@
-"""The benchmark: what is measured, that its figures are what they say, and that README shows them."""
+"""The benchmark: what is measured, that its figures are what they say, and that the page shows them."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def test_the_peak_is_what_a_call_holds_beside_its_output() -> None:
         parts = [images + 1, images + 2, images + 3]
         return parts[0] * 2
 
-    assert measure.find_peak(run, "cpu", fresh=True) / 2**20 == pytest.approx(3, abs=0.01)
-    assert measure.find_peak(run, "cpu", fresh=False) / 2**20 == pytest.approx(4, abs=0.01)
-    assert measure.find_peak(lambda: images, "cpu", fresh=False) == 0
+    assert measure.measure_peak(run, "cpu", fresh=True) / 2**20 == pytest.approx(3, abs=0.01)
+    assert measure.measure_peak(run, "cpu", fresh=False) / 2**20 == pytest.approx(4, abs=0.01)
+    assert measure.measure_peak(lambda: images, "cpu", fresh=False) == 0
 
 
 FAKE = {"ours": 2.0, "ours_out": 1.2, "copy": 1.0, "kornia": 6.0, "torchvision": 1.0, "timm": 1.98, "dali": 3.0}
@@ -101,7 +101,7 @@ def fake_results(device_type: str = "cpu") -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     fake = fake_results()
-    results.write(tmp_path / "throughput-cpu-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
+    results.write_results(tmp_path / "throughput-cpu-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
     return tmp_path
 
 
@@ -139,28 +139,37 @@ def test_doors_stand_beside_the_class(folder: Path, tmp_path: Path) -> None:
     assert tables.render_doors(tmp_path) == "Not measured yet.\n"
 
 
+def test_the_summary_names_the_fastest_other(folder: Path, tmp_path: Path) -> None:
+    text = tables.render_summary(folder)
+    assert "Fast One, 2 CPU threads:" in text
+    assert "| RMG, r=3 | 12 (20) | 10 | 30 DALI | 12 (20) | 10 | 30 DALI |" in text, "the loop failed"
+    (folder / "throughput-cpu-fast-one.json").unlink()
+    assert tables.render_summary(tmp_path) == "Not measured yet.\n"
+
+
 def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
     assert tables.render(tmp_path) == "**CPU**: not measured yet.\n\n**GPU**: not measured yet.\n"
     fake = fake_results("cuda")
-    results.write(tmp_path / "gpu-check-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
+    results.write_results(tmp_path / "gpu-check-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
     text = tables.render(tmp_path)
     assert text.startswith("**CPU**: not measured yet.\n\n**GPU**: Fast One, ")
 
 
-def test_readme_follows_the_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(pages.PAGES["README.md"], "throughput", lambda: tables.render(folder))
-    readme = pages.insert("README.md", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert pages.insert("README.md", readme) == readme
+def test_the_page_follows_the_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "docs/benchmarks.md"
+    monkeypatch.setitem(pages.PAGES[name], "throughput", lambda: tables.render(folder))
+    page = pages.insert(name, (ROOT / name).read_text(encoding="utf-8"))
+    assert pages.insert(name, page) == page
     path = folder / "throughput-cpu-fast-one.json"
     path.write_text(
         path.read_text(encoding="utf-8").replace('"median_ms": 20.0', '"median_ms": 21.0'), encoding="utf-8"
     )
-    assert pages.insert("README.md", readme) != readme
+    assert pages.insert(name, page) != page
 
 
-def test_readme_shows_no_picture_that_is_not_there() -> None:
-    shown = "docs/scaling.png" in tables.render()
-    assert not shown or (ROOT / "docs" / "scaling.png").exists(), "run `make tables`"
+def test_the_page_shows_no_picture_that_is_not_there() -> None:
+    shown = "images/scaling.png" in tables.render()
+    assert not shown or (ROOT / "docs" / "images" / "scaling.png").exists(), "run `make tables`"
 
 
 def test_the_picture_is_a_function_of_the_results(folder: Path) -> None:

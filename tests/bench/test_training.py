@@ -128,7 +128,7 @@ def test_rows_hold_what_was_measured(photos: Path, tmp_path: Path) -> None:
 
 def test_what_fails_has_no_time() -> None:
     rows: list[results.Row] = []
-    with pytest.raises(GateError), bench_test._keep_failures("step", 96, rows.append):
+    with pytest.raises(GateError), bench_test._record_failure("step", 96, rows.append):
         raise GateError("the losses differ")
     assert rows == [{"task": "step", "size": 96, "failed": "GateError: the losses differ"}]
 
@@ -145,7 +145,7 @@ def fake_rows() -> Iterator[results.Row]:
 def write_fake(folder: Path, name: str, device_type: str, rows: list[results.Row]) -> None:
     environment = {"device": "Fast One", "device_type": device_type, "threads": 2, "commit": "abc", "versions": {}}
     extra = {"engine": rows} if name.startswith("gpu-check") else {}
-    results.write(folder / f"{name}.json", environment | extra, [] if extra else rows)
+    results.write_results(folder / f"{name}.json", environment | extra, [] if extra else rows)
 
 
 @pytest.mark.parametrize("name", ["engine-fast-one", "gpu-check-fast-one"])
@@ -162,7 +162,7 @@ def test_tables_say_what_failed_and_what_was_not_measured(tmp_path: Path) -> Non
     assert engine_tables.render(tmp_path) == "**CPU**: not measured.\n\n**GPU**: not measured.\n"
     write_fake(tmp_path, "engine-cpu", "cpu", [{"task": "step", "size": 96, "failed": "GateError: no"}])
     assert "step at 96 px failed: GateError: no" in engine_tables.render(tmp_path)
-    assert "engine" in pages.PAGES["README.md"]
+    assert "engine" in pages.PAGES["docs/benchmarks.md"]
 
 
 def test_rows_of_a_complete_run_are_as_many_as_settings() -> None:
