@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mosaicaug import Augmentation, Compose, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix
+from mosaicaug.sampling import batch_generator
 from tests.helpers.oracle import (
     compare_samples,
     draw_published_boxes,
@@ -339,3 +340,10 @@ def test_per_batch_gives_equal_rows(aug: Augmentation) -> None:
     plan = aug.sample((6, 3, 64, 64), generator=seeded(20))
     for rows in (read_own_tiles(plan), plan.to_box.numpy(), plan.from_box.numpy(), plan.opacity.numpy()):
         assert (rows == rows[0]).all()
+
+
+def test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet() -> None:
+    """Torch's generator reads 32 bits of a seed."""
+    keys = itertools.product(range(8), [*range(300), 10**6], range(20))
+    firsts = [int(batch_generator(*key).initial_seed()) % 2**32 for key in keys]
+    assert len(set(firsts)) == len(firsts)

@@ -277,3 +277,9 @@ def test_cross_entropy_of_hard_labels_and_soft_labels_is_torchs(options: dict[st
     soft = F.one_hot(labels, 6).float()
     for targets in (labels, soft, Targets(labels, labels, one, zero), Targets(labels, labels, one / 2, one / 2)):
         torch.testing.assert_close(cross_entropy(logits, targets, **options), want)
+
+
+def test_reductions_that_do_not_exist() -> None:
+    targets = Targets(torch.arange(4), torch.arange(4), torch.ones(4), torch.zeros(4))
+    with pytest.raises(ValueError, match=r"cross_entropy.*reduction.*median"):
+        cross_entropy(torch.rand(4, 4), targets, reduction="median")
