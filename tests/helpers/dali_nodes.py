@@ -51,7 +51,7 @@ def run(
     layout: str | None = "HWC",
     **settings: Any,
 ) -> list[list[Tensor]]:
-    """What a pipeline of ``define(images, labels)`` makes of the same batch again and again."""
+    """Run a pipeline of ``define(images, labels)`` on the same batch again and again."""
     pixels = images.numpy() if isinstance(images, Tensor) else images
     named = make_labels(len(pixels)) if labels is None else labels
     pipe = Pipeline(batch_size=len(pixels), num_threads=1, device_id=None, **settings)

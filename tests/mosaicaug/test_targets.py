@@ -61,7 +61,7 @@ def test_weights_are_pixel_shares(aug: CutMix | MixUp, size: tuple[int, int], de
 
 
 def test_a_drawn_weight_is_kept_on_demand() -> None:
-    """With the same seed the box is the same; only the label weight is not cut at the border."""
+    """One seed, one box; only the label weight is not cut at the border."""
     labels = torch.arange(500)
     counted, drawn = CutMix(), CutMix(true_area=False)
     plans = [aug.sample((500, 3, 64, 64), generator=seeded(1)) for aug in (counted, drawn)]

@@ -23,7 +23,7 @@ Chain = Literal["independent", "shared"]
 
 
 def read_sources(phase: Tensor) -> Tensor:
-    """Where each pixel of numbered ``[B, 1, 8, 8]`` images came from, within its image."""
+    """Source of each pixel of numbered ``[B, 1, 8, 8]`` images, counted within its image."""
     return phase[:, 0].long() - torch.arange(len(phase))[:, None, None] * 64
 
 

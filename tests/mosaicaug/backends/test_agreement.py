@@ -29,7 +29,7 @@ AUGMENTATIONS: list[Callable[[], Augmentation]] = [
 
 
 class Draw:
-    """Arguments of `apply` drawn from a seed."""
+    """Random arguments of `apply`, drawn from a seed."""
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -41,7 +41,7 @@ class Draw:
         return values[self.number(0, len(values) - 1)]
 
     def plan(self, batch: int, size: tuple[int, int]) -> Plan:
-        """Of an augmentation; or with tiles from all over the batch under its overlays, which may be blended."""
+        """Plan of an augmentation; or with tiles from all over the batch under its overlays, which may be blended."""
         plan: Plan = self.choose(AUGMENTATIONS)().sample((batch, 1, *size), generator=self.generator)
         if self.number(0, 1):
             grid = self.number(1, 6)
@@ -85,7 +85,7 @@ class Draw:
 
 
 def carry_out_slowly(images: Tensor, plan: Plan, options: dict[str, Any]) -> Tensor:
-    """By the reference backend."""
+    """Images made by the reference backend, called directly."""
     work = torch.float64 if images.dtype == torch.float64 else torch.float32
     mean, std = (
         None if values is None else torch.tensor(values, dtype=work)
@@ -106,7 +106,7 @@ def carry_out_slowly(images: Tensor, plan: Plan, options: dict[str, Any]) -> Ten
 
 
 def expect_same(got: Tensor, want: Tensor) -> None:
-    """Bits, but that a NaN is a NaN."""
+    """Assert equal bits, except that any NaN equals any other."""
     assert (got.dtype, got.shape) == (want.dtype, want.shape)
     assert got.shape[-3] == 1 or got.stride() == want.stride()
     assert torch.equal(got.isnan(), want.isnan())

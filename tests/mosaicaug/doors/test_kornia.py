@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_pixels_on_every_device(make: Make, make_ou
 
 @each
 def test_nothing_waits_for_the_device(make: Make, make_ours: Make) -> None:
-    """On the device "meta" nothing has a value, so that whoever asked for one would fail."""
+    """Tensors on the device "meta" have no values: code that read one would fail."""
     images = torch.empty(4, 3, 16, 16, device="meta")
     masks, boxes, points = images[:, :1], torch.empty(4, 5, 4, device="meta"), torch.empty(4, 5, 2, device="meta")
     labels = torch.empty(4, dtype=torch.int64, device="meta")
@@ -115,7 +115,7 @@ def test_nothing_waits_for_the_device(make: Make, make_ours: Make) -> None:
 
 @each
 def test_p_is_applied_once(make: Make, make_ours: Make) -> None:
-    """At p = 0.5, of 2000 images 1000 within five standard deviations, 112; p squared would be 500."""
+    """Count at p = 0.5: of 2000 images 1000 within five standard deviations, 112; p squared would be 500."""
     images, labels = torch.rand(2000, 1, 16, 16), torch.arange(2000)
     for operation in (make(p=0.5), AugmentationSequential(make(p=0.5), data_keys=KEYS)):
         made, _ = operation(images, labels, data_keys=KEYS)

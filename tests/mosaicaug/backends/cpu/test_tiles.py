@@ -41,7 +41,7 @@ def test_rows_are_picked_from_a_copy_that_lies_in_the_output(
 def test_tiles_are_picked_from_a_crop(
     layout: str, wanted: torch.memory_format, lead: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of images as large as the scratch, so that each is a block."""
+    """Images as large as the scratch memory: each is a block."""
     stored = number_pixels((5, *lead, 19, 30), torch.uint8, layout)
     windows, picked = [[3, 6, 0], [0, 0, 1], [2, 5, 1]], [4, 0, 4]
     monkeypatch.setattr(tiles, "SCRATCH_BYTES", 16 * 24 * stored[0, ..., 0, 0].numel())

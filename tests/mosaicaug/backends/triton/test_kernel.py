@@ -25,7 +25,7 @@ SHAPE = (4, 3, 24, 32)
 
 
 def run_python(*words: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, where Triton compiles and does not interpret."""
+    """Run Python in a process of its own, where Triton compiles and does not interpret."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, *words]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -53,22 +53,22 @@ FAULTS = """
 from tests.helpers.compile_gate import *
 case = next(make_cases())
 built = build(case, 90)
-assert find_faults(case, built) == []
+assert list_faults(case, built) == []
 copied = torch.uint8, torch.uint8, "NCHW", "NCHW"
 narrow = make_case("one pixel at a time", [RecursiveMosaic(3).sample((4, 3, 448, 448))], *copied)
 narrow.arguments["VEC"] = 1
 assert set(build(narrow, 90).stores) == {1}
-assert find_faults(case, build(narrow, 90))
+assert list_faults(case, build(narrow, 90))
 spills = make_case("spills", [SnapMix().sample((4, 3, 448, 448))], *copied)
 spills.arguments.update(VEC=16, ALIGN=16, CHUNKS=256)
-assert any("spilled" in fault for fault in find_faults(spills, build(spills, 90)))
+assert any("spilled" in fault for fault in list_faults(spills, build(spills, 90)))
 """
 
 
 @pytest.mark.usefixtures("interpreter", "poison")
 @pytest.mark.parametrize("size", [(24, 32), (27, 35)])
 def test_phases_take_one_launch(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the phases' margins differ."""
+    """Phases of one margin, and of several."""
     from mosaicaug.backends.triton import kernel as backend
 
     launches: list[int] = []
