@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench import gates, loops
-from bench.cases import LEVELS, PEERS, Case, centre, list_pairs
-from bench.inputs import MEAN, STD, Batch, UnfitError
-from bench.laws import GateError
-from bench.ours import Run
-from bench.sides import make_run, read_images
+from bench.measure import Run
+from bench.throughput import gates
+from bench.throughput.batch import MEAN, STD, Batch, UnfitError
+from bench.throughput.cases import LEVELS, PEERS, Case, centre, list_pairs
+from bench.throughput.laws import GateError
+from bench.throughput.sides import loops, make_run, read_images
 
 SIZE = 64  # px of what the gates look at here
 ONCE = ("torchvision", "loop")  # sides that draw once per batch

@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import measure, readme_tables, results, scaling_plot, test_throughput
-from bench import throughput_tables as tables
-from bench.cases import DOORS, DTYPES, LAYOUTS, PEERS, PERS, centre, list_pairs
+from bench import measure, pages, results
 from bench.conftest import choose_path
-from bench.laws import GateError
-from bench.sides import SIDES
+from bench.throughput import scaling_plot, tables, test_throughput
+from bench.throughput.cases import DOORS, DTYPES, LAYOUTS, PEERS, PERS, centre, list_pairs
+from bench.throughput.laws import GateError
+from bench.throughput.rows import compare_with_copies, index_rows, make_row, make_times
+from bench.throughput.sides import SIDES
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,9 +72,9 @@ def test_the_peak_is_what_a_call_holds_beside_its_output() -> None:
         parts = [images + 1, images + 2, images + 3]
         return parts[0] * 2
 
-    assert measure.find_peak(run, "cpu", fresh=True) / 2**20 == pytest.approx(3, abs=0.01)
-    assert measure.find_peak(run, "cpu", fresh=False) / 2**20 == pytest.approx(4, abs=0.01)
-    assert measure.find_peak(lambda: images, "cpu", fresh=False) == 0
+    assert measure.measure_peak(run, "cpu", fresh=True) / 2**20 == pytest.approx(3, abs=0.01)
+    assert measure.measure_peak(run, "cpu", fresh=False) / 2**20 == pytest.approx(4, abs=0.01)
+    assert measure.measure_peak(lambda: images, "cpu", fresh=False) == 0
 
 
 FAKE = {"ours": 2.0, "ours_out": 1.2, "copy": 1.0, "kornia": 6.0, "torchvision": 1.0, "timm": 1.98, "dali": 3.0}
@@ -84,15 +85,15 @@ def fake_results(device_type: str = "cpu") -> dict[str, Any]:
     rows = []
     for case, side in list_pairs("cpu"):
         if side == "loop":
-            rows.append(results.make_row(case, side, failed="GateError: a tile is missing"))
+            rows.append(make_row(case, side, failed="GateError: a tile is missing"))
         elif side == "torchvision" and case.per == "sample":
-            rows.append(results.make_row(case, side, skipped="draws once per batch"))
+            rows.append(make_row(case, side, skipped="draws once per batch"))
         else:
             seconds = FAKE[side] * 0.01
-            found = results.make_times(case, median=seconds, q1=seconds, q3=seconds, rounds=5)
+            found = make_times(case, median=seconds, q1=seconds, q3=seconds, rounds=5)
             if side.startswith("ours"):
                 found |= {"peak_extra_bytes": 3 * 2**20, "plan_bytes": 2**20}
-            rows.append(results.make_row(case, side, **found))
+            rows.append(make_row(case, side, **found))
     environment = {"device": "Fast One", "device_type": device_type, "threads": 2, "commit": "abc", "versions": {}}
     return {**environment, "rows": rows}
 
@@ -100,14 +101,14 @@ def fake_results(device_type: str = "cpu") -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     fake = fake_results()
-    results.write(tmp_path / "throughput-cpu-fast-one.json", fake, results.compare_with_copies(fake.pop("rows")))
+    results.write_results(tmp_path / "throughput-cpu-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
     return tmp_path
 
 
 def test_rows_hold_what_was_measured(folder: Path) -> None:
     loaded = tables.load("cpu", folder)
     assert loaded is not None
-    rows = results.index_rows(loaded["rows"])
+    rows = index_rows(loaded["rows"])
     assert len(rows) == len(list_pairs("cpu"))
     row = rows[centre("rmg", dtype="uint8"), "ours"]
     assert (row["median_ms"], row["rounds"], row["ratio_to_copy"]) == (20.0, 5, 2.0)
@@ -141,20 +142,20 @@ def test_doors_stand_beside_the_class(folder: Path, tmp_path: Path) -> None:
 def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
     assert tables.render(tmp_path) == "**CPU**: not measured yet.\n\n**GPU**: not measured yet.\n"
     fake = fake_results("cuda")
-    results.write(tmp_path / "gpu-check-fast-one.json", fake, results.compare_with_copies(fake.pop("rows")))
+    results.write_results(tmp_path / "gpu-check-fast-one.json", fake, compare_with_copies(fake.pop("rows")))
     text = tables.render(tmp_path)
     assert text.startswith("**CPU**: not measured yet.\n\n**GPU**: Fast One, ")
 
 
 def test_readme_follows_the_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(readme_tables.PAGES["README.md"], "throughput", lambda: tables.render(folder))
-    readme = readme_tables.insert("README.md", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert readme_tables.insert("README.md", readme) == readme
+    monkeypatch.setitem(pages.PAGES["README.md"], "throughput", lambda: tables.render(folder))
+    readme = pages.insert("README.md", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pages.insert("README.md", readme) == readme
     path = folder / "throughput-cpu-fast-one.json"
     path.write_text(
         path.read_text(encoding="utf-8").replace('"median_ms": 20.0', '"median_ms": 21.0'), encoding="utf-8"
     )
-    assert readme_tables.insert("README.md", readme) != readme
+    assert pages.insert("README.md", readme) != readme
 
 
 def test_readme_shows_no_picture_that_is_not_there() -> None:
@@ -169,7 +170,7 @@ def test_the_picture_is_a_function_of_the_results(folder: Path) -> None:
     for path in pictures[:2]:
         scaling_plot.draw(loaded, path)
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
-    results.index_rows(loaded["rows"])[centre("rmg", level=5), "ours_out"]["median_ms"] = 30.0
+    index_rows(loaded["rows"])[centre("rmg", level=5), "ours_out"]["median_ms"] = 30.0
     scaling_plot.draw(loaded, pictures[2])
     assert pictures[0].read_bytes() != pictures[2].read_bytes()
 

@@ -13,11 +13,16 @@ from PIL import Image
 from torch import Tensor
 from torch.optim import SGD
 
-from bench import engine, engine_gates, engine_tables, gates, gpu_check, plain, readme_tables, results
-from bench import test_engine as bench_test
-from bench.engine import OurInput
-from bench.laws import GateError
-from bench.plain import PlainInput
+from bench import gpu_check, pages, results
+from bench.throughput import gates
+from bench.throughput.laws import GateError
+from bench.training import gates as engine_gates
+from bench.training import measure, ours, plain
+from bench.training import tables as engine_tables
+from bench.training import test_training as bench_test
+from bench.training.ours import OurInput
+from bench.training.photos import write_photos
+from bench.training.plain import PlainInput
 from mosaicaug import Plan
 from pmsi.data.preprocess import preprocess
 from tests.helpers.small_run import RECIPE, make_dataset
@@ -29,7 +34,7 @@ SMALL = replace(RECIPE, epochs=1)
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
-    engine.write_photos(folder, 8)
+    write_photos(folder, 8)
     return folder
 
 
@@ -59,12 +64,12 @@ def test_other_pixels_are_noticed(photos: Path, monkeypatch: pytest.MonkeyPatch,
             window = (window - torch.tensor([1, 0, 0])).clamp(min=0)
         return preprocess(images.flip(1) if bug == "channels" else images, plan, index, window)
 
-    ours, theirs = OurInput(photos, SMALL, CPU), PlainInput(photos, SMALL, CPU)
+    own, theirs = OurInput(photos, SMALL, CPU), PlainInput(photos, SMALL, CPU)
     if bug == "labels":
-        ours.store.labels = ours.store.labels.flip(0)
-    monkeypatch.setattr(engine_gates, "show", show_wrongly)
+        own.store.labels = own.store.labels.flip(0)
+    monkeypatch.setattr(engine_gates, "preprocess", show_wrongly)
     with pytest.raises(GateError, match="label" if bug == "labels" else "pixels differ by"):
-        engine_gates.check_pixels(ours, theirs, SMALL)
+        engine_gates.check_pixels(own, theirs, SMALL)
 
 
 @pytest.mark.usefixtures("one_worker")
@@ -78,7 +83,7 @@ def test_a_phase_without_its_mosaic_is_noticed(monkeypatch: pytest.MonkeyPatch) 
     def show_raw(images: Tensor, plan: Plan, index: Tensor, window: Tensor, **_: Any) -> Tensor:
         return preprocess(images, Plan.identity(len(plan), plan.size), index, window)
 
-    monkeypatch.setattr(engine, "show", show_raw)
+    monkeypatch.setattr(ours, "preprocess", show_raw)
     with pytest.raises(GateError, match="nothing was changed"):
         engine_gates.check_mosaics(OurInput, CPU)
 
@@ -107,13 +112,13 @@ def test_another_step_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("one_worker", "small_backbone")
 def test_rows_hold_what_was_measured(photos: Path, tmp_path: Path) -> None:
-    engine.write_photos(tmp_path, 8)
-    plain_row, ours = engine.measure_input(tmp_path, SMALL, "cpu", rounds=2)
-    assert (plain_row["side"], ours["side"], ours["size"], ours["batch"]) == ("plain", "ours", 32, 4)
-    assert len(ours["epochs"]) == 2
-    assert min(ours["epochs"]) <= ours["images_per_s"] <= max(ours["epochs"])
-    assert ours["first_epoch_images_per_s"] > 0
-    rows = engine.measure_steps(photos, SMALL, "cpu", ("plain", "32"), rounds=1, epochs=2)
+    write_photos(tmp_path, 8)
+    plain_row, our_row = measure.measure_input(tmp_path, SMALL, "cpu", rounds=2)
+    assert (plain_row["side"], our_row["side"], our_row["size"], our_row["batch"]) == ("plain", "ours", 32, 4)
+    assert len(our_row["epochs"]) == 2
+    assert min(our_row["epochs"]) <= our_row["images_per_s"] <= max(our_row["epochs"])
+    assert our_row["first_epoch_images_per_s"] > 0
+    rows = measure.measure_steps(photos, SMALL, "cpu", ("plain", "32"), rounds=1, epochs=2)
     assert [(row["side"], len(row["epochs"]), row["step_bytes"] > 0) for row in rows] == [
         ("plain", 2, True),
         ("32", 2, True),
@@ -123,24 +128,24 @@ def test_rows_hold_what_was_measured(photos: Path, tmp_path: Path) -> None:
 
 def test_what_fails_has_no_time() -> None:
     rows: list[results.Row] = []
-    with pytest.raises(GateError), bench_test._keep_failures("step", 96, rows.append):
+    with pytest.raises(GateError), bench_test._record_failure("step", 96, rows.append):
         raise GateError("the losses differ")
     assert rows == [{"task": "step", "size": 96, "failed": "GateError: the losses differ"}]
 
 
 def fake_rows() -> Iterator[results.Row]:
-    for recipe in engine.INPUTS.values():
+    for recipe in measure.INPUTS.values():
         for side, rate in (("plain", 100.0), ("ours", 850.0)):
-            yield engine.make_row("input", side, recipe, [rate] * 3, first_epoch_images_per_s=rate / 2)
+            yield measure.make_row("input", side, recipe, [rate] * 3, first_epoch_images_per_s=rate / 2)
     for side, rate in (("plain", 50.0), ("32", 100.0), ("bf16", 200.0), ("bf16, compiled", 250.0)):
         share = {} if side == "plain" else {"input_share": 0.0123}
-        yield engine.make_row("step", side, engine.PAPER, [rate], step_bytes=2e9, **share)
+        yield measure.make_row("step", side, measure.PAPER, [rate], step_bytes=2e9, **share)
 
 
 def write_fake(folder: Path, name: str, device_type: str, rows: list[results.Row]) -> None:
     environment = {"device": "Fast One", "device_type": device_type, "threads": 2, "commit": "abc", "versions": {}}
     extra = {"engine": rows} if name.startswith("gpu-check") else {}
-    results.write(folder / f"{name}.json", environment | extra, [] if extra else rows)
+    results.write_results(folder / f"{name}.json", environment | extra, [] if extra else rows)
 
 
 @pytest.mark.parametrize("name", ["engine-fast-one", "gpu-check-fast-one"])
@@ -157,12 +162,12 @@ def test_tables_say_what_failed_and_what_was_not_measured(tmp_path: Path) -> Non
     assert engine_tables.render(tmp_path) == "**CPU**: not measured.\n\n**GPU**: not measured.\n"
     write_fake(tmp_path, "engine-cpu", "cpu", [{"task": "step", "size": 96, "failed": "GateError: no"}])
     assert "step at 96 px failed: GateError: no" in engine_tables.render(tmp_path)
-    assert "engine" in readme_tables.PAGES["README.md"]
+    assert "engine" in pages.PAGES["README.md"]
 
 
 def test_rows_of_a_complete_run_are_as_many_as_settings() -> None:
-    assert [engine.count_rows(device) for device in ("cpu", "cuda")] == [6, 8]
-    assert len(list(fake_rows())) == engine.count_rows("cuda")
+    assert [measure.count_rows(device) for device in ("cpu", "cuda")] == [6, 8]
+    assert len(list(fake_rows())) == measure.count_rows("cuda")
 
 
 def test_the_check_on_a_gpu_ends_in_eight_minutes() -> None:

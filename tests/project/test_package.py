@@ -16,7 +16,7 @@ import torch
 
 import mosaicaug
 import pmsi
-from bench import readme_tables
+from bench import pages
 
 ROOT = Path(__file__).parents[2]
 MODULES = [
@@ -36,10 +36,10 @@ def test_readme_code_runs() -> None:
     assert names["batch"].shape == (8, 3, 196, 196)
 
 
-@pytest.mark.parametrize("page", readme_tables.PAGES)
+@pytest.mark.parametrize("page", pages.PAGES)
 def test_tables_are_those_of_the_results(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert readme_tables.insert(page, text) == text, "run `make tables`"
+    assert pages.insert(page, text) == text, "run `make tables`"
 
 
 def test_the_architecture_page_names_every_module() -> None:

@@ -1,4 +1,4 @@
-"""The sides of every task, by name."""
+"""Sides of every task by name: ours, the copy, and other libraries."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 
 from torch import Tensor
 
-from bench import dali, doors, loops, ours, peers
-from bench.cases import Case
-from bench.inputs import Batch
-from bench.ours import Run
+from bench.measure import Run
+from bench.throughput.batch import Batch
+from bench.throughput.cases import Case
+from bench.throughput.sides import adapters, dali, libraries, loops, ours
 
 SIDES: dict[str, dict[str, Callable[[Case, Batch], Run]]] = {
     "augment": {
         "ours": ours.make_ours,
         "ours_out": ours.make_ours_out,
         "copy": ours.make_copy,
-        "kornia": peers.make_kornia,
-        "torchvision": peers.make_torchvision,
-        "timm": peers.make_timm,
+        "kornia": libraries.make_kornia,
+        "torchvision": libraries.make_torchvision,
+        "timm": libraries.make_timm,
         "dali": dali.make_dali,
         "loop": loops.make_loop,
-        "torchvision_door": doors.make_torchvision_door,
-        "timm_door": doors.make_timm_door,
-        "kornia_door": doors.make_kornia_door,
+        "torchvision_door": adapters.make_torchvision_door,
+        "timm_door": adapters.make_timm_door,
+        "kornia_door": adapters.make_kornia_door,
     },
     "pipeline": {
         "ours": ours.make_pipeline,
         "ours_out": ours.make_pipeline_out,
         "copy": ours.make_pipeline_copy,
-        "kornia": peers.make_kornia_pipeline,
-        "torchvision": peers.make_torchvision_pipeline,
+        "kornia": libraries.make_kornia_pipeline,
+        "torchvision": libraries.make_torchvision_pipeline,
         "dali": dali.make_dali_pipeline,
     },
     "draw": {"ours": ours.make_draw},
@@ -39,11 +39,11 @@ SIDES: dict[str, dict[str, Callable[[Case, Batch], Run]]] = {
 
 
 def make_run(case: Case, side: str, batch: Batch) -> Run:
-    """A call of ``side`` on ``batch``; `UnfitError` where the side cannot run the case."""
+    """Call of ``side`` on ``batch``; raises `UnfitError` if the side cannot run the case."""
     return SIDES[case.task][side](case, batch)
 
 
 def read_images(result: Any) -> Tensor:
-    """The images in what a call returned."""
+    """Images ``[B, 3, H, W]`` in the result of a call."""
     first = result[0] if isinstance(result, tuple | list) else result
     return first if isinstance(first, Tensor) else dali.read_images(first)

@@ -1,12 +1,15 @@
-"""Tables of our pages from the results under bench/results: `python -m bench.readme_tables` rewrites them."""
+"""Tables of our pages from the results under bench/results: `python -m bench.pages` rewrites them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from bench import engine_tables, paper_tables, scaling_plot, throughput_tables
+from bench import paper_tables
 from bench.results import ROOT
+from bench.throughput import scaling_plot
+from bench.throughput import tables as throughput_tables
+from bench.training import tables as engine_tables
 
 BIRDS = "reproduce-cub.json"  # what `pmsi reproduce` left on 100 classes of CUB-200-2011, as the others
 

@@ -1,4 +1,4 @@
-"""That our engine does what the plain one does: equal pixels, lawful mosaics, equal losses and updates.
+"""Gates of the training benchmark: equal pixels, lawful mosaics, equal losses and updates on both sides.
 
 A side that fails is not timed.
 """
@@ -15,18 +15,18 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomCrop
 
-from bench import gates
-from bench.cases import centre
-from bench.engine import PAPER, Input, OurInput, make_trainer
-from bench.inputs import MEAN, STD
-from bench.laws import GateError
-from bench.plain import PHASES, PlainInput, PlainTrainer
+from bench.throughput import gates
+from bench.throughput.batch import MEAN, STD
+from bench.throughput.cases import centre
+from bench.throughput.laws import GateError
+from bench.training.ours import Input, OurInput, make_trainer
+from bench.training.plain import PHASES, PlainInput, PlainTrainer
 from mosaicaug import Plan
 from pmsi.data.dataset import Dataset
 from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, preprocess
 from pmsi.data.storage import to_device
 from pmsi.models.registry import make_network
-from pmsi.recipe import Recipe
+from pmsi.recipe import RECIPES, Recipe
 from pmsi.training.batches import plan_epoch
 
 LEVELS = 1.01  # of 255: Pillow's bilinear filter (plain) and torchvision's on uint8 tensors (ours) round differently
@@ -37,7 +37,11 @@ Make = Callable[[Path, Recipe, torch.device], Input]
 
 
 def check_pixels(ours: OurInput, plain: PlainInput, recipe: Recipe, count: int = 8) -> None:
-    """GateError unless both show the raw images alike, within `LEVELS`, through windows as torchvision drew them."""
+    """Compare the pixels of both sides in windows drawn by torchvision.
+
+    Raises:
+        GateError: they differ by more than `LEVELS`, or labels differ.
+    """
     rows = torch.linspace(0, len(plain.dataset) - 1, count).long()
     shown, labels, windows = [], [], []
     for row in rows.tolist():
@@ -59,10 +63,14 @@ def check_pixels(ours: OurInput, plain: PlainInput, recipe: Recipe, count: int =
 
 
 def check_mosaics(make: Make, device: torch.device) -> None:
-    """GateError unless every phase of a side is the mosaic that it should be, of coded images in files."""
+    """Check the mosaics that a side makes for each phase, from files of coded images.
+
+    Raises:
+        GateError: a phase is not the mosaic of its level.
+    """
     cases = [centre("rmg", task="pipeline", level=level, batch=gates.BATCH, size=gates.SIZE) for _, level, _ in PHASES]
     stored = gates.make_images(cases[0])
-    recipe = replace(PAPER, resize=stored.shape[-1], crop=gates.SIZE, batch_size=gates.BATCH)
+    recipe = replace(RECIPES["paper"], resize=stored.shape[-1], crop=gates.SIZE, batch_size=gates.BATCH)
     calls: list[list[Tensor]] = []
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
@@ -74,7 +82,7 @@ def check_mosaics(make: Make, device: torch.device) -> None:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
         side = make(folder, recipe, device)
         for epoch in range(gates.CALLS // 2):  # of two mini-batches
-            calls += [[image.clone() for image in inputs] for inputs, _ in side.read(epoch)]
+            calls += [[image.clone() for image in inputs] for inputs, _ in side.batches(epoch)]
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     for number, case in enumerate(cases):
         outputs = [(to_levels(call[number]) - mean) / std for call in calls]  # normalised as the law reads them
@@ -82,10 +90,13 @@ def check_mosaics(make: Make, device: torch.device) -> None:
 
 
 def check_step(recipe: Recipe, dataset: Dataset, device: str, folder: Path) -> None:
-    """GateError unless a mini-batch gives both trainers the same losses and moves their weights alike, in fp32.
+    """Compare the losses and weight updates of both trainers on one mini-batch, in fp32.
 
-    From random weights, gradients are so steep that at the recipe's rates the next phase's loss shows how the last bit
-    was rounded; a thousandth of the rates keeps the sides together.
+    From random weights, gradients are so steep that at the recipe's rates the next phase's loss depends on the rounding
+    of the last bit; a thousandth of the rates keeps the sides together.
+
+    Raises:
+        GateError: losses differ by more than `LOSS`, or updates by more than `UPDATE`.
     """
     slow = replace(recipe, lr_backbone=recipe.lr_backbone / 1000, lr_new=recipe.lr_new / 1000)
     ours = make_trainer(dataset, slow, device, "32", folder)
@@ -114,7 +125,7 @@ def check_step(recipe: Recipe, dataset: Dataset, device: str, folder: Path) -> N
 
 
 def to_levels(images: Tensor) -> Tensor:
-    """Stored pixels, 0 to 255, of normalised ones; float64 on the CPU."""
+    """Undo the normalisation of images: levels 0 to 255, float64 on the CPU."""
     mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return images.cpu().double() * std + mean
 
