@@ -1,4 +1,4 @@
-"""Kornia door: the five augmentations as operations of Kornia 0.9, for its containers or by themselves.
+"""Kornia operations of the five augmentations, for Kornia 0.9's containers or by themselves.
 
 Masks, boxes and keypoints follow the pixels in Kornia's own ``AugmentationSequential``, ``ImageSequential`` and
 ``VideoSequential``, and any number of these operations may stand in one container. Labels are what Kornia's containers
