@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
 from mosaicaug.backends import reference
-from mosaicaug.backends.cpu import tiles as cpu_base
+from mosaicaug.backends.cpu import tiles
 from mosaicaug.backends.request import Request
 from tests.helpers.oracle import copy_pixels, number_pixels
 
@@ -115,12 +115,12 @@ def expect_same(got: Tensor, want: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("poison")
-@pytest.mark.parametrize("scratch", [cpu_base.SCRATCH, 3000])
+@pytest.mark.parametrize("scratch", [tiles.SCRATCH_BYTES, 3000])
 @pytest.mark.parametrize("seed", range(10))
 def test_runs_give_the_bits_of_the_reference(seed: int, scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of several images, and bands of a few rows."""
-    monkeypatch.setattr(cpu_base, "SCRATCH", scratch)
-    monkeypatch.setattr(cpu_base, "STAGE", scratch)
+    monkeypatch.setattr(tiles, "SCRATCH_BYTES", scratch)
+    monkeypatch.setattr(tiles, "STAGE_BYTES", scratch)
     for part in range(30):
         images, plan, options = Draw(100 * seed + part).call()
         before = images.clone()
@@ -144,7 +144,7 @@ def test_rows_are_picked_from_a_copy_that_lies_in_the_output(
 ) -> None:
     """Blocks that divide the batch and others; the last images, whose place the copy has, are made last."""
     images = number_pixels((10, 3, 16, 24), layout=layout)
-    monkeypatch.setattr(cpu_base, "STAGE", block * images[0].nbytes)
+    monkeypatch.setattr(tiles, "STAGE_BYTES", block * images[0].nbytes)
     for aug in (RecursiveMosaic(2), Jigsaw(8)):
         plan = aug.sample(images.shape)
         assert torch.equal(apply(images, plan), copy_pixels(images, plan.to_dict()))
@@ -163,15 +163,15 @@ def test_tiles_are_picked_from_a_crop(
     """Of images as large as the scratch, so that each is a block."""
     stored = number_pixels((5, *lead, 19, 30), torch.uint8, layout)
     windows, picked = [[3, 6, 0], [0, 0, 1], [2, 5, 1]], [4, 0, 4]
-    monkeypatch.setattr(cpu_base, "SCRATCH", 16 * 24 * stored[0, ..., 0, 0].numel())
+    monkeypatch.setattr(tiles, "SCRATCH_BYTES", 16 * 24 * stored[0, ..., 0, 0].numel())
     crops: list[int] = []
-    pick = cpu_base.Base._pick
+    pick = tiles.TiledBase._write_cropped
 
-    def count(base: cpu_base.Base, entry: int, into: Tensor) -> None:
+    def count(base: tiles.TiledBase, entry: int, into: Tensor) -> None:
         crops.append(entry)
         pick(base, entry, into)
 
-    monkeypatch.setattr(cpu_base.Base, "_pick", count)
+    monkeypatch.setattr(tiles.TiledBase, "_write_cropped", count)
     for aug in (RecursiveMosaic(2), Jigsaw(8)):
         plan = aug.sample((3, *stored.shape[1:-2], 16, 24))
         options: dict[str, Any] = {"window": torch.tensor(windows), "index": torch.tensor(picked)}
