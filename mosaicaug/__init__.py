@@ -19,6 +19,8 @@ from mosaicaug.plan import Plan
 from mosaicaug.targets import Targets, class_activation_map, cross_entropy, mix_labels
 from mosaicaug.transforms import CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Augmentation",
     "Compose",

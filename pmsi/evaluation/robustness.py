@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Generator, Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 

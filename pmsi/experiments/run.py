@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import check_folder, keep_result, lock_folder, make_identity, write_identity

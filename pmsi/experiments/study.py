@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from pmsi.data.dataset import Dataset
 from pmsi.data.storage import make_store

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from markupsafe import Markup
 from torch import Tensor
 

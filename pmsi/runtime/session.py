@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from pmsi.runtime.processes import Processes
 
