@@ -1,8 +1,7 @@
-"""The file of results: what ran where, and one row for each case and side."""
+"""Files of results under bench/results: the environment of a run, and one row per measurement."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -14,8 +13,6 @@ from typing import Any
 
 import torch
 
-from bench.cases import Case
-
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "bench" / "results"
 PACKAGES = {"dali": "nvidia-dali-cuda130"}  # where the names differ
@@ -24,14 +21,14 @@ NAMES = ("mosaicaug", "torch", "triton", "torchvision", "kornia", "timm", "dali"
 Row = dict[str, Any]
 
 
-def describe(device: str) -> dict[str, Any]:
-    """The device, the versions and the commit."""
+def describe_environment(device: str) -> dict[str, Any]:
+    """Device, CPU threads, versions and commit of this run, as the head of a file of results."""
     return {
         "device": name_device(device),
         "device_type": device,
         "threads": torch.get_num_threads(),
         "commit": _find_commit(),
-        "versions": {"python": platform.python_version()} | {name: _find_version(name) for name in NAMES},
+        "versions": {"python": platform.python_version()} | {name: _read_version(name) for name in NAMES},
     }
 
 
@@ -44,53 +41,14 @@ def name_device(device: str) -> str:
     return named[1] if named else platform.processor() or platform.machine()
 
 
-def place(kind: str, environment: dict[str, Any]) -> Path:
-    """Where the results of a kind of run on a device belong, such as bench/results/throughput-cpu-amd-epyc.json."""
+def results_path(kind: str, environment: dict[str, Any]) -> Path:
+    """Path of the results of a kind of run on a device, such as bench/results/throughput-cpu-amd-epyc.json."""
     name = ("cpu " if environment["device_type"] == "cpu" else "") + environment["device"]
     return FOLDER / f"{kind}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
 
 
-def make_row(case: Case, side: str, **found: Any) -> Row:
-    """A case, a side, and what was found: times, or why there are none (``skipped``, ``failed``)."""
-    return {**dataclasses.asdict(case), "side": side, **found}
-
-
-def index_rows(rows: Sequence[Row]) -> dict[tuple[Case, str], Row]:
-    """Rows by case and side."""
-    names = [field.name for field in dataclasses.fields(Case)]
-    return {(Case(**{name: row[name] for name in names}), row["side"]): row for row in rows}
-
-
-def make_times(case: Case, *, median: float, q1: float, q3: float, rounds: int) -> dict[str, Any]:
-    """Times in seconds as the fields of a row."""
-    return {
-        "median_ms": round_figure(median * 1e3),
-        "q1_ms": round_figure(q1 * 1e3),
-        "q3_ms": round_figure(q3 * 1e3),
-        "rounds": rounds,
-        "bytes": case.bytes,
-        "gb_per_s": None if case.bytes is None else round_figure(case.bytes / median / 1e9),
-        "images_per_s": round_figure(case.batch / median),
-    }
-
-
-def compare_with_copies(rows: Sequence[Row]) -> list[Row]:
-    """The rows, those with times also with ``ratio_to_copy``: over their case's copy, None where that has no time."""
-    copies = {case: row["median_ms"] for (case, side), row in index_rows(rows).items() if side == "copy" and timed(row)}
-    compared = []
-    for (case, _), row in index_rows(rows).items():
-        ratio = round_figure(row["median_ms"] / copies[case]) if timed(row) and case in copies else None
-        compared.append({**row, "ratio_to_copy": ratio} if timed(row) else row)
-    return compared
-
-
-def timed(row: Row | None) -> bool:
-    """Whether there is a row and it has times."""
-    return row is not None and "median_ms" in row
-
-
-def write(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:
-    """JSON with one row a line."""
+def write_results(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Write a file of results: JSON with one line per row."""
     head = json.dumps(environment, indent=1).removesuffix("\n}")
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,11 +56,11 @@ def write(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:
 
 
 def round_figure(value: float) -> float:
-    """To four significant digits, far finer than one run differs from the next."""
+    """Round to four significant digits, far finer than the difference between two runs."""
     return float(f"{value:.4g}")
 
 
-def _find_version(name: str) -> str | None:
+def _read_version(name: str) -> str | None:
     try:
         return importlib.metadata.version(PACKAGES.get(name, name))
     except importlib.metadata.PackageNotFoundError:

@@ -28,6 +28,7 @@ from pmsi.data.storage import Split
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.recipe import RECIPES, Recipe
 from pmsi.runtime.devices import open_fabric
+from pmsi.runtime.session import Session
 from pmsi.training.phases import list_phases
 from pmsi.training.trainer import Trainer
 
@@ -69,7 +70,8 @@ def main(
     unseen = Split(torch.empty(len(labels), 3, 0, 0, dtype=torch.uint8), labels)
     dataset = Dataset("folder", names, unseen, read_test(test, recipe, how), protocol="")
     with tempfile.TemporaryDirectory() as empty:
-        trainer = Trainer(recipe, dataset, weights=weights, seed=seed, identity={}, folder=Path(empty), fabric=fabric)
+        session = Session(fabric)
+        trainer = Trainer(recipe, dataset, weights=weights, seed=seed, identity={}, folder=Path(empty), session=session)
     pipe = make_train_pipeline(recipe, train, shard=shard, shards=shards, first_seed=seed, **how)
     phases = [f"phase {number}" for number, _ in enumerate(trainer.phases, 1)]
     batches = DALIGenericIterator(
@@ -83,7 +85,7 @@ def main(
             # Height, width, channels in memory, as the network likes it, though torch writes channels first.
             losses.append(trainer.step_phases([(seen[phase].permute(0, 3, 1, 2), labels) for phase in phases]))
             trainer.schedule.step()
-        tested = evaluate(trainer.network, trainer.test, recipe, fabric)
+        tested = evaluate(trainer.network, trainer.test, recipe, session)
         shown = " ".join(f"{loss:.3f}" for loss in torch.stack(losses).mean(0).tolist())
         print(f"epoch {epoch}: losses {shown}; test accuracy Concat {tested.concat:.1f}%, Mix {tested.mix:.1f}%")
     return tested.mix

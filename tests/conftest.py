@@ -41,12 +41,12 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """`backend="auto"` takes the Triton kernel for CPU images as it does for CUDA images."""
     interpreter = pytest.importorskip("triton.runtime.interpreter")
     module = sys.modules["mosaicaug.apply"]
-    find = module._find_triton
+    find = module._import_triton
 
     def find_on_cpu(images: torch.Tensor, backend: str) -> Any:
         return find(images, "triton" if backend == "auto" and not module._needs_grad(images) else backend)
 
-    monkeypatch.setattr(module, "_find_triton", find_on_cpu)
+    monkeypatch.setattr(module, "_import_triton", find_on_cpu)
     convert = interpreter._convert_float
 
     def convert_rounding(values: Any, source: Any, target: Any, mode: Any) -> Any:

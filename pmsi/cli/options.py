@@ -1,13 +1,17 @@
-"""What can be typed after `pmsi`: commands, their settings, and how words become one of them."""
+"""Commands and settings that can be typed after `pmsi`, and how they are parsed."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+import ast
+import inspect
+import itertools
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from pmsi.cli.data import Data
 from pmsi.data.dataset import DataName
@@ -16,10 +20,26 @@ from pmsi.experiments.tables import Choice
 from pmsi.recipe import METHODS, RECIPES, Method, Recipe, RecipeName
 from pmsi.runtime.devices import Device, Precision
 
+# Themes of `--help`: a recipe's field belongs to the theme that the last field named here began, in the recipe's order;
+# a new field needs no entry.
+_BEGINNINGS = {
+    "network": "network",
+    "resize": "images",
+    "batch_size": "schedule",
+    "lr_backbone": "optimisation",
+    "mix_scope": "augmentation",
+}
+_EXCEPTIONS = {
+    "augmentation": "augmentation",
+    "test_whole": "evaluation",
+    "schedule": "schedule",
+    "warmup": "schedule",
+}
+
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """How a run is computed: what changes its speed, and its result by rounding alone."""
+    """Settings that change the speed of a run, and its result by rounding alone."""
 
     device: Device = "auto"
     """Where to compute; under torchrun, each process takes a device of its own."""
@@ -30,19 +50,22 @@ class ComputeOptions:
 
 
 _Flat = tyro.conf.arg(name="")
+_DataGroup = Annotated[Source, tyro.conf.arg(name="data")]
+_ComputeGroup = Annotated[ComputeOptions, tyro.conf.arg(name="computing")]
+_RecipeGroups = Annotated[Recipe, _Flat]
 
 
 @dataclass(frozen=True)
 class Common:
-    """What every training command takes."""
+    """Settings of every training command."""
 
-    source: Annotated[Source, _Flat] = field(default_factory=Source)
+    source: _DataGroup = field(default_factory=Source)
     recipe: RecipeName | None = None
     """Where the defaults of the training settings come from; by default "demo" for typefaces, else "quick"."""
-    settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
+    settings: _RecipeGroups = field(default_factory=Recipe)
     run: Path | None = None
     """Folder of the run; by default runs/COMMAND-DATA-RECIPE. The same command continues what is there."""
-    engine: Annotated[ComputeOptions, _Flat] = field(default_factory=ComputeOptions)
+    compute: _ComputeGroup = field(default_factory=ComputeOptions)
     tensorboard: bool = False
     """Write curves for TensorBoard to the folder of every run (needs the package tensorboard)."""
 
@@ -59,7 +82,7 @@ class Compare(Common):
 
 @dataclass(frozen=True)
 class Train(Common):
-    """Train one network."""
+    """Train one network, and write its page."""
 
     seed: int = 0
     """Of initial weights, order, crops, augmentation and dropout."""
@@ -87,7 +110,7 @@ class Describe:
 
     recipe: RecipeName = "paper"
     """Where the defaults of the settings come from."""
-    settings: Annotated[Recipe, _Flat] = field(default_factory=Recipe)
+    settings: _RecipeGroups = field(default_factory=Recipe)
     classes: int = 200
     """To tell apart."""
     weights: str = "none"
@@ -96,7 +119,7 @@ class Describe:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Test a checkpoint: Concat, Mix and every stage."""
+    """Test a checkpoint: Concat, Mix and every stage; and write a page with all classes."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """last.ckpt of a run."""
@@ -106,11 +129,20 @@ class Evaluate:
     """Folder of the data set; by default where it was in training."""
     cache: Path | None = Source.cache
     """Folder that keeps decoded images, as in training."""
-    engine: Annotated[ComputeOptions, _Flat] = field(default_factory=ComputeOptions)
+    page: Path | None = None
+    """Where to write the page; by default evaluate-DATA.html beside the checkpoint."""
+    compute: _ComputeGroup = field(default_factory=ComputeOptions)
 
 
 def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate | Data:
-    """Two steps, because the recipe that is named gives the other settings their defaults."""
+    """Turn the words of a command line into a command.
+
+    Two steps, because the recipe that is named gives the other settings their defaults.
+
+    Raises:
+        SystemExit: words that are no command or setting, after tyro has said so; or ``--help``.
+        ValueError: settings that contradict each other.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--data", default="typefaces")
     first.add_argument("--recipe")
@@ -129,23 +161,59 @@ def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Data, tyro.conf.subcommand("data")]
     )
-    summary = "RMG-PMSI: train and compare networks for fine-grained recognition."
-    return tyro.cli(commands, prog="pmsi", description=summary, args=words)
+    summary = "RMG-PMSI: train and compare networks for fine-grained recognition. `pmsi --version` says which version."
+    registry = ConstructorRegistry()
+    registry.struct_rule(_group_recipe)
+    with registry:
+        flat = (tyro.conf.OmitArgPrefixes,)  # a theme is a heading of the help, not part of a setting's name
+        return tyro.cli(commands, prog="pmsi", description=summary, args=words, config=flat)
+
+
+def _group_recipe(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Rule of tyro's for `Recipe`: its settings are typed flat, and shown by theme in the help."""
+    if info.type is not Recipe:
+        return None
+    defaults = info.default if isinstance(info.default, Recipe) else Recipe()
+    texts, hints, begun = read_help(Recipe), get_type_hints(Recipe), ""
+    themes: dict[str, list[tuple[str, Any, Any]]] = {}
+    for one in fields(Recipe):
+        begun = _BEGINNINGS.get(one.name, begun)
+        hint = Annotated[hints[one.name], tyro.conf.arg(help=texts[one.name])]  # type: ignore[valid-type, name-defined]
+        member = (one.name, hint, field(default=getattr(defaults, one.name)))
+        themes.setdefault(_EXCEPTIONS.get(one.name, begun), []).append(member)
+    groups = {theme: make_dataclass(theme, members) for theme, members in themes.items()}
+    specs = [StructFieldSpec(name=theme, type=group, default=group()) for theme, group in groups.items()]
+
+    def make_recipe(**found: Any) -> Recipe:
+        return Recipe(**{name: value for group in found.values() for name, value in vars(group).items()})
+
+    return StructConstructorSpec(instantiate=make_recipe, fields=tuple(specs))
+
+
+def read_help(settings: type) -> dict[str, str]:
+    """Text below each field of a dataclass."""
+    (node,) = ast.parse(inspect.getsource(settings)).body
+    assert isinstance(node, ast.ClassDef)
+    return {
+        ast.unparse(one.target): inspect.cleandoc(str(ast.literal_eval(text.value)))
+        for one, text in itertools.pairwise(node.body)
+        if isinstance(one, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
 
 
 def _choose_recipe(data: str) -> RecipeName:
-    """The one for a data set where none is named."""
+    """Recipe for a data set where none is named."""
     return "demo" if data == "typefaces" else "quick"
 
 
 def name_recipe(command: Common) -> str:
-    """Of the recipe that the settings started from, and whether they changed."""
+    """Name of the recipe that the settings started from, and whether they changed."""
     name = command.recipe or _choose_recipe(command.source.data)
     return name if command.settings == RECIPES[name] else f"{name}-changed"
 
 
 def name_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Flat, as they are typed."""
+    """Settings by name as they are typed, from nested ones."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= name_settings(value) if isinstance(value, dict) else {f"--{name.replace('_', '-')}": value}

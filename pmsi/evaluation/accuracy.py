@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from mosaicaug import Plan, apply
 from pmsi.data.preprocess import center_window, preprocess
-from pmsi.data.storage import ImageStore
+from pmsi.data.storage import ImageStore, Split, make_store
 from pmsi.models.base import Logits
 from pmsi.recipe import Recipe
 from pmsi.runtime.devices import input_dtype
-from pmsi.runtime.processes import Processes
+from pmsi.runtime.session import Session
 
 # Images uint8 [B, 3, h, w] after the crop, and their numbers in the split, int64 [B], to images of the same kind.
 Corrupt = Callable[[Tensor, Tensor], Tensor]
@@ -34,28 +33,34 @@ class Evaluation:
 
 def evaluate(
     network: nn.Module,
-    store: ImageStore,
+    data: Split | ImageStore,
     recipe: Recipe,
-    fabric: Fabric,
+    session: Session | None = None,
     *,
     corrupt: Corrupt | None = None,
     pause: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Predict every image of ``store``, once, on one of the processes.
+    """Predict every image of ``data``, once, on one of the processes.
 
     Args:
-        network: on the device, not wrapped for several processes.
+        network: gives `Logits`; moved to the session's device, and not wrapped for several processes.
+        data: test images and their labels.
+        recipe: sizes of images and mini-batches.
+        session: device, precision and processes; None opens the best device of this machine.
         corrupt: changes the cropped images.
         pause: called after each mini-batch, as often on all processes.
     """
-    processes, count = Processes(fabric), len(store.labels)
+    session = session or Session()
+    fabric, processes = session.fabric, session.processes
+    store = make_store(data, fabric.device) if isinstance(data, Split) else data
+    count = len(store.labels)
     rows = torch.arange(count)[processes.split(count)]
     rounds = -(-count // (processes.count * recipe.batch_size))
     parts = [rows[number * recipe.batch_size : (number + 1) * recipe.batch_size] for number in range(rounds)]
     fetched = store.fetch(part for part in parts if len(part))
     dtype, was_training = input_dtype(fabric), network.training
     found: Tensor | None = None  # [S + 3, N]: predictions of stages, concat and mix, and how often each was predicted
-    network.eval()
+    network.to(fabric.device).eval()
     with torch.inference_mode(), fabric.autocast():
         for part in parts:
             if len(part):

@@ -12,14 +12,14 @@ from functools import partial
 from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Generator, Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
-from pmsi.data.storage import ImageStore
+from pmsi.data.storage import ImageStore, Split
 from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.recipe import Recipe
 from pmsi.runtime.seeding import make_generator
+from pmsi.runtime.session import Session
 
 _ADJUSTMENTS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation)
 
@@ -113,19 +113,20 @@ class Robustness:
 
 def measure_robustness(
     network: nn.Module,
-    store: ImageStore,
+    data: Split | ImageStore,
     recipe: Recipe,
-    fabric: Fabric,
+    session: Session | None = None,
     *,
     corruptions: Mapping[str, Callable[..., Tensor]] = CORRUPTIONS,
     seed: int = 0,
 ) -> Robustness:
-    """Evaluate ``network`` on ``store`` clean and under each corruption, which is called with ``seed=seed``."""
+    """Evaluate ``network`` on ``data`` clean and under each corruption, which is called with ``seed=seed``."""
+    session = session or Session()
     corrupted = {
-        name: evaluate(network, store, recipe, fabric, corrupt=partial(corrupt, seed=seed))
+        name: evaluate(network, data, recipe, session, corrupt=partial(corrupt, seed=seed))
         for name, corrupt in corruptions.items()
     }
-    return Robustness(evaluate(network, store, recipe, fabric), corrupted)
+    return Robustness(evaluate(network, data, recipe, session), corrupted)
 
 
 def _change_each(

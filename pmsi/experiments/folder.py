@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +17,48 @@ from torch import Tensor
 from pmsi.data.dataset import Dataset
 from pmsi.evaluation.accuracy import Evaluation
 from pmsi.experiments.source import Source, describe_weights
+from pmsi.experiments.tables import name_run
 from pmsi.models.base import Network
 from pmsi.models.registry import read_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
 from pmsi.runtime.files import PART, write_json
-from pmsi.runtime.processes import Processes
+from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.trainer import Trainer
 
 LOCK = ".lock"  # of a run folder: held while a process trains there
-
-
-def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:
-    """A finished run's network, on the device, in eval mode."""
-    network = read_network(load_checkpoint(folder / "last.ckpt"), recipe, num_classes)
-    network.to(fabric.device).eval()
-    return network
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return {"folder": folder.name, **{name: value for name, value in found.items() if name != "curve"}}
-
-
-def read_predictions(folder: Path, recipe: Recipe, runs: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-    """Labels ``[N]`` and predictions ``[S, N]`` of a row's runs: Mix, or Concat where the stages are not trained."""
-    read = [json.loads((folder / run["folder"] / "predictions.json").read_text(encoding="utf-8")) for run in runs]
-    what = "mix" if recipe.progressive else "concat"
-    return torch.tensor(read[0]["labels"]), torch.tensor([one[what] for one in read])
+_STUDIES = {"study", "table4", "reproduce"}  # "experiment" in config.json, the last two of versions before one engine
 
 
 class FolderBusyError(ValueError):
-    """Another process is at a run."""
+    """Another process trains in the folder of a run."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Labels of all test images and the classes that a network predicted, each int64 ``[N]``."""
+
+    labels: Tensor
+    concat: Tensor
+    mix: Tensor
+
+
+def list_settings(source: Source, recipe: Recipe) -> dict[str, Any]:
+    """Part of a run's identity that is known before the data are read."""
+    return {
+        "data": source.data,
+        "root": None if source.root is None else str(Path(source.root).resolve()),
+        "hold_out": source.hold_out,
+        "train_per_class": source.train_per_class,
+        "skip_unreadable": source.skip_unreadable,
+        "weights": describe_weights(source.find_weights(recipe.backbone)),
+        **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},
+    }
 
 
 def make_identity(source: Source, dataset: Dataset, recipe: Recipe, fabric: Fabric) -> dict[str, Any]:
-    """What two runs must share to be one run continued.
+    """Values that two runs must share to be one run continued.
 
     Raises:
         ValueError: the training images do not fill one batch.
@@ -69,8 +74,48 @@ def make_identity(source: Source, dataset: Dataset, recipe: Recipe, fabric: Fabr
     }
 
 
+def match_older(identity: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """``identity`` without the settings that ``stored`` does not know and that have their defaults.
+
+    A folder that was written before a setting existed is then continued, and keeps the identity it has.
+    """
+    defaults = {f"recipe.{one.name}": one.default for one in fields(Recipe)}
+    defaults |= {one.name: one.default for one in fields(Source)}
+    return {
+        name: value
+        for name, value in identity.items()
+        if name in stored or name not in defaults or value != defaults[name]
+    }
+
+
+def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.") -> Recipe:
+    """Recipe of stored values, in which settings that were added later are missing and have their defaults.
+
+    Args:
+        stored: an identity, or with ``prefix=""`` what `Recipe.to_dict` gave.
+        prefix: of the names of settings.
+
+    Raises:
+        ValueError: it holds a setting that this version does not know.
+    """
+    values = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
+    unknown = sorted(values.keys() - {one.name for one in fields(Recipe)})
+    if unknown:
+        raise ValueError(f"the recipe has a setting {unknown[0]!r}, of another version of pmsi; use that version")
+    return Recipe(**values)
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Identity that ``config.json`` of a folder holds; None without the file."""
+    config = folder / "config.json"
+    if not config.exists():
+        return None
+    found: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    return found
+
+
 def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) -> None:
-    """Whether ``folder`` is free or holds this very run, as far as can be told before the data are read.
+    """Refuse a folder that holds another run, as far as that can be known before the data are read.
 
     Args:
         rows: the folder is for runs that differ in their augmentation.
@@ -78,16 +123,87 @@ def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) ->
     Raises:
         ValueError: it holds another run, or other files.
     """
-    config = folder / "config.json"
-    if config.exists():
-        found = json.loads(config.read_text(encoding="utf-8"))
+    found = read_config(folder)
+    if found is not None:
         wanted = list_settings(source, replace(recipe, augmentation="none") if rows else recipe)
+        wanted = match_older(wanted, found)
         check_identity({name: found.get(name) for name in wanted}, wanted, folder)
     elif folder.exists() and any(path.name != LOCK and path.suffix != PART for path in folder.iterdir()):
         raise ValueError(f"{folder} holds other files and no config.json; choose another --run folder")
 
 
-def keep_result(folder: Path, dataset: Dataset, trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
+def write_identity(folder: Path, identity: dict[str, Any], session: Session) -> dict[str, Any]:
+    """Write ``config.json``, or check that the one there is of the same run; called by all processes.
+
+    Returns:
+        What the file holds: an older folder keeps what it was written with.
+
+    Raises:
+        ValueError: the folder belongs to another run.
+    """
+
+    def write() -> dict[str, Any]:
+        found = read_config(folder)
+        if found is None:
+            write_json(folder / "config.json", identity)
+            return identity
+        wanted = match_older(identity, found)
+        if {found.get("experiment"), wanted.get("experiment")} <= _STUDIES:
+            wanted["experiment"] = found["experiment"]
+        check_identity(found, wanted, folder)
+        return found
+
+    session.fabric.barrier()  # all have looked into the folder before
+    return session.processes.take_turns(write)
+
+
+def locate_run(folder: Path, recipe: Recipe, seed: int) -> Path:
+    """Folder of a run inside a study's folder: by `name_run`, or an older one whose ``config.json`` is this run's.
+
+    `pmsi compare` named its runs METHOD-seedN once, and a recipe with a new setting has a new name.
+    """
+    place = folder / name_run(recipe, seed)
+    if place.exists():
+        return place
+    for config in sorted(folder.glob(f"*-seed{seed}/config.json")):
+        stored = read_config(config.parent) or {}
+        try:
+            if stored.get("seed") == seed and read_recipe(stored) == recipe:
+                return config.parent
+        except ValueError:  # of a newer version: not this run
+            continue
+    return place
+
+
+@contextmanager
+def lock_folder(folder: Path, session: Session, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes out of ``folder``; the system lets go when the process ends, however it does.
+
+    Raises:
+        FolderBusyError: another process holds it, and this one is not to wait for it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, busy = FileLock(folder / LOCK), False
+    if session.fabric.is_global_zero:
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            busy = True
+    if session.processes.max_over_processes(int(busy)):
+        raise FolderBusyError(f"another process is training in {folder}; wait for it, or choose another --run folder")
+    try:
+        if session.fabric.is_global_zero:
+            for left in folder.glob(f".*{PART}"):  # by a process that was killed
+                left.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def keep_result(
+    folder: Path, dataset: Dataset, trainer: Trainer, evaluation: Evaluation, session: Session
+) -> dict[str, Any]:
+    """Write ``predictions.json`` and ``result.json`` of a finished run, and return the latter."""
     best = max(trainer.history, key=lambda record: float(record["mix"]))
     result = {
         "seed": trainer.seed,
@@ -104,59 +220,30 @@ def keep_result(folder: Path, dataset: Dataset, trainer: Trainer, evaluation: Ev
         "concat": evaluation.concat_predictions.tolist(),
         "mix": evaluation.mix_predictions.tolist(),
     }
-    if trainer.fabric.is_global_zero:
+    if session.fabric.is_global_zero:
         write_json(folder / "predictions.json", predictions)
         write_json(folder / "result.json", result)
-    trainer.fabric.barrier()  # whoever looks for the result finds it
+    session.fabric.barrier()  # another process that looks for the result finds it
     return result
 
 
-@contextmanager
-def lock_folder(folder: Path, fabric: Fabric, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of ``folder``; the system lets go when the process ends, however it does.
-
-    Raises:
-        BusyError: another process holds it, and this one is not to wait for it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, busy = FileLock(folder / LOCK), False
-    if fabric.is_global_zero:
-        try:
-            lock.acquire(blocking=wait)
-        except Timeout:
-            busy = True
-    if Processes(fabric).max_over_processes(int(busy)):
-        raise FolderBusyError(f"another process is training in {folder}; wait for it, or choose another --run folder")
-    try:
-        if fabric.is_global_zero:
-            for left in folder.glob(f".*{PART}"):  # by a process that was killed
-                left.unlink()
-        yield
-    finally:
-        lock.release()
+def read_result(folder: Path) -> dict[str, Any]:
+    """``result.json`` of a run, and the name of its folder."""
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return {"folder": folder.name, **found}
 
 
-def list_settings(source: Source, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "data": source.data,
-        "root": None if source.root is None else str(Path(source.root).resolve()),
-        "hold_out": source.hold_out,
-        "train_per_class": source.train_per_class,
-        "skip_unreadable": source.skip_unreadable,
-        "weights": describe_weights(source.find_weights(recipe.backbone)),
-        **{f"recipe.{name}": value for name, value in recipe.to_dict().items()},
-    }
+def read_predictions(folder: Path) -> Predictions | None:
+    """``predictions.json`` of a run; None without the file."""
+    path = folder / "predictions.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Predictions(*(torch.tensor(found[name]) for name in ("labels", "concat", "mix")))
 
 
-def write_identity(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
-    """Write down what the folder is for, or see that it is for this; all processes have looked into it before."""
-    config = folder / "config.json"
-
-    def write_identity() -> None:
-        if config.exists():
-            check_identity(json.loads(config.read_text(encoding="utf-8")), identity, folder)
-        else:
-            write_json(config, identity)
-
-    fabric.barrier()
-    Processes(fabric).take_turns(write_identity)
+def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:
+    """A finished run's network, on the device, in eval mode."""
+    network = read_network(load_checkpoint(folder / "last.ckpt"), recipe, num_classes)
+    network.to(fabric.device).eval()
+    return network

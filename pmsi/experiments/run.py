@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import check_folder, keep_result, lock_folder, make_identity, write_identity
+from pmsi.experiments.pictures import keep_preview
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
 from pmsi.runtime.profiler import Profile
+from pmsi.runtime.session import Session
 from pmsi.training.callbacks import Callback
 from pmsi.training.trainer import Trainer
 
@@ -23,18 +23,37 @@ def train_run(
     *,
     seed: int,
     folder: Path,
-    fabric: Fabric,
-    watch: Callback,
-    compile: bool = False,  # noqa: A002 - torch's name
+    session: Session,
+    callback: Callback,
     profile: Profile | None = None,
 ) -> dict[str, Any]:
-    """Train or continue one run; ``result.json`` appears in its folder when it is done."""
-    identity = {**make_identity(source, dataset, recipe, fabric), "seed": seed}
+    """Train or continue one run.
+
+    Args:
+        source, dataset: of the images; ``dataset`` is what ``source`` loaded at the recipe's size.
+        recipe, seed: of the run.
+        folder: gets ``config.json``, checkpoints, ``metrics.jsonl``, and when the run is done ``preview.npz`` (the
+            first inputs of the network), ``predictions.json`` and ``result.json``.
+        session: device, precision and processes.
+        callback: is called after mini-batches and epochs.
+        profile: records some mini-batches.
+
+    Returns:
+        What ``result.json`` holds.
+
+    Raises:
+        FolderBusyError: another process trains there.
+        ValueError: the folder belongs to another run, or holds other files.
+    """
     check_folder(folder, source, recipe, rows=False)
+    identity = {**make_identity(source, dataset, recipe, session.fabric), "seed": seed}
     weights = source.find_weights(recipe.backbone)
-    how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, "compile": compile}
-    with lock_folder(folder, fabric):
-        write_identity(folder, identity, fabric)
-        trainer = Trainer(recipe, dataset, weights=weights, **how)
-        evaluation = trainer.run(watch, profile)
-        return keep_result(folder, dataset, trainer, evaluation)
+    with lock_folder(folder, session):
+        identity = write_identity(folder, identity, session)
+        trainer = Trainer(
+            recipe, dataset, weights=weights, seed=seed, identity=identity, folder=folder, session=session
+        )
+        evaluation = trainer.run(callback, profile)
+        if session.fabric.is_global_zero:
+            keep_preview(folder, dataset, recipe, seed)
+        return keep_result(folder, dataset, trainer, evaluation, session)

@@ -1,4 +1,4 @@
-"""Where a run's images and initial weights come from."""
+"""Data set and initial weights of a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Source:
     """Decode images anew in every epoch, in worker processes: for sets that neither memory nor the cache holds."""
 
     def find_weights(self, backbone: str) -> str:
-        """The file of a folder that is for ``backbone``; what is no folder is for all.
+        """File of backbone weights: of a folder the file that is named after ``backbone``, else ``weights`` itself.
 
         Raises:
             FileNotFoundError: the folder has none.
@@ -52,7 +52,11 @@ class Source:
         return str(files[0])
 
     def check_weights(self, backbone: str) -> None:
-        """Raises what `make_backbone` and `find_weights` do, before anything is trained; downloads what is to come."""
+        """Build the backbone once, so that weights that do not fit are refused before anything is trained.
+
+        Raises:
+            ValueError, OSError: as `make_backbone` and `find_weights`.
+        """
         make_backbone(backbone, self.find_weights(backbone))
 
     def load(
@@ -61,19 +65,33 @@ class Source:
         progress: Callable[[str, int, int], None] | None = None,
         say: Callable[[str], None] = print,
     ) -> Dataset:
-        """All images at the recipe's size, as uint8; weights that will not fit are refused first."""
+        """All images at the recipe's size, as uint8.
+
+        Raises:
+            ValueError, OSError: weights that do not fit the backbone (before any image is read), or bad data.
+        """
         self.check_weights(recipe.backbone)
         root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
-        how: dict[str, Any] = {"skip_unreadable": self.skip_unreadable, "cache": cache, "stream": self.stream}
-        how |= {"hold_out": self.hold_out, "train_per_class": self.train_per_class}
-        return load_dataset(self.data, root, resize=recipe.resize, progress=progress, say=say, **how)
+        return load_dataset(
+            self.data,
+            root,
+            resize=recipe.resize,
+            skip_unreadable=self.skip_unreadable,
+            progress=progress,
+            cache=cache,
+            stream=self.stream,
+            hold_out=self.hold_out,
+            train_per_class=self.train_per_class,
+            say=say,
+        )
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
-    """What a report says about the data."""
+    """Facts about the data that a report shows, ready for JSON."""
     return {
         "name": dataset.name,
         "classes": len(dataset.classes),
+        "class_names": list(dataset.classes),
         "train_images": len(dataset.train.labels),
         "test_images": len(dataset.test.labels),
         "protocol": dataset.protocol,
@@ -82,7 +100,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 
 
 def describe_weights(weights: str) -> str:
-    """Where backbone weights come from, and a digest of a file."""
+    """Name of the backbone weights, with a digest where they are a file."""
     if weights in ("none", "imagenet"):
         return weights
     path = Path(weights)

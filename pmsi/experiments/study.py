@@ -1,139 +1,169 @@
-"""Trains the runs of the paper's tables and gathers their results."""
+"""One engine for all studies: trains the runs of the paper's tables and figure, and gathers their results."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning_fabric import Fabric
 
 from pmsi.data.dataset import Dataset
 from pmsi.data.storage import make_store
-from pmsi.evaluation.robustness import Robustness, measure_robustness
+from pmsi.evaluation.robustness import measure_robustness
 from pmsi.experiments.folder import (
     LOCK,
     FolderBusyError,
     check_folder,
+    locate_run,
     lock_folder,
     make_identity,
     open_network,
-    read_result,
     write_identity,
 )
+from pmsi.experiments.pictures import keep_activations, keep_preview
+from pmsi.experiments.results import describe_study, gather_results, list_finished, list_records, read_results
 from pmsi.experiments.run import train_run
-from pmsi.experiments.source import Source, describe_data
-from pmsi.experiments.tables import Name, name_run, table_recipes
-from pmsi.recipe import Recipe
-from pmsi.runtime.environment import describe_environment
-from pmsi.runtime.files import write_json
-from pmsi.runtime.processes import Processes
+from pmsi.experiments.source import Source
+from pmsi.experiments.tables import Name, table_recipes
+from pmsi.recipe import METHODS, Method, Recipe
+from pmsi.runtime.files import write_json, write_lines
+from pmsi.runtime.session import Session
 from pmsi.training.callbacks import Callback
 
 
-def reproduce(
-    names: Sequence[Name],
+def study(
+    tables: Sequence[Name],
     source: Source,
     load: Callable[[Recipe], Dataset],
     base: Recipe,
     recipe_name: str,
     *,
-    seeds: Sequence[int],
+    methods: Sequence[Method] = METHODS,
+    seeds: Sequence[int] = (0,),
     folder: Path,
-    fabric: Fabric,
+    session: Session,
     watch: Callable[[str, Recipe, Path], Callback],
-    compile: bool = False,  # noqa: A002 - torch's name
+    on_results: Callable[[dict[str, Any]], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Train what is missing, and gather what was found.
+    """Train the runs of ``tables`` that are missing, and gather what was found.
 
-    Any number of processes may work on one folder: each takes the runs that nobody is at, and waits for the rest.
+    Runs that are finished are kept, one that was stopped goes on. Any number of processes may work on one folder: each
+    takes the runs that no other one trains, and waits for the rest.
 
     Args:
+        tables: which; ``("table4",)`` is the comparison of augmentations.
+        source: of the images and the initial weights.
         load: the data set at a recipe's size.
-        folder: gets a folder for every run, by `name_run`, and ``results.json``.
-        watch: makes the listener of a run from its name, recipe and folder.
+        base: recipe that all rows start from, and ``recipe_name`` for the report.
+        methods: rows of Table IV to train; other tables are trained whole.
+        seeds: one run of every row for each.
+        folder: gets a folder for every run, by `name_run`; ``config.json``, ``results.json``, ``metrics.jsonl``.
+        session: device, precision and processes.
+        watch: makes the callback of a run from its title, recipe and folder.
+        on_results: is called on the first process after each run, and at the end, with what ``results.json`` holds.
 
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds: all finished runs of the tables, also of other seeds and methods.
 
     Raises:
-        ValueError: ``folder`` is another experiment's; or "candidates" without images held out to choose by.
+        ValueError: ``folder`` is another experiment's, or of a newer version; "candidates" without images held out to
+            choose by.
         ValueError, OSError: there are no weights for one of the backbones, or they do not fit.
     """
-    if "candidates" in names and source.hold_out is None:
+    # 1. Refuse what cannot be done before any image is read.
+    if "candidates" in tables and source.hold_out is None:
         raise ValueError(
             "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"
         )
-    tables = {name: table_recipes(name, base) for name in names}
-    for backbone in dict.fromkeys(recipe.backbone for rows in tables.values() for recipe in rows.values()):
-        Processes(fabric).take_turns(partial(source.check_weights, backbone))
-    dataset = load(base)
+    recipes = {name: table_recipes(name, base) for name in tables}
+    for backbone in dict.fromkeys(recipe.backbone for rows in recipes.values() for recipe in rows.values()):
+        session.processes.take_turns(partial(source.check_weights, backbone))
     check_folder(folder, source, base, rows=True)
-    identity = make_identity(source, dataset, replace(base, augmentation="none"), fabric)
-    write_identity(folder, {"experiment": "reproduce", **identity}, fabric)
+    if (folder / "results.json").exists():
+        read_results(folder)
+
+    # 2. The folder belongs to this study.
+    dataset = load(base)
+    identity = make_identity(source, dataset, replace(base, augmentation="none"), session.fabric)
+    write_identity(folder, {"experiment": "study", **identity}, session)
+
+    def publish() -> dict[str, Any]:
+        facts = describe_study(source, dataset, base, recipe_name, session)
+        results = gather_results(folder, facts, recipes)
+        if session.fabric.is_global_zero:
+            for run, recipe in _list_shown(folder, recipes).items():
+                if recipe.resize == base.resize:  # those of other sizes have kept theirs
+                    keep_preview(run, dataset, recipe, int(run.name.rpartition("seed")[2]))
+            write_lines(folder / "metrics.jsonl", list_records(results))
+            write_json(folder / "results.json", results)
+            on_results(results)
+        return results
+
+    # 3. Train what is missing; tables share runs.
     left = {
-        name_run(recipe, seed): (f"{name} {row}, seed {seed}", recipe, seed)
+        locate_run(folder, recipe, seed): (f"{name} {row}, seed {seed}", recipe, seed)
         for seed in seeds
-        for name, rows in tables.items()
+        for name, rows in recipes.items()
         for row, recipe in rows.items()
+        if name != "table4" or row in methods
     }
-    while left := {run: what for run, what in left.items() if not (folder / run / "result.json").exists()}:
+    while left := {place: run for place, run in left.items() if not (place / "result.json").exists()}:
         busy = []
-        for run, (title, recipe, seed) in left.items():
-            place_of, listener = folder / run, watch(title, recipe, folder / run)
-            how: dict[str, Any] = {"seed": seed, "folder": place_of, "fabric": fabric, "compile": compile}
+        for place, (title, recipe, seed) in left.items():
             try:
-                train_run(source, load(recipe), recipe, watch=listener, **how)
+                train_run(
+                    source,
+                    load(recipe),
+                    recipe,
+                    seed=seed,
+                    folder=place,
+                    session=session,
+                    callback=watch(title, recipe, place),
+                )
             except FolderBusyError:
-                busy.append(run)
+                busy.append(place)
+            else:
+                publish()
         if len(busy) == len(left):
-            with FileLock(folder / busy[0] / LOCK):  # nothing to do but to wait until somebody is done
+            with FileLock(busy[0] / LOCK):  # nothing to do but to wait until another process is done
                 pass
-    results = {
-        "schema": 1,
-        "experiment": "reproduce",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data": describe_data(dataset),
-        "seeds": list(seeds),
-        "weights": identity["weights"],
-        "recipe": {"name": recipe_name, **base.to_dict()},
-        "environment": describe_environment(fabric),
-        "tables": {
-            name: {
-                row: [read_result(folder / name_run(recipe, seed)) for seed in seeds] for row, recipe in rows.items()
-            }
-            for name, rows in tables.items()
-        },
-    }
-    if "table7" in names:
-        results["robustness"] = {
-            row: [_measure(folder / name_run(recipe, seed), recipe, load(recipe), fabric) for seed in seeds]
-            for row, recipe in tables["table7"].items()
-        }
-    if fabric.is_global_zero:
-        write_json(folder / "results.json", results)
-    return results
+
+    # 4. Measure what needs trained networks.
+    for recipe in recipes.get("table7", {}).values():
+        for seed in seeds:
+            _keep_robustness(locate_run(folder, recipe, seed), recipe, load(recipe), session)
+    for recipe in recipes.get("figure4", {}).values():
+        _keep_activations(locate_run(folder, recipe, seeds[0]), recipe, load(recipe), source, session)
+    return publish()
 
 
-def _measure(folder: Path, recipe: Recipe, dataset: Dataset, fabric: Fabric) -> dict[str, dict[str, float]]:
-    """Accuracies under each corruption, measured once."""
+def _list_shown(folder: Path, tables: Mapping[Name, Mapping[str, Recipe]]) -> dict[Path, Recipe]:
+    """Runs whose first inputs a page shows: the first finished one of each row."""
+    finished = [(list_finished(folder, recipe), recipe) for rows in tables.values() for recipe in rows.values()]
+    return {places[0]: recipe for places, recipe in finished if places}
+
+
+def _keep_robustness(folder: Path, recipe: Recipe, dataset: Dataset, session: Session) -> None:
+    """Write accuracies under each corruption to ``robustness.json``, once."""
     path = folder / "robustness.json"
-    with lock_folder(folder, fabric, wait=True):
-        if not path.exists():
-            network = open_network(folder, recipe, len(dataset.classes), fabric)
-            found = measure_robustness(network, make_store(dataset.test, fabric.device), recipe, fabric)
-            kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in _list_evaluations(found).items()}
-            if fabric.is_global_zero:
+    with lock_folder(folder, session, wait=True):
+        if session.processes.max_over_processes(int(not path.exists())):
+            network = open_network(folder, recipe, len(dataset.classes), session.fabric)
+            store = make_store(dataset.test, session.fabric.device)
+            found = measure_robustness(network, store, recipe, session)
+            evaluations = {"clean": found.clean, **found.corrupted}
+            if session.fabric.is_global_zero:
+                kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in evaluations.items()}
                 write_json(path, kept)
-            fabric.barrier()
-    read: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
-    return read
+            session.fabric.barrier()
 
 
-def _list_evaluations(found: Robustness) -> Mapping[str, Any]:
-    return {"clean": found.clean, **found.corrupted}
+def _keep_activations(folder: Path, recipe: Recipe, dataset: Dataset, source: Source, session: Session) -> None:
+    """Write Figure 4's maps and the pointing scores, once."""
+    with lock_folder(folder, session, wait=True):
+        if session.fabric.is_global_zero and not (folder / "activations.npz").exists():
+            network = open_network(folder, recipe, len(dataset.classes), session.fabric)
+            keep_activations(folder, network, dataset, recipe, source, session.fabric)

@@ -1,14 +1,17 @@
-"""Pictures of a report: image strips as data URIs, activation maps as overlays."""
+"""Pictures of a report: learning curves as SVG, image strips as data URIs, activation maps as overlays."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import torch
 from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,6 +19,10 @@ from torch.nn import functional as F
 from pmsi.report.table import render_part
 
 _SMALLEST_SIDE = 96  # px, below which pictures are enlarged
+_LARGEST_SIDE = 160  # px, above which they are shrunk: a page of 448 px pictures would be hundreds of megabytes
+# Okabe and Ito's colours, told apart by readers with any colour vision; rows beyond them are dashed.
+_COLORS = ("#7f7f7f", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#0072b2", "#222222")
+_DASHES = ("-", "--", ":")
 
 
 def overlay_heatmap(images: Tensor, maps: Tensor, *, opacity: float = 0.5, colormap: str = "turbo") -> Tensor:
@@ -62,18 +69,76 @@ def show_activations(images: Tensor, maps: Sequence[Tensor], names: Sequence[str
         maps: of each stage ``[B, h, w]`` in 0..1, shallow to deep.
         names: of the stages.
     """
-    pictures = [
-        ("test images", images),
-        *((name, overlay_heatmap(images, one)) for name, one in zip(names, maps, strict=True)),
-    ]
-    return Markup("").join(render_part("figure", name, *encode(picture)) for name, picture in pictures)
+    overlays = [overlay_heatmap(images, one) for one in maps]
+    return show_strips([images, *overlays], ["test images", *names])
+
+
+def show_strips(rows: Sequence[Tensor], captions: Sequence[str], *, about: str = "") -> Markup:
+    """Rows of images, each below its caption.
+
+    Args:
+        rows: uint8 ``[K, 3, H, W]`` each.
+        captions: of the rows.
+        about: what the images are, for readers who cannot see them.
+    """
+    return Markup("").join(
+        render_part("figure", caption, f"{caption}{': ' if about else ''}{about}", *encode(images))
+        for images, caption in zip(rows, captions, strict=True)
+    )
 
 
 def encode(images: Tensor) -> tuple[str, int, int]:
     """Images uint8 ``[K, 3, H, W]`` side by side: a PNG as a data URI, and the width and height to show it at, px."""
     side = images.permute(2, 0, 3, 1).flatten(1, 2).contiguous()  # [H, K*W, 3]
+    picture = Image.fromarray(side.numpy())
+    if images.shape[2] > _LARGEST_SIDE:
+        width = len(images) * round(_LARGEST_SIDE * images.shape[3] / images.shape[2])
+        picture = picture.resize((width, _LARGEST_SIDE), Image.Resampling.BOX)
     file = io.BytesIO()
-    Image.fromarray(side.numpy()).save(file, format="PNG", optimize=True)
+    picture.save(file, format="PNG", optimize=True)
     zoom = max(1, round(_SMALLEST_SIDE / images.shape[2]))
     uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return uri, side.shape[1] * zoom, side.shape[0] * zoom
+    return uri, picture.width * zoom, picture.height * zoom
+
+
+def show_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
+    """Test accuracy and training loss by epoch, as inline SVG; every run is a line. Empty without a curve.
+
+    Args:
+        rows: runs by label, one for each seed; ``curve`` of a run has a record for each epoch.
+    """
+    lines = {label: [run["curve"] for run in runs if run["curve"]] for label, runs in rows.items()}
+    if not any(lines.values()):
+        return Markup("")
+    styles = {label: (_COLORS[k % len(_COLORS)], _DASHES[k // len(_COLORS) % 3]) for k, label in enumerate(rows)}
+    drawn = {label: style for label, style in styles.items() if lines[label]}
+    plots = [
+        ("test accuracy, Mix, %", _plot(lines, styles, lambda record: record["mix"])),
+        ("training loss of the concat phase", _plot(lines, styles, lambda record: record["losses"][-1])),
+    ]
+    dash = {"-": "solid", "--": "dashed", ":": "dotted"}
+    return render_part("curves", plots, [(label, color, dash[line]) for label, (color, line) in drawn.items()])
+
+
+def _plot(
+    lines: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    styles: Mapping[str, tuple[str, str]],
+    value: Callable[[Mapping[str, Any]], float],
+) -> Markup:
+    """One panel, of a width that a telephone shows unshrunk."""
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pmsi", "font.size": 10}):
+        figure = Figure(figsize=(4.6, 3), layout="constrained")
+        axes = figure.subplots()
+        for label, curves in lines.items():
+            color, dash = styles[label]
+            for curve in curves:
+                epochs = [record["epoch"] for record in curve]
+                axes.plot(epochs, [value(record) for record in curve], dash, color=color, lw=1.8, marker="o", ms=3)
+        axes.set(xlabel="epoch")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    svg = file.getvalue()
+    return Markup(svg[svg.index("<svg") :])

@@ -1,8 +1,11 @@
-"""Tables and pictures that a page, a terminal or a README can show: each is a value first, then rendered."""
+"""Tables and sentences of a report from measured values; rendered as HTML, for a terminal or as Markdown later."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pmsi.evaluation.robustness import Robustness
 from pmsi.evaluation.statistics import ClassAccuracy, Comparison, Confusion, Summary
@@ -18,6 +21,15 @@ CORRUPTION_LABELS = {
 _ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII")
 
 
+class PairedTest(NamedTuple):
+    """Comparison of two rows on the same test images, and the difference of the paper's figures, points."""
+
+    first: str
+    second: str
+    found: Comparison
+    paper: float | None = None
+
+
 def compare_with_paper(
     number: int,
     ours: Mapping[str, Mapping[str, Summary]],
@@ -26,35 +38,33 @@ def compare_with_paper(
     columns: Sequence[str] | None = None,
     marked: Sequence[str] = (),
 ) -> Table:
-    """One of the paper's tables beside ours.
+    """One of the paper's tables beside ours; rows that the paper does not have come last.
 
     Args:
         number: of the paper's table, 1 to 7.
-        ours: by row and column of that table in `pmsi.paper`, what we found; what is missing was not run.
+        ours: by row and column of that table in `pmsi.paper`, what was measured; what is missing was not run.
         labels: names to show for rows; those not named are shown as printed.
         columns: which of the table's columns; None takes all.
         marked: rows that stand out.
 
     Raises:
-        ValueError: a row or column that the paper's table does not have.
+        ValueError: a column that the paper's table does not have.
     """
     table = TABLES[number]
     columns = table.columns if columns is None else columns
-    for what, names, known in (
-        ("row", ours, table.rows),
-        ("column", {*columns, *(name for row in ours.values() for name in row)}, table.columns),
-    ):
-        odd = [name for name in names if name not in known]
-        if odd:
-            raise ValueError(f"report: Table {_ROMAN[number]} has no {what} {odd[0]!r}; it has {', '.join(known)}")
-    shown = {name: (labels or {}).get(name, row.label) for name, row in table.rows.items()}
+    odd = [name for name in [*columns, *(one for row in ours.values() for one in row)] if name not in table.columns]
+    if odd:
+        raise ValueError(f"report: Table {_ROMAN[number]} has no column {odd[0]!r}; it has {', '.join(table.columns)}")
+    names = [*table.rows, *(name for name in ours if name not in table.rows)]
+    printed = {name: row.label for name, row in table.rows.items()}
+    shown = {name: (labels or {}).get(name, printed.get(name, name)) for name in names}
     rows = tuple(
         (
             shown[name],
             *(_show_paper(table, name, column) for column in columns),
             *(_show_ours(table, ours, name, column) for column in columns),
         )
-        for name in table.rows
+        for name in names
     )
     head = (table.head, *(f"paper {name}" for name in columns), *(f"ours {name}" for name in columns))
     caption = f"Table {_ROMAN[number]}. {table.title}. Paper: {table.unit}."
@@ -62,21 +72,133 @@ def compare_with_paper(
     return Table(caption, head, rows, frozenset(shown[name] for name in marked), notes)
 
 
-def list_verdicts(comparisons: Sequence[tuple[str, str, Comparison]]) -> Table:
-    """Paired comparisons, each (first, second, what was found): the difference is first minus second."""
-    rows = []
-    for first, second, found in comparisons:
+def comparison_table(tests: Sequence[PairedTest]) -> Table:
+    """Paired comparisons, with the paper's difference where it has both rows: first minus second."""
+    rows: list[tuple[str, ...]] = []
+    for first, second, found, paper in tests:
         low, high = found.interval
-        test = "" if found.p_value is None else f"{found.p_value:.2g}" if found.p_value > 1e-99 else "< 1e-99"
+        p_value = "" if found.p_value is None else f"{found.p_value:.2g}" if found.p_value > 1e-99 else "< 1e-99"
         words = {"better": f"{first} is better", "worse": f"{first} is worse"}.get(found.verdict, found.verdict)
-        rows.append((f"{first} vs {second}", f"{found.difference:+.1f}", f"{low:+.1f} to {high:+.1f}", test, words))
-    shares = sorted({f"{100 * found.confidence:.3g} %" for _, _, found in comparisons})
+        ours = (f"{found.difference:+.1f}", f"{low:+.1f} to {high:+.1f}", p_value, words)
+        rows.append((f"{first} vs {second}", "" if paper is None else f"{paper:+.1f}", *ours))
+    shares = sorted({f"{100 * one.found.confidence:.3g} %" for one in tests})
     caption = "Differences on the same test images, in points, with bootstrap intervals over images and seeds."
-    head = ("methods", "difference", f"interval ({', '.join(shares)})", "McNemar p", "verdict")
+    head: tuple[str, ...] = (
+        "methods",
+        "paper",
+        "difference",
+        f"interval ({', '.join(shares)})",
+        "McNemar p",
+        "verdict",
+    )
+    if all(one.paper is None for one in tests):
+        head, rows = (head[0], *head[2:]), [(row[0], *row[2:]) for row in rows]  # no column for nothing
     return Table(caption, head, tuple(rows))
 
 
-def list_hardest_classes(classes: Sequence[ClassAccuracy], *, count: int = 10) -> Table:
+def describe_order(
+    number: int, ours: Mapping[str, Summary], test_images: int, labels: Mapping[str, str] | None = None
+) -> str:
+    """Sentences that compare the order of rows by Mix accuracy with the paper's, and say what is not told apart.
+
+    Args:
+        number: of the paper's table.
+        ours: Mix accuracy by row, percent; rows that the paper does not have are left out.
+        test_images: of each accuracy.
+        labels: names to show for rows.
+    """
+    table = TABLES[number]
+    means = {row: one.mean for row, one in ours.items() if row in table.rows}
+    if len(means) < 2:
+        return "Fewer than two rows are finished, so there is no order to compare yet."
+
+    def name(rows: Sequence[str]) -> str:
+        return " > ".join((labels or {}).get(row, table.rows[row].label) for row in rows)
+
+    expected = sorted((row for row in table.rows if row in means), key=lambda row: -table.figure(row, "Mix"))
+    found = sorted(means, key=lambda row: -means[row])
+    span = max(means.values()) - min(means.values())
+    noise = 2 * math.sqrt(2) * standard_error(list(means.values()), test_images)
+    same = expected == found
+    text = f"By Mix the paper's order is {name(expected)}; here it is {name(found)}. "
+    text += "The order is the paper's. " if same else "The paper's order is not reproduced. "
+    text += (
+        f"Best and worst row lie {span:.1f} points apart; two rows that differ by less than about {noise:.1f} points "
+        f"are not told apart by {test_images} test images and one seed."
+    )
+    if not same:
+        text += (
+            " Augmentations that make training harder pay off over long training; a short one favours none or little."
+        )
+    return text
+
+
+def standard_error(accuracies: Sequence[float], test_images: int) -> float:
+    """Binomial standard error of one accuracy at the mean of ``accuracies``, in points.
+
+    >>> round(standard_error([80.0], 400), 2)
+    2.0
+    """
+    share = statistics.fmean(accuracies) / 100
+    return 100 * math.sqrt(share * (1 - share) / test_images)
+
+
+def accuracy_table(run: Mapping[str, Any], *, progressive: bool, test_images: int) -> Table:
+    """Accuracies of one run: its stages, Concat, and Mix where the stages are trained."""
+    last = 5  # stages are numbered as the paper does, the deepest is the fifth
+    stages = run["stages"]
+    rows = (
+        [(f"stage {k}", accuracy) for k, accuracy in enumerate(stages, last + 1 - len(stages))] if progressive else []
+    )
+    rows.append(("Concat", run["concat"]))
+    if progressive:
+        rows.append(("Mix", run["mix"]))
+    cells = tuple((name, f"{accuracy:.2f}") for name, accuracy in rows)
+    error = standard_error([run["mix"]], test_images)
+    note = f"One accuracy has a binomial standard error of about {error:.1f} points ({test_images} test images)."
+    return Table("Top-1 accuracy on the test images, %.", ("output", "accuracy"), cells, frozenset({"Mix"}), (note,))
+
+
+def runs_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Every run by label: accuracies of all outputs, the best epoch on the test images, and the time it took."""
+    cells = tuple(
+        (
+            label,
+            str(run["seed"]),
+            " / ".join(f"{accuracy:.1f}" for accuracy in run["stages"]),
+            f"{run['concat']:.1f}",
+            f"{run['mix']:.1f}",
+            f"{run['best_mix']:.1f} ({run['best_epoch']})",
+            f"{run['seconds']:.0f}",
+        )
+        for label, runs in rows.items()
+        for run in runs
+    )
+    head = ("run", "seed", "stages, shallow to deep", "Concat", "Mix", "best Mix (epoch)", "seconds")
+    return Table("Accuracy on the test images, %.", head, cells)
+
+
+def classes_table(rows: Mapping[str, Sequence[ClassAccuracy]]) -> Table:
+    """Accuracy of every class.
+
+    Args:
+        rows: by label of a row, all classes in the same order.
+    """
+    by_class = zip(*rows.values(), strict=True)
+    cells = tuple(
+        (
+            classes[0].name,
+            str(classes[0].images),
+            *("-" if one.accuracy is None else f"{one.accuracy:.0f}" for one in classes),
+        )
+        for classes in by_class
+    )
+    return Table(
+        f"Found of the test images of each of {len(cells)} classes, %.", ("class", "test images", *rows), cells
+    )
+
+
+def hardest_classes_table(classes: Sequence[ClassAccuracy], *, count: int = 10) -> Table:
     """The classes with the lowest accuracies."""
     scored = [(one.accuracy, one) for one in classes if one.accuracy is not None]
     hardest = sorted(scored, key=lambda pair: pair[0])[:count]
@@ -84,14 +206,23 @@ def list_hardest_classes(classes: Sequence[ClassAccuracy], *, count: int = 10) -
     return Table(f"The {len(rows)} hardest of {len(classes)} classes.", ("class", "test images", "found, %"), rows)
 
 
-def list_frequent_confusions(confusions: Sequence[Confusion]) -> Table:
-    """Which classes are taken for which."""
+def confusions_table(confusions: Sequence[Confusion]) -> Table:
+    """The most frequent confusions: true class, predicted class."""
     rows = tuple((one.truth, one.predicted, f"{one.images:.3g}", f"{one.share:.0f}") for one in confusions)
     head = ("class", "taken for", "test images", "of the class, %")
     return Table("The most frequent confusions; images are means over seeds.", head, rows)
 
 
-def list_robustness(found: Mapping[str, Robustness]) -> Table:
+def pointing_table(pointing: Mapping[str, Any]) -> Table:
+    """Pointing game: how often points hit the bird's box, and a part of it."""
+    rows = tuple(
+        (name, *("-" if hit is None else f"{hit:.1f}" for hit in hits)) for name, hits in pointing["points"].items()
+    )
+    caption = f"Pointing game on {pointing['images']} test images, % that hit."
+    return Table(caption, ("where", "bird's box", "within 15 px of a part"), rows)
+
+
+def robustness_table(found: Mapping[str, Robustness]) -> Table:
     """Mix accuracy under corruption, beside the paper's on CUB; changes are computed on both sides.
 
     Args:
@@ -104,9 +235,8 @@ def list_robustness(found: Mapping[str, Robustness]) -> Table:
     kinds = {tuple(one.corrupted) for one in found.values()}
     if len(kinds) != 1:
         raise ValueError(f"report: needs models under the same corruptions, got {sorted(kinds) or 'none'}")
-    names = ("clean", *kinds.pop())
     rows = []
-    for name in names:
+    for name in ("clean", *kinds.pop()):
         paper = ["", ""]
         if name in table.rows:
             paper = [_show_paper(table, name, column) for column in ("CUB baseline", "CUB RMG-PMSI")]
@@ -121,24 +251,21 @@ def list_robustness(found: Mapping[str, Robustness]) -> Table:
         f" it is {slip.computed:+.1f}."
         for slip in table.find_slips()
     )
-    return Table(
-        "Accuracy on corrupted test images, % (Mix), and its change in points.",
-        head,
-        tuple(rows),
-        notes=(table.note, *slips),
-    )
+    caption = "Accuracy on corrupted test images, % (Mix), and its change in points."
+    return Table(caption, head, tuple(rows), notes=(table.note, *slips))
 
 
 def _show_ours(table: PaperTable, ours: Mapping[str, Mapping[str, Summary]], row: str, column: str) -> str:
-    """Our figure; where there is none and the paper has none either, there is nothing to run."""
+    """Our figure; "-" where there is none and the paper has none either."""
     if column in ours.get(row, {}):
         return str(ours[row][column])
-    return "-" if table.rows[row].values[table.columns.index(column)] is None else "not run"
+    known = row in table.rows and table.rows[row].values[table.columns.index(column)] is not None
+    return "not run" if known else "-"
 
 
 def _show_paper(table: PaperTable, row: str, column: str) -> str:
     """A printed figure, with its change against the row's base where the paper prints one."""
-    value = table.rows[row].values[table.columns.index(column)]
+    value = table.rows[row].values[table.columns.index(column)] if row in table.rows else None
     if value is None:
         return "-"
     text = f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -51,12 +51,12 @@ class Table:
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; ``Part.from_dict`` takes them back."""
+        """Plain values, ready for JSON; `from_dict` takes them back."""
         return {**asdict(self), "marked": sorted(self.marked)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Table:
-        """What `to_dict` wrote."""
+        """A table from what `to_dict` wrote."""
         rows = tuple(tuple(row) for row in values["rows"])
         lists = {"head": tuple(values["head"]), "notes": tuple(values["notes"]), "marked": frozenset(values["marked"])}
         return cls(**{**values, **lists, "rows": rows})
@@ -69,9 +69,17 @@ class Table:
         return "\n".join(rule if line is lines[1] else f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("pmsi.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+)
+
+
 def render_part(macro: str, *arguments: Any) -> Markup:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pmsi.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    module: Any = environment.get_template("parts.html.j2").module
+    """One fragment of ``parts.html.j2``."""
+    module: Any = _TEMPLATES.get_template("parts.html.j2").module
     return Markup(getattr(module, macro)(*arguments))
+
+
+def render_page(**values: Any) -> str:
+    """The whole page of ``page.html.j2``."""
+    return _TEMPLATES.get_template("page.html.j2").render(**values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from lightning_fabric import Fabric
 
+from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.processes import Processes
 
 
@@ -15,11 +16,11 @@ class Session:
     """How everything of one command is computed.
 
     Args:
-        fabric: device, precision and processes, launched.
+        fabric: device, precision and processes, launched; by default the best device of this machine.
         compile: network and loss of every phase are compiled: minutes at the start for faster steps.
     """
 
-    fabric: Fabric
+    fabric: Fabric = field(default_factory=open_fabric)
     compile: bool = False
 
     @cached_property

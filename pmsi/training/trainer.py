@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.profiler import record_function
@@ -24,9 +23,9 @@ from pmsi.models.registry import make_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_newest, save_checkpoint
 from pmsi.runtime.files import write_lines
-from pmsi.runtime.processes import Processes
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.seeding import make_generator
+from pmsi.runtime.session import Session
 from pmsi.runtime.signals import GracefulStop, Stopped
 from pmsi.training.batches import BatchPlan, count_batches, plan_epoch, take_local
 from pmsi.training.batchnorm import share_statistics
@@ -68,8 +67,7 @@ class Trainer:
         identity: what a checkpoint, and all processes, must agree on.
         folder: gets ``last.ckpt``, ``previous.ckpt`` (the one before) and ``metrics.jsonl`` after every epoch, and when
             the run is stopped; a checkpoint there is continued, in the middle of an epoch too.
-        fabric: device, precision and processes, launched.
-        compile: network and loss, for every phase: minutes at the start for a faster step.
+        session: device, precision, processes, and whether network and loss of every phase are compiled.
 
     Raises:
         ValueError: the folder's checkpoint belongs to another run, or all are damaged; processes differ, or cannot
@@ -85,11 +83,11 @@ class Trainer:
         seed: int,
         identity: dict[str, Any],
         folder: Path,
-        fabric: Fabric,
-        compile: bool = False,  # noqa: A002 - torch's name
+        session: Session,
     ) -> None:
-        self.recipe, self.seed, self.identity, self.fabric = recipe, seed, identity, fabric
-        self.processes = Processes(fabric)
+        self.recipe, self.seed, self.identity = recipe, seed, identity
+        self.session, self.fabric, self.processes = session, session.fabric, session.processes
+        fabric = session.fabric
         self.processes.check_same(identity)
         count = self.processes.count
         if recipe.batch_size % count:
@@ -114,7 +112,7 @@ class Trainer:
         fused = recipe.zero_idle_grads
         optimizer = SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused)
         objective: Any = Objective(self.network)
-        if compile:
+        if session.compile:
             # A graph for each phase, with the backbone frozen and not.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(self.phases))
             objective = torch.compile(objective, dynamic=False)
@@ -171,7 +169,7 @@ class Trainer:
                 self._save()
                 watch.on_epoch(record)
                 self._leave_if_asked(interrupter, saved=True)
-        return evaluation or evaluate(self.tested, self.test, self.recipe, self.fabric)
+        return evaluation or evaluate(self.tested, self.test, self.recipe, self.session)
 
     def step(self, iteration: BatchPlan) -> Tensor:
         """`step_phases` for one mini-batch of the data set."""
@@ -257,7 +255,7 @@ class Trainer:
         for network in dict.fromkeys((self.network, self.tested)):
             self.processes.copy_first(network.buffers())  # running statistics of batch-norm
         leave = partial(self._leave_if_asked, interrupter)
-        return evaluate(self.tested, self.test, self.recipe, self.fabric, pause=leave)
+        return evaluate(self.tested, self.test, self.recipe, self.session, pause=leave)
 
     def _leave_if_asked(self, interrupter: GracefulStop, *, saved: bool = False) -> None:
         """Save and raise Stopped, on all processes, if one was asked to."""

@@ -1,7 +1,7 @@
-"""Builds the kernel for GPUs that are not there and reads what came out: `python -m tests.helpers.compile_gate`.
+"""Gate on the compiled kernel, for GPUs that need not be there: `python -m tests.helpers.compile_gate`.
 
-Every specialisation is compiled for sm_80 and sm_90. Printed are registers per thread; found fault with are loads and
-stores of pixels that are narrower than the layout allows, and registers spilled to local memory.
+Every specialisation is compiled for sm_80 and sm_90. Registers per thread are printed; faults are loads and stores of
+pixels that are narrower than the layout allows, and registers spilled to local memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
-from mosaicaug.apply import make_empty
+from mosaicaug.backends.request import Request, make_empty
 from mosaicaug.backends.triton import kernel as backend
 from mosaicaug.backends.triton.table import Overlay, pack
 
@@ -51,7 +51,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Built:
-    """What the compiler made of a case."""
+    """Properties of a compiled case."""
 
     registers: int
     spilled: int  # bytes of local memory
@@ -72,34 +72,41 @@ def make_cases() -> Iterator[Case]:
         ),
     }
     layouts = ("NCHW", "channels_last")
+    # 1. Each augmentation in each dtype and layout.
     for (name, draw), dtype, last in itertools.product(
         plans.items(), (torch.uint8, torch.bfloat16, torch.float32), layouts
     ):
         yield make_case(name, [draw((4, 3, 448, 448))], dtype, dtype, last, last)
+    # 2. The whole pipeline: index, window, mean and scale, from uint8.
     whole = torch.uint8, torch.bfloat16
-    stages: dict[str, Any] = {
-        "index": torch.arange(4),
-        "window": torch.zeros(4, 3, dtype=torch.int64),
-        "mean": torch.ones(3),
-        "scale": torch.ones(3),
-    }
+    stages = Request(
+        torch.bfloat16,
+        channels_last=False,
+        index=torch.arange(4),
+        window=torch.zeros(4, 3, dtype=torch.int64),
+        mean=torch.ones(3),
+        std=torch.ones(3),
+    )
     for (name, draw), dtype, stored, made in itertools.product(
         plans.items(), (torch.bfloat16, torch.float32), layouts, layouts
     ):
         yield make_case(
-            f"{name} pipeline", [draw((4, 3, 448, 448))], torch.uint8, dtype, stored, made, room=64, **stages
+            f"{name} pipeline", [draw((4, 3, 448, 448))], torch.uint8, dtype, stored, made, room=64, request=stages
         )
     on_gpu = make_case(
-        "indices on the GPU", [CutMix().sample((4, 3, 448, 448))], *whole, "NCHW", "NCHW", room=64, **stages
+        "indices on the GPU", [CutMix().sample((4, 3, 448, 448))], *whole, "NCHW", "NCHW", room=64, request=stages
     )
-    yield Case(on_gpu.name, {**on_gpu.arguments, **stages, **{f"{name}_at": 0 for name in stages}})
+    small = {"index": stages.index, "window": stages.window, "mean": stages.mean, "scale": stages.scale}
+    apart = {f"{name}_ptr": value for name, value in small.items()} | {f"{name}_at": 0 for name in small}
+    yield Case(on_gpu.name, {**on_gpu.arguments, **apart})
+    # 3. Sizes, dtypes and plans that need a path of their own.
     for size, dtype in itertools.product((224, 447), (torch.uint8, torch.float32)):
         yield make_case(f"jigsaw {size} px", [Jigsaw(8).sample((4, 3, size, size))], dtype, dtype, "NCHW", "NCHW")
     for dtype in (torch.float16, torch.float64):
         yield make_case(f"mixup {dtype}", [MixUp().sample((4, 3, 448, 448))], dtype, dtype, "NCHW", "NCHW")
     for dtype in (torch.uint8, torch.int64):
-        snapmix = SnapMix().sample((4, 1, 448, 448))
-        yield make_case("masks under snapmix", [snapmix], dtype, dtype, "NCHW", "NCHW", nearest=True)
+        snapmix, nearest = SnapMix().sample((4, 1, 448, 448)), Request(dtype, channels_last=False, nearest=True)
+        yield make_case("masks under snapmix", [snapmix], dtype, dtype, "NCHW", "NCHW", request=nearest)
     for size in (448, 450):  # of 450 px, mosaics of 1 and of 3 recursions have margins of their own
         phases = RecursiveMosaic(3).sample_phases((4, 3, size, size))
         yield make_case(f"phases {size} px", phases, torch.float32, torch.float32, "NCHW", "NCHW")
@@ -120,8 +127,7 @@ def make_case(
     made_layout: str,
     *,
     room: int = 0,
-    nearest: bool = False,
-    **stages: Tensor,
+    request: Request | None = None,
 ) -> Case:
     (height, width), batch = plans[0].size, len(plans[0])
     images = make_empty(
@@ -133,8 +139,8 @@ def make_case(
     out = make_empty(
         (batch * len(plans), 3, height, width), made, images.device, channels_last=made_layout == "channels_last"
     )
-    options: dict[str, Any] = {"window": None, "index": None, "mean": None, "scale": None, **stages}
-    _, arguments = backend.find_arguments(images, pack(plans), **options, nearest=nearest, out=out)
+    request = request or Request(made, channels_last=made_layout == "channels_last")
+    _, arguments = backend.typed_arguments(images, pack(plans), request, out)
     dtypes = "->".join(str(value).removeprefix("torch.") for value in (dtype, made))
     return Case(f"{name}, {dtypes}, {stored_layout}->{made_layout}", arguments)
 
@@ -142,7 +148,7 @@ def make_case(
 def build(case: Case, architecture: int) -> Built:
     """Compile as a launch would, with what Triton reads from arguments: 16-fold pointers and numbers, and ones."""
     signature, constants, attributes = {}, {}, {}
-    for place, parameter in enumerate(backend._make.params):
+    for place, parameter in enumerate(backend._apply_plan_kernel.params):
         name, value = parameter.name, case.arguments[parameter.name]
         specialised = not parameter.do_not_specialize
         if parameter.is_constexpr or value is None or (specialised and isinstance(value, int) and value == 1):
@@ -154,7 +160,7 @@ def build(case: Case, architecture: int) -> Built:
             signature[name], divisible = "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
         if divisible and specialised:
             attributes[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=backend._make, signature=signature, constexprs=constants, attrs=attributes)
+    source = ASTSource(fn=backend._apply_plan_kernel, signature=signature, constexprs=constants, attrs=attributes)
     kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=backend.OPTIONS)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
@@ -168,7 +174,7 @@ def build(case: Case, architecture: int) -> Built:
 
 
 def count_widths(ptx: str, kind: str) -> dict[int, int]:
-    """How many accesses to global memory there are of each width, bytes."""
+    """Number of accesses to global memory of each width, bytes."""
     widths: dict[int, int] = {}
     for vector, bits in re.findall(rf"\b{kind}\.global(?:\.\w+::\w+)*(?:\.v(\d))?\.[bfus](\d+)", ptx):
         width = int(vector or 1) * int(bits) // 8
@@ -176,18 +182,18 @@ def count_widths(ptx: str, kind: str) -> dict[int, int]:
     return widths
 
 
-def find_faults(case: Case, built: Built) -> list[str]:
-    """What is wrong with it."""
+def list_faults(case: Case, built: Built) -> list[str]:
+    """Faults of a compiled case, one line each."""
     a = case.arguments
     each = (
         a["PLANES"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
     )  # accesses per image that is read or written
     faults = [f"{built.spilled} bytes spilled"] if built.spilled else []
-    store = a["V"] * a["out"].element_size()
+    store = a["VEC"] * a["out_ptr"].element_size()
     if built.stores != {store: each}:
         faults.append(f"stores of bytes: {built.stores}, not {each} of {store}")
-    if a["RUNS"]:
-        load = a["ALIGN"] * a["images"].element_size()
+    if a["CONTIGUOUS"]:
+        load = a["ALIGN"] * a["images_ptr"].element_size()
         reads = each * (2 if a["OVERLAY"] == Overlay.IN_PLACE else 1)
         if built.loads.get(load, 0) < reads:
             faults.append(f"loads of bytes: {built.loads}, not {reads} of {load}")
@@ -199,7 +205,7 @@ def main() -> int:
     for case in make_cases():
         for architecture in ARCHITECTURES:
             built = build(case, architecture)
-            wrong = find_faults(case, built)
+            wrong = list_faults(case, built)
             faults += len(wrong)
             widest = f"{max(built.loads)}/{max(built.stores)}"
             print(

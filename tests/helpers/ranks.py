@@ -18,13 +18,14 @@ import pmsi.models.registry
 import pmsi.training.trainer
 from mosaicaug import Plan
 from pmsi.data.preprocess import center_window, preprocess
-from pmsi.data.storage import Split, make_store
+from pmsi.data.storage import Split
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.base import Logits
 from pmsi.recipe import Method, Recipe
 from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.processes import Processes
 from pmsi.runtime.seeding import make_generator
+from pmsi.runtime.session import Session
 from pmsi.runtime.signals import Stopped
 from tests.helpers.small_run import RECIPE, Watch, make_backbone, make_dataset, make_trainer
 
@@ -61,7 +62,7 @@ def make_equal_trainer(folder: Path, recipe: Recipe, fabric: Fabric) -> pmsi.tra
     dataset = make_dataset(side=68, train_images=24)
     for split in (dataset.train, dataset.test):  # what can be learnt is predicted with a margin
         split.images.div_(4, rounding_mode="floor").add_(split.labels.byte()[:, None, None, None] * 90)
-    return make_trainer(folder, recipe, dataset=dataset, fabric=fabric)
+    return make_trainer(folder, recipe, dataset=dataset, session=Session(fabric))
 
 
 def train_all(folder: Path, fabric: Fabric) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def test_counts(fabric: Fabric) -> dict[int, Any]:
     for count in COUNTS:
         images = (torch.arange(count) * 9 % 250).byte()[:, None, None, None].expand(count, 3, 36, 36).contiguous()
         split = Split(images, torch.arange(count) * 9 % 250)
-        ended = evaluate(Brightness(), make_store(split, fabric.device), RECIPE, fabric)
+        ended = evaluate(Brightness(), split, RECIPE, Session(fabric))
         found[count] = (ended.concat, ended.mix_predictions)
     return found
 
@@ -120,9 +121,9 @@ def list_refusals(folder: Path, fabric: Fabric) -> list[str]:
     """What each process says to what cannot be."""
     rank = fabric.global_rank
     asked: list[Any] = [
-        lambda: make_trainer(folder, replace(RECIPE, lr_new=0.1 + rank), fabric=fabric),
-        lambda: make_trainer(folder, replace(RECIPE, batch_size=3), fabric=fabric),
-        lambda: make_trainer(folder, replace(RECIPE, batch_norm_images=4), fabric=fabric),
+        lambda: make_trainer(folder, replace(RECIPE, lr_new=0.1 + rank), session=Session(fabric)),
+        lambda: make_trainer(folder, replace(RECIPE, batch_size=3), session=Session(fabric)),
+        lambda: make_trainer(folder, replace(RECIPE, batch_norm_images=4), session=Session(fabric)),
         lambda: Processes(fabric).take_turns(lambda: fail(rank == 0)),
     ]
     said = []

@@ -17,7 +17,8 @@ from pmsi.experiments.folder import make_identity
 from pmsi.experiments.source import Source
 from pmsi.models.backbones import Backbone
 from pmsi.recipe import Recipe
-from pmsi.runtime.devices import open_fabric
+from pmsi.runtime.devices import Precision, open_fabric
+from pmsi.runtime.session import Session
 from pmsi.training.trainer import Trainer
 
 RECIPE = Recipe(
@@ -61,19 +62,21 @@ def make_fabric() -> Fabric:
     return open_fabric("cpu")
 
 
+def make_session(precision: Precision = "32", *, compile: bool = False) -> Session:  # noqa: A002 - torch's name
+    return Session(open_fabric("cpu", precision), compile)
+
+
 def make_trainer(
     folder: Path,
     recipe: Recipe = RECIPE,
     *,
     seed: int = 0,
     dataset: Dataset | None = None,
-    fabric: Fabric | None = None,
-    **options: Any,
+    session: Session | None = None,
 ) -> Trainer:
-    dataset, fabric = dataset or make_dataset(), fabric or make_fabric()
-    identity = {**make_identity(Source(), dataset, recipe, fabric), "seed": seed}
-    how: dict[str, Any] = {"seed": seed, "identity": identity, "folder": folder, "fabric": fabric, **options}
-    return Trainer(recipe, dataset, weights="none", **how)
+    dataset, session = dataset or make_dataset(), session or make_session()
+    identity = {**make_identity(Source(), dataset, recipe, session.fabric), "seed": seed}
+    return Trainer(recipe, dataset, weights="none", seed=seed, identity=identity, folder=folder, session=session)
 
 
 class Watch:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 LADDERS: dict[str, list[set[str]]] = {
     "mosaicaug": [
         {"plan", "zorder", "checks"},
-        {"sampling", "targets", "backends"},
+        {"sampling", "targets", "rectangles", "backends"},
         {"apply"},
         {"annotations", "augmentation"},
         {"transforms", "compose", "operators"},

@@ -1,4 +1,4 @@
-"""The Triton backend: one kernel for every plan, one launch and one small upload per call.
+"""Triton backend: one kernel for every plan, one launch and one small upload per call.
 
 A program makes a few chunks of one output image, in the order in which the output is stored, so that stores are always
 wide. A chunk is as many elements as 16 bytes hold, or fewer where a tile is not a whole number of chunks wide; it lies
@@ -9,7 +9,6 @@ does not use is left out at compile time.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 import triton
@@ -17,7 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
-from mosaicaug.backends.triton.launch import prepare
+from mosaicaug.backends.request import Request
+from mosaicaug.backends.triton.launch import Launch, prepare
 from mosaicaug.backends.triton.table import Table
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # the reference rounds after every step, and so do we
@@ -25,55 +25,57 @@ TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.int32: tl.i
 
 
 @triton.jit
-def _row(
-    images, entry, y, shift, index, index_at, window, window_at, stride_n, stride_y, stride_x,
-    INDEX: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr, WORD: tl.constexpr,
+def _row_pointers(
+    images_ptr, entry, y, shift_x, index_ptr, index_at, window_ptr, window_at, stride_n, stride_y, stride_x,
+    INDEX: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """Where the row that a batch entry shows at ``y`` begins, its column ``shift``, and the step to the next column."""
-    begin, step = shift.to(WORD) * stride_x, tl.zeros_like(shift).to(WORD) + stride_x
+    """Pointer to the stored row that an entry shows at ``y``, offset of its column ``shift_x``, and column step."""
+    begin, step = shift_x.to(OFFSET) * stride_x, tl.zeros_like(shift_x).to(OFFSET) + stride_x
     if WINDOW:
-        place = window + window_at + entry * 3
-        y += tl.load(place).to(tl.int32)
-        left = tl.load(place + 1).to(WORD)
-        flip = tl.load(place + 2) != 0
-        begin = tl.where(flip, (WIDTH - 1 - shift.to(WORD)) * stride_x, begin) + left * stride_x
+        entry_ptr = window_ptr + window_at + entry * 3
+        y += tl.load(entry_ptr).to(tl.int32)
+        left = tl.load(entry_ptr + 1).to(OFFSET)
+        flip = tl.load(entry_ptr + 2) != 0
+        begin = tl.where(flip, (WIDTH - 1 - shift_x.to(OFFSET)) * stride_x, begin) + left * stride_x
         step = tl.where(flip, -step, step)
     stored = entry.to(tl.int64)
     if INDEX:
-        stored = tl.load(index + index_at + entry).to(tl.int64)
-    return images + (stored * stride_n + y.to(tl.int64) * stride_y), begin, step
+        stored = tl.load(index_ptr + index_at + entry).to(tl.int64)
+    return images_ptr + (stored * stride_n + y.to(tl.int64) * stride_y), begin, step
 
 
 @triton.jit
-def _taps(offset, start, end, length, WORK: tl.constexpr):
-    """Two source positions, corners aligned, and the weight of the second."""
-    last, steps = (end - start - 1).to(WORK), tl.maximum(length - 1, 1).to(WORK)
-    scale = tl.div_rn(last, steps) if WORK == tl.float32 else last / steps
+def _bilinear_taps(offset, start, end, length, COMPUTE: tl.constexpr):
+    """Two source positions per offset, corners aligned, and the weight of the second."""
+    last, steps = (end - start - 1).to(COMPUTE), tl.maximum(length - 1, 1).to(COMPUTE)
+    scale = tl.div_rn(last, steps) if COMPUTE == tl.float32 else last / steps
     scale = tl.where(length > 1, scale, 0.0)
-    position = tl.maximum(offset, 0).to(WORK) * scale
+    position = tl.maximum(offset, 0).to(COMPUTE) * scale
     near = tl.minimum(position.to(tl.int32), end - start - 1)
     far = tl.minimum(near + 1, end - start - 1)
-    weight = tl.minimum(tl.maximum(position - near.to(WORK), 0.0), 1.0)
+    weight = tl.minimum(tl.maximum(position - near.to(COMPUTE), 0.0), 1.0)
     return start + near, start + far, weight
 
 
 @triton.jit
-def _of_channel(values, phase, c, V: tl.constexpr, UNIT: tl.constexpr):
-    """The value of each element's channel, ``c``; ``phase`` is the channel of a chunk's first element."""
-    if UNIT != 3:
-        return tl.load(values + c)
-    # The three are turned once for the whole chunk; then element j takes number j % 3, which costs nothing.
-    zero, one, two = tl.load(values), tl.load(values + 1), tl.load(values + 2)
-    turned_0 = tl.where(phase == 0, zero, tl.where(phase == 1, one, two))
-    turned_1 = tl.where(phase == 0, one, tl.where(phase == 1, two, zero))
-    turned_2 = tl.where(phase == 0, two, tl.where(phase == 1, zero, one))
-    j = (tl.arange(0, V) % 3)[None, :]
-    return tl.where(j == 0, turned_0[:, None], tl.where(j == 1, turned_1[:, None], turned_2[:, None]))
+def _per_channel(values_ptr, chunk_start, c, VEC: tl.constexpr, INNER: tl.constexpr):
+    """Value of each element's channel ``c``, where the channels of a pixel lie side by side."""
+    if INNER != 3:
+        return tl.load(values_ptr + c)
+    phase = chunk_start % 3  # channel of a chunk's first element
+    # The three values are rotated by the phase once per chunk; element j then takes number j % 3, which costs nothing.
+    zero, one, two = tl.load(values_ptr), tl.load(values_ptr + 1), tl.load(values_ptr + 2)
+    rotated_0 = tl.where(phase == 0, zero, tl.where(phase == 1, one, two))
+    rotated_1 = tl.where(phase == 0, one, tl.where(phase == 1, two, zero))
+    rotated_2 = tl.where(phase == 0, two, tl.where(phase == 1, zero, one))
+    j = (tl.arange(0, VEC) % 3)[None, :]
+    return tl.where(j == 0, rotated_0[:, None], tl.where(j == 1, rotated_1[:, None], rotated_2[:, None]))
 
 
 @triton.jit
-def _load_box(box):
-    return tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
+def _load_box(box_ptr):
+    """The four numbers of a box: y0, x0, y1, x1."""
+    return tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
 
 
 @triton.jit
@@ -96,193 +98,201 @@ _ANY = ("overlay_at", "index_at", "window_at", "mean_at", "scale_at", "batch", "
 
 
 @triton.jit(do_not_specialize=_ANY)
-def _make(
-    images, out, table, index, window, mean, scale,
-    overlay_at, index_at, window_at, mean_at, scale_at,
-    stride_n, stride_t, stride_c, stride_y, stride_x,
-    batch, outputs,
-    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, TIMES: tl.constexpr,
+def _apply_plan_kernel(
+    images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
+    overlay_at, index_at, window_at, mean_at, scale_at,  # first element of each behind its pointer
+    stride_n, stride_t, stride_c, stride_y, stride_x,  # of the stored images, elements
+    batch, outputs,  # images per plan, and of all plans
+    HEIGHT: tl.constexpr,  # of the output, px
+    WIDTH: tl.constexpr,  # of the output, px
+    CHANNELS: tl.constexpr,  # C
+    FRAMES: tl.constexpr,  # T of a video, 1 of images
     TILES: tl.constexpr,  # some tile is away from home
     GRID: tl.constexpr,  # tiles per side, or 0 where the plans differ in it
-    PLANS: tl.constexpr,
-    OVERLAY: tl.constexpr,  # see `Overlay`
+    PLANS: tl.constexpr,  # plans in the table, carried out on the same images
+    OVERLAY: tl.constexpr,  # hardest overlay of the plans, see `Overlay`
     BLEND: tl.constexpr,  # some opacity is below 1
-    INDEX: tl.constexpr, WINDOW: tl.constexpr, MEAN: tl.constexpr, SCALE: tl.constexpr,
-    WORK: tl.constexpr,  # dtype of arithmetic; None where there is none
-    UNIT: tl.constexpr,  # elements of a pixel that lie side by side in the output: 1, or C if channels_last
-    RUNS: tl.constexpr,  # a run of the output is a run of the source
+    INDEX: tl.constexpr,  # images are looked up through `index_ptr`
+    WINDOW: tl.constexpr,  # images are cropped and flipped through `window_ptr`
+    MEAN: tl.constexpr,  # a mean is subtracted
+    SCALE: tl.constexpr,  # pixels are multiplied by a scale
+    COMPUTE: tl.constexpr,  # dtype of arithmetic; None where there is none
+    INNER: tl.constexpr,  # elements of a pixel that lie side by side in the output: 1, or C if channels_last
+    CONTIGUOUS: tl.constexpr,  # a run of the output is a run of the source
     ALIGN: tl.constexpr,  # elements that every run of the source starts at a multiple of
-    WORD: tl.constexpr,  # int32, or int64 where a row of the source reaches further
-    V: tl.constexpr,  # elements of a chunk
-    PLANES: tl.constexpr,  # planes of a program
-    CHUNKS: tl.constexpr,  # chunks of a program
+    OFFSET: tl.constexpr,  # int32, or int64 where a row of the source reaches further
+    VEC: tl.constexpr,  # elements of a chunk
+    PLANES: tl.constexpr,  # planes that a program makes
+    CHUNKS: tl.constexpr,  # chunks that a program makes of each plane
 ):  # fmt: skip
-    ROW: tl.constexpr = WIDTH * UNIT // V  # chunks
-    BLOCKS: tl.constexpr = (HEIGHT * ROW + CHUNKS - 1) // CHUNKS
+    """Make ``CHUNKS`` chunks of ``PLANES`` planes of one output image."""
+    # 1. Which elements this program makes: CHUNKS runs of VEC elements, each within one row and one tile.
+    ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
+    BLOCKS: tl.constexpr = (HEIGHT * ROW + CHUNKS - 1) // CHUNKS  # programs of an image
     program = tl.program_id(0)
     image = program // BLOCKS
     entry = image
     if PLANS > 1:
         entry = image % batch
     chunk = (program % BLOCKS) * CHUNKS + tl.arange(0, CHUNKS)
-    live = chunk < HEIGHT * ROW
+    in_image = chunk < HEIGHT * ROW
     y = (chunk.to(tl.uint32) // ROW).to(tl.int32)
-    first = (chunk - y * ROW) * V
-    column = first[:, None] + tl.arange(0, V)[None, :]  # [CHUNKS, V], of the row's elements
-    x = first[:, None] + tl.arange(0, V)[None, :]
+    chunk_start = (chunk - y * ROW) * VEC
+    column = chunk_start[:, None] + tl.arange(0, VEC)[None, :]  # [CHUNKS, VEC], of the row's elements
+    x = chunk_start[:, None] + tl.arange(0, VEC)[None, :]
     c = tl.zeros_like(x)
-    if UNIT > 1:
-        x = (column.to(tl.uint32) // UNIT).to(tl.int32)
-        c = column - x * UNIT
+    if INNER > 1:
+        x = (column.to(tl.uint32) // INNER).to(tl.int32)
+        c = column - x * INNER
 
-    source, from_y, shift = tl.zeros_like(y) + entry, y, tl.zeros_like(y)
+    # 2. Where the base comes from: one stored row per chunk, looked up through its tile, the index and the window.
+    base_entry, base_y, shift_x = tl.zeros_like(y) + entry, y, tl.zeros_like(y)
     if TILES:
-        tiles, grid = table, GRID
+        tiles_ptr, grid = table_ptr, GRID
         if GRID == 0:
-            grid = tl.load(table + 2 * (image // batch))
-        tiles = table + tl.load(table + 2 * (image // batch if PLANS > 1 else 0) + 1)
+            grid = tl.load(table_ptr + 2 * (image // batch))
+        tiles_ptr = table_ptr + tl.load(table_ptr + 2 * (image // batch if PLANS > 1 else 0) + 1)
         tile_height, tile_width = HEIGHT // grid, WIDTH // grid
-        row, col = y // tile_height, first // (tile_width * UNIT)
-        tiled = live & (row < grid) & (col < grid)
-        tile = tl.load(tiles + (entry * grid + row) * grid + col, mask=tiled, other=0)
-        above = tile // grid  # image * grid + row
-        source = tl.where(tiled, above // grid, entry)
-        from_y += tl.where(tiled, (above % grid - row) * tile_height, 0)
-        shift = tl.where(tiled, (tile % grid - col) * tile_width, 0)
-    base, begin, step = _row(
-        images, source, from_y, shift, index, index_at, window, window_at, stride_n, stride_y, stride_x,
-        INDEX, WINDOW, WIDTH, WORD,
+        row, col = y // tile_height, chunk_start // (tile_width * INNER)
+        tiled = in_image & (row < grid) & (col < grid)  # the margin belongs to no tile
+        tile = tl.load(tiles_ptr + (entry * grid + row) * grid + col, mask=tiled, other=0)
+        tile_row = tile // grid  # image * grid + row
+        base_entry = tl.where(tiled, tile_row // grid, entry)
+        base_y += tl.where(tiled, (tile_row % grid - row) * tile_height, 0)
+        shift_x = tl.where(tiled, (tile % grid - col) * tile_width, 0)
+    base_ptr, base_begin, base_step = _row_pointers(
+        images_ptr, base_entry, base_y, shift_x, index_ptr, index_at, window_ptr, window_at,
+        stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
     )  # fmt: skip
-    if not RUNS:
-        offset = begin[:, None] + x.to(WORD) * step[:, None]
-        if UNIT > 1:
-            offset += c.to(WORD) * stride_c
-    base_mask = live[:, None]
+    if not CONTIGUOUS:
+        base_offset = base_begin[:, None] + x.to(OFFSET) * base_step[:, None]
+        if INNER > 1:
+            base_offset += c.to(OFFSET) * stride_c
+    base_mask = in_image[:, None]
 
+    # 3. What the overlay covers, and where its pixels come from: one row, or two to interpolate between.
     if OVERLAY > 0:
-        field = table + overlay_at
-        partner = tl.zeros_like(y) + tl.load(field + image)
-        opacity = tl.load((field + outputs).to(tl.pointer_type(tl.float32), bitcast=True) + image)
-        opaque = tl.load(field + outputs + image) == 0x3F800000  # the bits of 1.0
-        from_y0, from_x0, from_y1, from_x1 = _load_box(field + 2 * outputs + 4 * image)
-        to_y0, to_x0, to_y1, to_x1 = _load_box(field + 6 * outputs + 4 * image)
-        rows = live & (y >= to_y0) & (y < to_y1)
-        inside = rows[:, None] & (column >= to_x0 * UNIT) & (column < to_x1 * UNIT)
+        overlay_ptr = table_ptr + overlay_at
+        partner = tl.zeros_like(y) + tl.load(overlay_ptr + image)
+        opacity = tl.load((overlay_ptr + outputs).to(tl.pointer_type(tl.float32), bitcast=True) + image)
+        opaque = tl.load(overlay_ptr + outputs + image) == 0x3F800000  # the bits of 1.0
+        from_y0, from_x0, from_y1, from_x1 = _load_box(overlay_ptr + 2 * outputs + 4 * image)
+        to_y0, to_x0, to_y1, to_x1 = _load_box(overlay_ptr + 6 * outputs + 4 * image)
+        in_rows = in_image & (y >= to_y0) & (y < to_y1)
+        inside = in_rows[:, None] & (column >= to_x0 * INNER) & (column < to_x1 * INNER)
         # What the overlay hides is not read. Whole chunks are, or nothing of them, so that reads stay wide.
-        covered = rows & (first >= to_x0 * UNIT) & (first + V <= to_x1 * UNIT) & opaque
-        base_mask = (live & (covered == 0))[:, None]
+        covered = in_rows & (chunk_start >= to_x0 * INNER) & (chunk_start + VEC <= to_x1 * INNER) & opaque
+        base_mask = (in_image & (covered == 0))[:, None]
         top, near = y - to_y0 + from_y0, x - to_x0 + from_x0
         if OVERLAY == 1:
             top, near = y, x
         if OVERLAY == 3:
-            PRECISION: tl.constexpr = tl.float32 if WORK is None else WORK
-            top, bottom, down = _taps(y - to_y0, from_y0, from_y1, to_y1 - to_y0, PRECISION)
-            near, far, across = _taps(x - to_x0, from_x0, from_x1, to_x1 - to_x0, PRECISION)
-            if WORK is None:  # the nearest pixel
+            PRECISION: tl.constexpr = tl.float32 if COMPUTE is None else COMPUTE  # of the taps' positions
+            top, bottom, down = _bilinear_taps(y - to_y0, from_y0, from_y1, to_y1 - to_y0, PRECISION)
+            near, far, across = _bilinear_taps(x - to_x0, from_x0, from_x1, to_x1 - to_x0, PRECISION)
+            if COMPUTE is None:  # the nearest pixel
                 top, near = tl.where(down > 0.5, bottom, top), tl.where(across > 0.5, far, near)
-        over, over_begin, over_step = _row(
-            images, partner, top, tl.zeros_like(y), index, index_at, window, window_at, stride_n, stride_y, stride_x,
-            INDEX, WINDOW, WIDTH, WORD,
+        top_ptr, over_begin, over_step = _row_pointers(
+            images_ptr, partner, top, tl.zeros_like(y), index_ptr, index_at, window_ptr, window_at,
+            stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
         )  # fmt: skip
         over_mask = inside
-        if OVERLAY == 1 and RUNS:
-            over_mask = (rows & (first + V > to_x0 * UNIT) & (first < to_x1 * UNIT))[:, None]
+        if OVERLAY == 1 and CONTIGUOUS:
+            over_mask = (in_rows & (chunk_start + VEC > to_x0 * INNER) & (chunk_start < to_x1 * INNER))[:, None]
         else:
-            near_at = over_begin[:, None] + near.to(WORD) * over_step[:, None]
-            if UNIT > 1:
-                near_at += c.to(WORD) * stride_c
-        if OVERLAY == 3 and WORK is not None:
-            far_at = near_at + (far - near).to(WORD) * over_step[:, None]
-            under, over_begin, over_step = _row(
-                images, partner, bottom, tl.zeros_like(y), index, index_at, window, window_at,
-                stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, WORD,
+            near_offset = over_begin[:, None] + near.to(OFFSET) * over_step[:, None]
+            if INNER > 1:
+                near_offset += c.to(OFFSET) * stride_c
+        if OVERLAY == 3 and COMPUTE is not None:
+            far_offset = near_offset + (far - near).to(OFFSET) * over_step[:, None]
+            bottom_ptr, over_begin, over_step = _row_pointers(
+                images_ptr, partner, bottom, tl.zeros_like(y), index_ptr, index_at, window_ptr, window_at,
+                stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
             )  # fmt: skip
-            same = (to_y1 - to_y0 == from_y1 - from_y0) & (to_x1 - to_x0 == from_x1 - from_x0)
+            same_size = (to_y1 - to_y0 == from_y1 - from_y0) & (to_x1 - to_x0 == from_x1 - from_x0)
 
+    # 4. Per plane: load, overlay, blend, normalise, cast, store.
     if MEAN:
-        mean = mean.to(tl.pointer_type(WORK), bitcast=True) + mean_at
+        mean_ptr = mean_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + mean_at
     if SCALE:
-        scale = scale.to(tl.pointer_type(WORK), bitcast=True) + scale_at
+        scale_ptr = scale_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + scale_at
+    ALIGN_BYTES: tl.constexpr = ALIGN * (images_ptr.dtype.element_ty.primitive_bitwidth // 8)  # of a run of the source
     for k in tl.static_range(PLANES):
-        plane = tl.program_id(1) * PLANES + k  # of CHANNELS * TIMES, or of TIMES if channels are side by side
-        channel, time = plane % CHANNELS, plane // CHANNELS
-        if UNIT > 1:
-            time = plane
-        away = time.to(tl.int64) * stride_t
-        if UNIT == 1:
-            away += channel.to(tl.int64) * stride_c
-        if RUNS:
-            here = tl.multiple_of(
-                base + (away + begin + first), ALIGN * (images.dtype.element_ty.primitive_bitwidth // 8)
-            )
-            value = tl.load(here[:, None] + tl.arange(0, V)[None, :], mask=base_mask, other=0)
+        plane = tl.program_id(1) * PLANES + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side
+        channel, frame = plane % CHANNELS, plane // CHANNELS
+        if INNER > 1:
+            frame = plane
+        plane_offset = frame.to(tl.int64) * stride_t
+        if INNER == 1:
+            plane_offset += channel.to(tl.int64) * stride_c
+        # Load the base.
+        if CONTIGUOUS:
+            run_ptr = tl.multiple_of(base_ptr + (plane_offset + base_begin + chunk_start), ALIGN_BYTES)
+            value = tl.load(run_ptr[:, None] + tl.arange(0, VEC)[None, :], mask=base_mask, other=0)
         else:
-            value = tl.load((base + away)[:, None] + offset, mask=base_mask, other=0)
-        if WORK is not None:
-            value = value.to(WORK)
+            value = tl.load((base_ptr + plane_offset)[:, None] + base_offset, mask=base_mask, other=0)
+        if COMPUTE is not None:
+            value = value.to(COMPUTE)
+        # Load the overlay, interpolate, blend, and lay it over the base.
         if OVERLAY > 0:
-            if OVERLAY == 1 and RUNS:
-                here = tl.multiple_of(over + (away + first), ALIGN * (images.dtype.element_ty.primitive_bitwidth // 8))
-                laid = tl.load(here[:, None] + tl.arange(0, V)[None, :], mask=over_mask, other=0)
+            if OVERLAY == 1 and CONTIGUOUS:
+                run_ptr = tl.multiple_of(top_ptr + (plane_offset + chunk_start), ALIGN_BYTES)
+                over = tl.load(run_ptr[:, None] + tl.arange(0, VEC)[None, :], mask=over_mask, other=0)
             else:
-                laid = tl.load((over + away)[:, None] + near_at, mask=over_mask, other=0)
-            if WORK is not None:
-                laid = laid.to(WORK)
-            if OVERLAY == 3 and WORK is not None:
-                right = tl.load((over + away)[:, None] + far_at, mask=inside, other=0).to(WORK)
-                below = tl.load((under + away)[:, None] + near_at, mask=inside, other=0).to(WORK)
-                below_right = tl.load((under + away)[:, None] + far_at, mask=inside, other=0).to(WORK)
-                near_one = (1 - down[:, None]) * laid + down[:, None] * below
-                far_one = (1 - down[:, None]) * right + down[:, None] * below_right
-                laid = tl.where(same, laid, (1 - across) * near_one + across * far_one)
+                over = tl.load((top_ptr + plane_offset)[:, None] + near_offset, mask=over_mask, other=0)
+            if COMPUTE is not None:
+                over = over.to(COMPUTE)
+            if OVERLAY == 3 and COMPUTE is not None:
+                right = tl.load((top_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
+                below = tl.load((bottom_ptr + plane_offset)[:, None] + near_offset, mask=inside, other=0).to(COMPUTE)
+                corner = tl.load((bottom_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
+                near_column = (1 - down[:, None]) * over + down[:, None] * below
+                far_column = (1 - down[:, None]) * right + down[:, None] * corner
+                over = tl.where(same_size, over, (1 - across) * near_column + across * far_column)
             if BLEND:
-                weight = opacity.to(WORK)
-                laid = tl.where(opaque, laid, (1 - weight) * value + weight * laid)
-            value = tl.where(inside, laid, value)
+                weight = opacity.to(COMPUTE)
+                over = tl.where(opaque, over, (1 - weight) * value + weight * over)
+            value = tl.where(inside, over, value)
+        # Normalise.
         if MEAN:
-            value = value - (tl.load(mean + channel) if UNIT == 1 else _of_channel(mean, first % UNIT, c, V, UNIT))
+            mean = tl.load(mean_ptr + channel) if INNER == 1 else _per_channel(mean_ptr, chunk_start, c, VEC, INNER)
+            value = value - mean
         if SCALE:
-            value = value * (tl.load(scale + channel) if UNIT == 1 else _of_channel(scale, first % UNIT, c, V, UNIT))
-        into = (image.to(tl.int64) * (TIMES * CHANNELS // UNIT) + plane) * (HEIGHT * ROW * V) + chunk * V
-        into = tl.multiple_of(into, V)[:, None] + tl.arange(0, V)[None, :]
-        tl.store(out + into, _cast(value, out.dtype.element_ty), mask=live[:, None])
+            scale = tl.load(scale_ptr + channel) if INNER == 1 else _per_channel(scale_ptr, chunk_start, c, VEC, INNER)
+            value = value * scale
+        # Cast and store.
+        out_offset = (image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + plane) * (HEIGHT * ROW * VEC) + chunk * VEC
+        out_offset = tl.multiple_of(out_offset, VEC)[:, None] + tl.arange(0, VEC)[None, :]
+        tl.store(out_ptr + out_offset, _cast(value, out_ptr.dtype.element_ty), mask=in_image[:, None])
 
 
 def check_device(device: torch.device) -> None:
-    """ValueError if the kernel cannot run there."""
-    if device.type != "cuda" and not (device.type == "cpu" and isinstance(_make, InterpretedFunction)):
+    """ValueError unless the kernel runs on ``device``: a GPU, or a CPU under Triton's interpreter."""
+    if device.type != "cuda" and not (device.type == "cpu" and isinstance(_apply_plan_kernel, InterpretedFunction)):
         raise ValueError(
             f"apply: backend='triton' needs CUDA images, got {device.type}; move them with images.cuda(), use "
             "backend='torch', or set TRITON_INTERPRET=1 before Python starts to try the kernel on a CPU"
         )
 
 
-def run(
-    images: Tensor,
-    table: Table,
-    *,
-    window: Tensor | None,
-    index: Tensor | None,
-    mean: Tensor | None,
-    scale: Tensor | None,
-    nearest: bool,
-    out: Tensor,
-) -> Tensor:
-    """Carry out the plans of ``table``; arguments as `mosaicaug.apply`, already checked, with ``scale`` for 1 / std.
+def run(images: Tensor, table: Table, request: Request, out: Tensor | None) -> Tensor:
+    """Carry out the plans of ``table`` on checked arguments, into ``out`` if one is passed.
 
-    ``out`` is ``[plans * B, *lead, H, W]``, contiguous or channels_last.
+    ``images`` are ``[N, *lead, C, H, W]`` on a GPU; ``out`` is ``[plans * B, *lead, C, H, W]``, contiguous or
+    channels_last, and is returned, or else fresh memory.
     """
+    if out is None:
+        out = request.make_output((table.outputs, *images.shape[1:-2], *table.size), images.device)
     if out.numel() == 0:
         return out
-    options: dict[str, Any] = {"window": window, "index": index, "mean": mean, "scale": scale, "nearest": nearest}
-    programs, arguments = find_arguments(images, table, **options, out=out)
+    programs, arguments = typed_arguments(images, table, request, out)
     with torch.cuda.device(images.device) if images.is_cuda else nullcontext():
-        _make[programs](**arguments, **OPTIONS)
+        _apply_plan_kernel[programs](**arguments, **OPTIONS)
     return out
 
 
-def find_arguments(images: Tensor, table: Table, **options: Any) -> tuple[tuple[int, int], dict[str, Any]]:
-    """How many programs to launch, and the kernel's arguments with Triton's types."""
-    programs, arguments = prepare(images, table, **options)
+def typed_arguments(images: Tensor, table: Table, request: Request, out: Tensor) -> Launch:
+    """Number of programs to launch, and the kernel's arguments with Triton's types."""
+    programs, arguments = prepare(images, table, request, out)
     arguments.update((name, TYPES[value]) for name, value in arguments.items() if isinstance(value, torch.dtype))
     return programs, arguments

@@ -1,4 +1,8 @@
-"""What a launch of the kernel needs to know: decided on the host, from shapes, strides and the plan's table alone."""
+"""Arguments of a kernel launch, computed on the host from shapes, strides and the plan's table alone.
+
+`prepare` chooses how wide the kernel reads and writes and how much work a program gets; `upload_inputs` brings the
+small tensors (table, index, window, mean, scale) to the device in one transfer.
+"""
 
 from __future__ import annotations
 
@@ -8,64 +12,76 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.backends.triton.table import Overlay, Table, upload
+
+Launch = tuple[tuple[int, int], dict[str, Any]]  # programs along both axes, and the kernel's arguments
 
 CHUNKS = 256  # per program: two for each thread of four warps
 # A copy moves bits, whatever they mean; so there is one kernel for each size of element.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def prepare(
-    images: Tensor,
-    table: Table,
-    *,
-    window: Tensor | None,
-    index: Tensor | None,
-    mean: Tensor | None,
-    scale: Tensor | None,
-    nearest: bool,
-    out: Tensor,
-) -> tuple[tuple[int, int], dict[str, Any]]:
-    """How many programs to launch, and the kernel's arguments."""
+def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Launch:
+    """Number of programs to launch, and the kernel's arguments by name.
+
+    Args:
+        images: ``[N, *lead, C, H, W]``, stored images.
+        table: the plans to carry out.
+        request: the checked arguments of the call.
+        out: ``[plans * B, *lead, C, H, W]``, contiguous or channels_last.
+    """
+    index, window, mean, scale = request.index, request.window, request.mean, request.scale
     channels, (height, width) = images.shape[-3], table.size
-    times = math.prod(images.shape[1:-3])
-    unit = 1 if out.is_contiguous() else channels
-    work = None
-    interpolates = table.overlay == Overlay.RESAMPLED and not nearest
+    frames = math.prod(images.shape[1:-3])
+
+    # 1. The dtype of arithmetic, and of elements where there is none.
+    compute = None
+    interpolates = table.overlay == Overlay.RESAMPLED and not request.nearest
     if mean is not None or scale is not None or table.blend or interpolates:
-        work = compute_dtype(images)
-    if work is None and images.dtype == out.dtype:
+        compute = compute_dtype(images)
+    if compute is None and images.dtype == out.dtype:
         images, out = (tensor.view(BITS[tensor.element_size()]) for tensor in (images, out))
-    n, t, c, y, x = images.stride(0), *((images.stride(1),) if images.ndim == 5 else (0,)), *images.stride()[-3:]
-    runs = window is None and x == unit and (unit == 1 or c == 1)
+
+    # 2. Layouts: elements of a pixel side by side in the output, and whether its runs are runs of the source.
+    stride_n, *lead, stride_c, stride_y, stride_x = images.stride()
+    stride_t = lead[0] if lead else 0
+    inner = 1 if out.is_contiguous() else channels
+    contiguous = window is None and stride_x == inner and (inner == 1 or stride_c == 1)
+    reach = (images.shape[-1] - 1) * stride_x + (channels - 1) * stride_c * (inner > 1)  # elements, of a row
+
+    # 3. Width of a chunk: 16 bytes, or fewer where rows and tiles are no whole number of chunks wide.
     widest = 16 // out.element_size()
     if table.overlay == Overlay.RESAMPLED:
         widest = min(widest, 4)  # more would not fit the registers
-    v = math.gcd(widest, width * unit, *(width // grid * unit for grid in table.grids))
+    vec = math.gcd(widest, width * inner, *(width // grid * inner for grid in table.grids))
     begin = images.data_ptr() // images.element_size()
-    align = math.gcd(v, begin, n, t, y, *((c,) if unit == 1 else ())) if runs else 1
-    reach = (images.shape[-1] - 1) * x + (channels - 1) * c * (unit > 1)
-    planes = times * channels // unit
+    align = math.gcd(vec, begin, stride_n, stride_t, stride_y, *((stride_c,) if inner == 1 else ()))
+
+    # 4. Work of a program: some chunks of some planes, so that addresses are computed once for several planes.
+    planes = frames * channels // inner
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
-    light = runs and not table.blend and table.overlay < Overlay.RESAMPLED
+    light = contiguous and not table.blend and table.overlay < Overlay.RESAMPLED
     chunks = CHUNKS if light else CHUNKS // 2  # addresses of single pixels and a second image take registers
+    blocks = -(-(height * width * inner // vec) // chunks)
+
     arguments = {
-        "images": images,
-        "out": out,
-        **place(table, images.device, index=index, window=window, mean=mean, scale=scale),
+        "images_ptr": images,
+        "out_ptr": out,
+        **upload_inputs(table, images.device, index=index, window=window, mean=mean, scale=scale),
         "overlay_at": table.overlay_at,
-        "stride_n": n,
-        "stride_t": t,
-        "stride_c": c,
-        "stride_y": y,
-        "stride_x": x,
+        "stride_n": stride_n,
+        "stride_t": stride_t,
+        "stride_c": stride_c,
+        "stride_y": stride_y,
+        "stride_x": stride_x,
         "batch": table.batch,
         "outputs": table.outputs,
         "HEIGHT": height,
         "WIDTH": width,
         "CHANNELS": channels,
-        "TIMES": times,
+        "FRAMES": frames,
         "TILES": bool(table.grids),
         "GRID": table.grid,
         "PLANS": table.plans,
@@ -75,47 +91,56 @@ def prepare(
         "WINDOW": window is not None,
         "MEAN": mean is not None,
         "SCALE": scale is not None,
-        "WORK": work,
-        "UNIT": unit,
-        "RUNS": runs,
-        "ALIGN": align,
-        "WORD": torch.int32 if reach < 2**31 else torch.int64,
-        "V": v,
+        "COMPUTE": compute,
+        "INNER": inner,
+        "CONTIGUOUS": contiguous,
+        "ALIGN": align if contiguous else 1,
+        "OFFSET": torch.int32 if reach < 2**31 else torch.int64,
+        "VEC": vec,
         "PLANES": planes_each,
         "CHUNKS": chunks,
     }
-    return (table.outputs * -(-(height * width * unit // v) // chunks), planes // planes_each), arguments
+    return (table.outputs * blocks, planes // planes_each), arguments
 
 
-def place(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:
-    """Where a kernel finds ``table`` and each of ``values``: a tensor, and ``NAME_at``, its first element there.
+def upload_inputs(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:
+    """Bring ``table`` and the small tensors ``values`` to the device.
 
-    What is still on the CPU goes to the device in one upload; what is there already stays where it is.
+    What is still on the CPU goes there in one upload; what is there already stays where it is.
+
+    Returns:
+        ``table_ptr``; and for each value ``NAME_ptr``, a tensor on the device or None, and ``NAME_at``, its first
+        element there.
 
     Raises:
         ValueError: something is still on the CPU while a CUDA graph is being captured.
     """
+    # 1. What has to be uploaded, and what may stay.
     waiting = {name: value for name, value in values.items() if value is not None and value.device.type == "cpu"}
-    placed: dict[str, Tensor | int | None] = {"table": table.words}
-    for name, value in values.items():
-        placed[name], placed[f"{name}_at"] = None if value is None else value.contiguous(), 0
     parts = [table.words] if table.words.device.type == "cpu" else []
     if (waiting or parts) and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         late = [*waiting, *(["plan"] if parts else [])]
         raise ValueError(
             f"apply: a CUDA graph reads fixed memory of the GPU; pass {late} as CUDA tensors or PlanBuffer"
         )
+    arguments: dict[str, Tensor | int | None] = {"table_ptr": table.words}
+    for name, value in values.items():
+        arguments[f"{name}_ptr"], arguments[f"{name}_at"] = None if value is None else value.contiguous(), 0
+
+    # 2. One row of 32-bit words: the table, then each value, padded to a multiple of its element's size.
     begin = sum(map(len, parts))
     for name, value in waiting.items():
         size = value.element_size() // 4 if value.is_floating_point() else 1  # words of an element
         padding = begin % size
         words = value.contiguous().view(torch.int32) if value.is_floating_point() else value.int()
         parts += [words.new_zeros(padding), words.flatten()]
-        placed[f"{name}_at"] = (begin + padding) // size
+        arguments[f"{name}_at"] = (begin + padding) // size
         begin += padding + words.numel()
+
+    # 3. One upload for all.
     if parts:
         words = upload(torch.cat(parts), device)
-        placed.update(dict.fromkeys(waiting, words))
+        arguments.update({f"{name}_ptr": words for name in waiting})
         if table.words.device.type == "cpu":
-            placed["table"] = words
-    return placed
+            arguments["table_ptr"] = words
+    return arguments

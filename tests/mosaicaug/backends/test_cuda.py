@@ -1,4 +1,4 @@
-"""What only a GPU can show: nothing waits for it, graphs replay with new plans, and offsets reach beyond 32 bits."""
+"""GPU alone: nothing waits for it, graphs replay with new plans, and offsets reach beyond 32 bits."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from mosaicaug import (
 )
 from pmsi.recipe import Method
 from pmsi.runtime.devices import open_fabric
+from pmsi.runtime.session import Session
 from pmsi.training.batches import plan_epoch
 from tests.helpers.oracle import number_pixels
 from tests.helpers.small_run import RECIPE, Watch, make_dataset, make_trainer
@@ -129,7 +130,7 @@ def test_offsets_beyond_32_bits() -> None:
 
 
 def test_memory_beside_input_and_output() -> None:
-    """At most the plan and 1 MiB for 32 images."""
+    """Peak memory: at most the plan and 1 MiB for 32 images."""
     images = torch.rand(32, 3, 448, 448, device="cuda")
     out = torch.empty_like(images)
     for aug in AUGMENTATIONS:
@@ -145,10 +146,10 @@ def test_memory_beside_input_and_output() -> None:
 @pytest.mark.parametrize("precision", ["32", "bf16", "fp16"])
 @pytest.mark.parametrize("method", ["none", "cutmix", "mixup", "snapmix", "jigsaw", "rmg"])
 def test_a_mini_batch_of_training_does_not_wait_for_the_gpu(tmp_path: Path, method: Method, precision: Any) -> None:
-    """From stored images to the bar's losses, in every precision; its losses are close to the CPU's."""
+    """Mini-batch from stored images to the bar's losses, in every precision; its losses are close to the CPU's."""
     recipe = replace(RECIPE, augmentation=method, dropout=0.0, resize=68, crop=64)
-    dataset, fabric = make_dataset(side=68), open_fabric("cuda", precision)
-    trainer = make_trainer(tmp_path / "gpu", recipe, dataset=dataset, fabric=fabric)
+    dataset, session = make_dataset(side=68), Session(open_fabric("cuda", precision))
+    trainer = make_trainer(tmp_path / "gpu", recipe, dataset=dataset, session=session)
     on_cpu = make_trainer(tmp_path / "cpu", recipe, dataset=dataset)
     first, *others = plan_epoch(recipe, 12, seed=0, epoch=0)
     for one in (trainer, on_cpu):
@@ -165,10 +166,10 @@ def test_a_mini_batch_of_training_does_not_wait_for_the_gpu(tmp_path: Path, meth
 @pytest.mark.usefixtures("small_backbone")
 @pytest.mark.parametrize("precision", ["32", "bf16", "fp16"])
 def test_a_run_on_a_gpu_trains_tests_saves_and_goes_on(tmp_path: Path, precision: Any) -> None:
-    how: dict[str, Any] = {"fabric": open_fabric("cuda", precision)}
+    session = Session(open_fabric("cuda", precision))
     with pytest.raises(KeyboardInterrupt):
-        make_trainer(tmp_path, RECIPE, **how).run(Watch((2, 1)))
-    trainer = make_trainer(tmp_path, RECIPE, **how)
+        make_trainer(tmp_path, RECIPE, session=session).run(Watch((2, 1)))
+    trainer = make_trainer(tmp_path, RECIPE, session=session)
     assert len(trainer.history) == 1
     trainer.run(Watch())
     speed = trainer.history[-1]["speed"]
@@ -182,7 +183,7 @@ def test_images_in_host_memory_train_as_those_on_the_gpu(tmp_path: Path, monkeyp
     histories = []
     for free in (2**40, 1):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
-        trainer = make_trainer(tmp_path / str(free), RECIPE, fabric=open_fabric("cuda", "32"))
+        trainer = make_trainer(tmp_path / str(free), RECIPE, session=Session(open_fabric("cuda", "32")))
         trainer.run(Watch())
         histories.append(trainer.history)
     assert [history[0]["speed"]["images"] for history in histories] == ["cuda:0", "host memory"]
@@ -196,7 +197,7 @@ def test_a_batch_that_does_not_fit_a_gpu_is_one_line(tmp_path: Path) -> None:
     try:
         recipe = replace(RECIPE, resize=512, crop=512, batch_size=512, epochs=1)
         dataset = make_dataset(side=512, train_images=512)
-        trainer = make_trainer(tmp_path, recipe, dataset=dataset, fabric=open_fabric("cuda", "32"))
+        trainer = make_trainer(tmp_path, recipe, dataset=dataset, session=Session(open_fabric("cuda", "32")))
         with pytest.raises(
             ValueError, match=r"512 images of 512 px a step do not fit .*; set --batch-size to \d+ or less"
         ):

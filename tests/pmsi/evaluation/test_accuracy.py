@@ -11,7 +11,7 @@ from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.data.storage import Split, make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.base import Logits
-from tests.helpers.small_run import RECIPE, make_fabric
+from tests.helpers.small_run import RECIPE, make_session
 
 
 class Reader(nn.Module):
@@ -33,7 +33,7 @@ def test_evaluation_shows_central_crops_and_scores_concat_and_mix() -> None:
     images[:, :, 2:34, 2:34] = (labels * 100).byte()[:, None, None, None]
     labels[5] = 0  # an image that all get wrong but the concat
     reader = Reader().train()
-    found = evaluate(reader, make_store(Split(images, labels), torch.device("cpu")), RECIPE, make_fabric())
+    found = evaluate(reader, make_store(Split(images, labels), torch.device("cpu")), RECIPE, make_session())
     assert (found.concat, found.mix) == pytest.approx((100 / 6, 500 / 6))
     assert found.stages == pytest.approx((500 / 6, 500 / 6))
     assert found.mix_predictions.tolist() == [0, 1, 2, 0, 1, 2]

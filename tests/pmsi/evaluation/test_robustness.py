@@ -26,7 +26,7 @@ from pmsi.evaluation.robustness import (
 )
 from pmsi.models.base import Logits
 from pmsi.runtime.seeding import make_generator
-from tests.helpers.small_run import RECIPE, make_fabric
+from tests.helpers.small_run import RECIPE, make_session
 
 NUMBERS = torch.tensor([5, 0, 900, 17])
 
@@ -164,10 +164,10 @@ def test_corruption_sees_crops_and_their_numbers() -> None:
         seen.append((images.clone(), index.clone()))
         return images
 
-    found = evaluate(Grey(), split, RECIPE, make_fabric(), corrupt=watch)
+    found = evaluate(Grey(), split, RECIPE, make_session(), corrupt=watch)
     assert torch.equal(torch.cat([images for images, _ in seen]), split.images[:, :, 2:34, 2:34])
     assert [index.tolist() for _, index in seen] == [[0, 1, 2, 3], [4, 5]]
-    clean = evaluate(Grey(), split, RECIPE, make_fabric())
+    clean = evaluate(Grey(), split, RECIPE, make_session())
     assert (found.mix, found.concat, found.stages) == (clean.mix, clean.concat, clean.stages)
     assert torch.equal(found.mix_predictions, clean.mix_predictions)
     assert clean.mix == 100
@@ -180,7 +180,7 @@ def darken(images: Tensor, index: Tensor, *, seed: int) -> Tensor:
 
 
 def test_changes_are_against_clean_accuracy() -> None:
-    found = measure_robustness(Grey(), make_split(), RECIPE, make_fabric(), corruptions={"dark": darken}, seed=7)
+    found = measure_robustness(Grey(), make_split(), RECIPE, make_session(), corruptions={"dark": darken}, seed=7)
     # Images 0 to 5 of classes 0 1 2 0 1 2: black ones are found only if they are 0, so 2 and 4 are lost.
     assert (found.clean.mix, found.corrupted["dark"].mix) == pytest.approx((100, 400 / 6))
     assert found.change("dark") == pytest.approx(-200 / 6)
@@ -197,7 +197,7 @@ def test_batches_do_not_matter() -> None:
             seen.append(add_noise(images, index))
             return seen[-1]
 
-        evaluate(Grey(), split, replace(RECIPE, batch_size=batch_size), make_fabric(), corrupt=watch)
+        evaluate(Grey(), split, replace(RECIPE, batch_size=batch_size), make_session(), corrupt=watch)
         return torch.cat(seen)
 
     assert torch.equal(catch(4), catch(5))

@@ -33,7 +33,7 @@ from tests.helpers.small_run import (
     catch_inputs,
     make_backbone,
     make_dataset,
-    make_fabric,
+    make_session,
     make_trainer,
     name_differences,
 )
@@ -87,7 +87,7 @@ def test_the_average_is_tested_and_the_weights_are_trained_as_ever(tmp_path: Pat
     assert not name_differences(oracle.network.state_dict(), averaged.tested.state_dict())
     store = make_store(make_dataset().test, torch.device("cpu"))
     checkpoint = load_checkpoint(tmp_path / "averaged" / "last.ckpt")
-    again = evaluate(read_network(checkpoint, recipe, 3), store, recipe, make_fabric())
+    again = evaluate(read_network(checkpoint, recipe, 3), store, recipe, make_session())
     assert again.mix_predictions.tolist() == found.mix_predictions.tolist()
     assert name_differences(read_network(checkpoint, recipe, 3).state_dict(), averaged.network.state_dict())
 
@@ -147,8 +147,8 @@ def test_tests_may_see_whole_images() -> None:
     network = RIVALS["baseline"](make_backbone(), 3)
     seen = catch_inputs(network)
     store = make_store(make_dataset().test, torch.device("cpu"))
-    evaluate(network, store, RECIPE, make_fabric())
-    evaluate(network, store, recipe, make_fabric())
+    evaluate(network, store, RECIPE, make_session())
+    evaluate(network, store, recipe, make_session())
     inside, whole = seen[0], seen[len(seen) // 2]
     assert whole.shape[2:] == (36, 36)
     assert torch.equal(inside, whole[:, :, 2:34, 2:34])

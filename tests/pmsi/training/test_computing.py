@@ -31,7 +31,7 @@ from pmsi.training.batchnorm import GhostBatchNorm, share_statistics
 from pmsi.training.callbacks import TensorBoard
 from pmsi.training.epoch import Clock, EpochState
 from pmsi.training.memory import is_out_of_memory, largest_batch, measure_peak
-from tests.helpers.small_run import BATCHES, RECIPE, Watch, make_dataset, make_fabric, make_trainer
+from tests.helpers.small_run import BATCHES, RECIPE, Watch, make_dataset, make_session, make_trainer
 
 CPU = torch.device("cpu")
 
@@ -41,10 +41,10 @@ CPU = torch.device("cpu")
 
 @pytest.mark.usefixtures("small_backbone")
 def test_bf16_computes_in_bf16_and_keeps_label_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fabric = open_fabric("cpu", "bf16")
-    assert input_dtype(fabric) == torch.bfloat16
+    session = make_session("bf16")
+    assert input_dtype(session.fabric) == torch.bfloat16
     assert input_dtype(open_fabric("cpu")) == torch.float32
-    trainer = make_trainer(tmp_path, replace(RECIPE, augmentation="mixup", mixup_p=1.0, per="sample"), fabric=fabric)
+    trainer = make_trainer(tmp_path, replace(RECIPE, augmentation="mixup", mixup_p=1.0, per="sample"), session=session)
     seen: dict[str, Any] = {}
     loss = trainer.network.loss
 
@@ -67,7 +67,7 @@ def test_bf16_computes_in_bf16_and_keeps_label_weights(tmp_path: Path, monkeypat
 def test_precision_belongs_to_the_run(tmp_path: Path) -> None:
     make_trainer(tmp_path).run(Watch())
     with pytest.raises(ValueError, match="precision is '32-true' there, 'bf16-mixed' was asked for"):
-        make_trainer(tmp_path, fabric=open_fabric("cpu", "bf16"))
+        make_trainer(tmp_path, session=make_session("bf16"))
 
 
 def test_what_this_machine_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_what_this_machine_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compiled_phases_train_as_eager_ones(tmp_path: Path, method: Any) -> None:
     """Losses of a first epoch within 1e-4: dropout, whose draws a compiler makes its own way, is off."""
     recipe = replace(RECIPE, augmentation=method, dropout=0.0, epochs=1, lr_backbone=1e-4, lr_new=1e-3)
-    eager, compiled = (make_trainer(tmp_path / str(c), recipe, compile=c) for c in (False, True))
+    eager, compiled = (make_trainer(tmp_path / str(c), recipe, session=make_session(compile=c)) for c in (False, True))
     for trainer in (eager, compiled):
         trainer.run(Watch())
     assert compiled.history[0]["losses"] == pytest.approx(eager.history[0]["losses"], rel=1e-4)
@@ -381,5 +381,5 @@ def test_a_test_can_be_interrupted_between_mini_batches() -> None:
         def forward(self, images: Tensor) -> Logits:
             return Logits((), torch.zeros(len(images), 3))
 
-    evaluate(Zero(), make_store(dataset.test, CPU), RECIPE, make_fabric(), pause=lambda: called.append(None))
+    evaluate(Zero(), make_store(dataset.test, CPU), RECIPE, make_session(), pause=lambda: called.append(None))
     assert len(called) == 2  # of 6 images, 4 at a time

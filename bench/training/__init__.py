@@ -1,0 +1,1 @@
+"""Training epochs of `pmsi` beside plain published code."""

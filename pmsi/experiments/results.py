@@ -1,0 +1,218 @@
+"""Results of a study: what ``results.json`` holds, also as older versions wrote it, and what else its page shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmsi.data.dataset import Dataset
+from pmsi.evaluation.accuracy import Evaluation
+from pmsi.experiments.folder import Predictions, locate_run, read_predictions, read_recipe, read_result
+from pmsi.experiments.pictures import Activations, Preview, read_activations, read_pointing, read_preview
+from pmsi.experiments.source import Source, describe_data, describe_weights
+from pmsi.experiments.tables import Name
+from pmsi.recipe import Recipe
+from pmsi.runtime.environment import describe_environment
+from pmsi.runtime.session import Session
+
+SCHEMA = 2
+Tables = Mapping[Name, Mapping[str, Recipe]]  # runs by table and row
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # finished runs by row, one for each seed
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that a page shows of one or more runs, as values.
+
+    Args:
+        results: what ``results.json`` holds.
+        predictions: of the test images, by the folder of a run.
+        previews: first inputs of the network, by the folder of a run.
+        activations: Figure 4's maps.
+        pointing: scores of the pointing game.
+    """
+
+    results: Mapping[str, Any]
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    previews: Mapping[str, Preview] = field(default_factory=dict)
+    activations: Activations | None = None
+    pointing: Mapping[str, Any] | None = None
+
+    @property
+    def base(self) -> Recipe:
+        """Recipe that the rows of all tables start from."""
+        return read_recipe({name: value for name, value in self.results["recipe"].items() if name != "name"}, "")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; numbers in results of schema 1, which have no names."""
+        data = self.results["data"]
+        return tuple(data.get("class_names") or [f"class {number}" for number in range(data["classes"])])
+
+    def join_predictions(self, recipe: Recipe, runs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor] | None:
+        """Labels ``[N]`` and predictions ``[S, N]`` of a row's runs: Mix, or Concat where the stages are not trained.
+
+        None where a run is missing, or its predictions.
+        """
+        found = [self.predictions[run["folder"]] for run in runs if run["folder"] in self.predictions]
+        if not found or len(found) < len(runs):
+            return None
+        chosen = [one.mix if recipe.progressive else one.concat for one in found]
+        return found[0].labels, torch.stack(chosen)
+
+
+def describe_study(
+    source: Source, dataset: Dataset, base: Recipe, recipe_name: str, session: Session
+) -> dict[str, Any]:
+    """Facts that all runs of a study share, ready for JSON."""
+    return {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": describe_data(dataset),
+        "weights": describe_weights(source.find_weights(base.backbone)),
+        "recipe": {"name": recipe_name, **base.to_dict()},
+        "environment": describe_environment(session.fabric),
+    }
+
+
+def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+    """What ``results.json`` is to hold: `describe_study`, and every finished run of the tables, of any seed."""
+    found = {
+        name: {row: [read_result(place) for place in list_finished(folder, recipe)] for row, recipe in rows.items()}
+        for name, rows in tables.items()
+    }
+    results = {**facts, "seeds": sorted({run["seed"] for run in list_runs(found)}), "tables": found}
+    measured = {
+        row: [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+        for row, paths in (
+            (row, [folder / run["folder"] / "robustness.json" for run in runs])
+            for row, runs in found.get("table7", {}).items()
+        )
+    }
+    if any(measured.values()):
+        results["robustness"] = {row: runs for row, runs in measured.items() if runs}
+    return results
+
+
+def gather_run(folder: Path, facts: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """``results.json`` of a run by itself: `describe_study`, and a table "run" of one row."""
+    run = {**read_result(folder), "folder": "."}
+    return {**facts, "seeds": [run["seed"]], "tables": {"run": {_name_row(recipe): [run]}}}
+
+
+def describe_test(facts: Mapping[str, Any], recipe: Recipe, seed: int, found: Evaluation, labels: Tensor) -> Study:
+    """Results of a network that was tested, without its training."""
+    run = {"folder": ".", "seed": seed, "concat": found.concat, "mix": found.mix, "stages": list(found.stages)}
+    tables = {"run": {_name_row(recipe): [{**run, "curve": []}]}}
+    predictions = Predictions(labels, found.concat_predictions, found.mix_predictions)
+    return Study({**facts, "seeds": [seed], "tables": tables}, {".": predictions})
+
+
+def _name_row(recipe: Recipe) -> str:
+    return f"{recipe.network}, {recipe.augmentation}"
+
+
+def list_finished(folder: Path, recipe: Recipe) -> list[Path]:
+    """Folders of a recipe's finished runs, by seed."""
+    seeds = {int(path.parent.name.rpartition("seed")[2]) for path in folder.glob("*-seed*/result.json")}
+    places = [locate_run(folder, recipe, seed) for seed in sorted(seeds)]
+    return [place for place in places if (place / "result.json").exists()]
+
+
+def list_runs(tables: Mapping[Any, Rows]) -> Iterator[Mapping[str, Any]]:
+    """Every run once, although tables share runs."""
+    seen = set()
+    for rows in tables.values():
+        for runs in rows.values():
+            for run in runs:
+                if run["folder"] not in seen:
+                    seen.add(run["folder"])
+                    yield run
+
+
+def list_records(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Epochs of all runs, each run once: what ``metrics.jsonl`` holds."""
+    seen = set()
+    for name, rows in results["tables"].items():
+        for row, runs in rows.items():
+            for run in runs:
+                if run["folder"] not in seen:
+                    seen.add(run["folder"])
+                    yield from ({"table": name, "method": row, "seed": run["seed"], **one} for one in run["curve"])
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """``results.json`` of a folder; schema 1, which `pmsi compare` and `pmsi reproduce` wrote, is turned into schema 2.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: it is of a newer version, or no results.
+    """
+    path = folder / "results.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, and the same command writes it anew") from error
+    schema = found.get("schema")
+    if schema == SCHEMA:
+        return found
+    if schema != 1:
+        wrote = found.get("environment", {})
+        version = f"pmsi {wrote.get('mosaicaug', 'unknown')}, commit {wrote.get('commit', 'unknown')}"
+        raise ValueError(
+            f"{path} has schema {schema!r}, written by {version}; this version reads 1 and {SCHEMA}: "
+            "use that version, or choose another --run folder"
+        )
+    return _upgrade(found, folder)
+
+
+def load_study(folder: Path) -> Study:
+    """Results of a folder with the predictions and pictures that its runs have.
+
+    Raises:
+        FileNotFoundError: it has no ``results.json``. ValueError: as for `read_results`.
+    """
+    results = read_results(folder)
+    places = {run["folder"]: folder / run["folder"] for run in list_runs(results["tables"])}
+    predictions = {name: read_predictions(place) for name, place in places.items()}
+    previews = {name: read_preview(place) for name, place in places.items()}
+    drawn = [folder / run["folder"] for run in results["tables"].get("figure4", {}).get("pmsi", [])]
+    drawn = [place for place in drawn if (place / "activations.npz").exists()]
+    return Study(
+        results,
+        {name: one for name, one in predictions.items() if one is not None},
+        {name: one for name, one in previews.items() if one is not None},
+        read_activations(drawn[0]) if drawn else None,
+        read_pointing(drawn[0]) if drawn else None,
+    )
+
+
+def _upgrade(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Schema 1 as schema 2: `compare` kept Table IV's rows in a list, and `reproduce` no learning curves."""
+    if "rows" in found:
+        tables = {
+            "table4": {
+                row["method"]: [{"folder": f"{row['method']}-seed{run['seed']}", **run} for run in row["runs"]]
+                for row in found["rows"]
+            }
+        }
+    else:
+        tables = {
+            name: {row: [_add_curve(run, folder) for run in runs] for row, runs in rows.items()}
+            for name, rows in found["tables"].items()
+        }
+    kept = {name: value for name, value in found.items() if name not in ("rows", "strips", "experiment")}
+    seeds = sorted({run["seed"] for run in list_runs(tables)})
+    return {**kept, "schema": SCHEMA, "seeds": seeds, "tables": tables}
+
+
+def _add_curve(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    path = folder / run["folder"] / "result.json"
+    curve = json.loads(path.read_text(encoding="utf-8"))["curve"] if path.exists() else []
+    return {**run, "curve": curve}

@@ -1,0 +1,113 @@
+"""The kernel as far as it can be seen without a GPU; what it computes is tested wherever `device` is."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mosaicaug import Jigsaw, RecursiveMosaic, apply
+from mosaicaug.backends.triton.table import Table
+from tests.helpers.oracle import number_pixels
+
+triton = pytest.importorskip("triton")
+
+
+ROOT = Path(__file__).parents[4]
+SHAPE = (4, 3, 24, 32)
+
+
+def run_python(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, where Triton compiles and does not interpret."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, *words]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_specialisation_compiles_wide_and_without_spills(capsys: pytest.CaptureFixture[str]) -> None:
+    done = run_python("-m", "tests.helpers.compile_gate")
+    assert done.returncode == 0, done.stdout + done.stderr
+    registers = [
+        tuple(map(int, found)) for found in re.findall(r"^sm_(\d+) +(\d+) registers", done.stdout, re.MULTILINE)
+    ]
+    assert len(registers) > 150
+    with capsys.disabled():
+        for architecture in (80, 90):
+            counts = [count for seen, count in registers if seen == architecture]
+            print(f"\nsm_{architecture}: {len(counts)} kernels of {min(counts)} to {max(counts)} registers", end="")
+
+
+def test_the_compile_gate_sees_faults() -> None:
+    done = run_python("-c", FAULTS)
+    assert done.returncode == 0, done.stderr
+
+
+FAULTS = """
+from tests.helpers.compile_gate import *
+case = next(make_cases())
+built = build(case, 90)
+assert list_faults(case, built) == []
+copied = torch.uint8, torch.uint8, "NCHW", "NCHW"
+narrow = make_case("one pixel at a time", [RecursiveMosaic(3).sample((4, 3, 448, 448))], *copied)
+narrow.arguments["VEC"] = 1
+assert set(build(narrow, 90).stores) == {1}
+assert list_faults(case, build(narrow, 90))
+spills = make_case("spills", [SnapMix().sample((4, 3, 448, 448))], *copied)
+spills.arguments.update(VEC=16, ALIGN=16, CHUNKS=256)
+assert any("spilled" in fault for fault in list_faults(spills, build(spills, 90)))
+"""
+
+
+@pytest.mark.usefixtures("interpreter", "poison")
+@pytest.mark.parametrize("size", [(24, 32), (27, 35)])
+def test_phases_take_one_launch(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phases of one margin, and of several."""
+    from mosaicaug.backends.triton import kernel as backend
+
+    launches: list[int] = []
+    run = backend.run
+
+    def count(images: torch.Tensor, table: Table, *rest: Any) -> torch.Tensor:
+        launches.append(table.plans)
+        return run(images, table, *rest)
+
+    monkeypatch.setattr(backend, "run", count)
+    images = number_pixels((3, 2, *size))
+    phases = RecursiveMosaic.phases(images, r=3, generator=torch.Generator().manual_seed(3))
+    plans = RecursiveMosaic(3).sample_phases(images.shape, generator=torch.Generator().manual_seed(3))
+    assert launches == [4]
+    for phase, plan in zip(phases, plans, strict=True):
+        assert torch.equal(phase, apply(images, plan, backend="torch"))
+
+
+def test_bad_input() -> None:
+    images, plan = number_pixels(SHAPE), Jigsaw(2).sample(SHAPE)
+    done = run_python("-c", "import torch, mosaicaug as m; x = torch.zeros(2, 3, 8, 8); "
+                      "m.apply(x, m.Plan.identity(2, (8, 8)), backend='triton')")  # fmt: skip
+    assert done.returncode == 1
+    assert "ValueError: apply: backend='triton' needs CUDA images, got cpu; move them with images.cuda()" in done.stderr
+    assert "TRITON_INTERPRET=1" in done.stderr
+    with pytest.raises(ValueError, match=r"apply: backend='triton' records no gradients"):
+        apply(images.requires_grad_(), plan, backend="triton")
+    with pytest.raises(ValueError, match=r"apply: backend='triton' needs CUDA images, got meta"):
+        apply(torch.empty(SHAPE, device="meta"), plan, backend="triton")
+
+
+def test_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def refuse(name: str, *args: Any) -> Any:
+        if name == "mosaicaug.backends.triton" and "kernel" in (args[2] or ()):
+            raise ModuleNotFoundError("No module named 'triton'", name="triton")
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError, match=r"apply: images on a GPU need the package triton.*pip install triton"):
+        apply(number_pixels(SHAPE), Jigsaw(2).sample(SHAPE), backend="triton")
