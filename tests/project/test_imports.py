@@ -48,7 +48,18 @@ GUESTS = {
     "torchvision": "torchvision.py",
     "PIL": "torchvision.py",
 }
-NEEDLESS = ["torchvision", "matplotlib", "kornia", "triton", "nvidia", "lightning", "rich", "tyro", "jinja2", "PIL"]
+NEEDLESS = [
+    "torchvision",
+    "matplotlib",
+    "kornia",
+    "triton",
+    "nvidia",
+    "lightning_fabric",
+    "rich",
+    "tyro",
+    "jinja2",
+    "PIL",
+]
 
 
 def read_imports(path: Path, root: Path) -> Iterator[tuple[str, str | None]]:
