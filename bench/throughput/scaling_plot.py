@@ -1,4 +1,4 @@
-"""Picture of the time over the number of tiles: docs/scaling.png."""
+"""Picture of the time over the number of tiles: docs/images/scaling.png."""
 
 from __future__ import annotations
 

@@ -38,8 +38,34 @@ def render(folder: Path = FOLDER) -> str:
         results = load(device_type, folder)
         parts.append(f"**{title}**: not measured yet." if results is None else render_device(title, results))
         if results is not None and device_type == "cpu":
-            parts.append("![Cost over r and n](docs/scaling.png)\n\n*Mosaics and jigsaws of more and more tiles.*")
+            parts.append("![Cost over r and n](images/scaling.png)\n\n*Mosaics and jigsaws of more and more tiles.*")
     return "\n\n".join(parts) + "\n"
+
+
+def render_summary(folder: Path = FOLDER) -> str:
+    """One row for each augmentation: our time, that of a copy, and that of the fastest other library. For README."""
+    results = load("cpu", folder)
+    if results is None:
+        return "Not measured yet.\n"
+    rows = index_rows(results["rows"])
+    heads = ["augmentation"]
+    lines = [[TITLES[name]] for name in PEERS]
+    for dtype in ("uint8", "float32"):
+        heads += [f"{dtype}: ours", "copy", "best other"]
+        for line, name in zip(lines, PEERS, strict=True):
+            case = centre(name, dtype=dtype)
+            fresh, ready, copy = (
+                _show(rows.get((case, side)), "median_ms")[0] for side in ("ours", "ours_out", "copy")
+            )
+            peers = itertools.product(LIBRARIES.items(), (replace(case, per=per) for per in PERS))
+            times = [(rows.get((same, peer), {}).get("median_ms"), title) for (peer, title), same in peers]
+            best = min(((time, title) for time, title in times if time), default=None)
+            line += [f"{ready} ({fresh})", copy, f"{best[0]:.3g} {best[1]}" if best else "-"]
+    title = (
+        "Milliseconds for 32 images of 448 px, a draw for each, into a ready buffer (in brackets: into fresh memory); "
+        f"{results['device']}, {results['threads']} CPU threads:"
+    )
+    return _table(title, heads, lines, last=0) + "\n"
 
 
 def render_doors(folder: Path = FOLDER) -> str:
