@@ -1,4 +1,4 @@
-"""The one door to pixels: checks what the user passed, picks the backend, hands over."""
+"""`apply`: carry out a plan on images. Checks the arguments, chooses a backend and runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""timm door: ``timm.data.Mixup`` with these augmentations in it; one import line of a training script changes.
+"""Replacement of ``timm.data.Mixup`` with these augmentations in it: one import line of a training script changes.
 
 In timm's own script that line is ``from timm.data import ..., FastCollateMixup, Mixup, ...``. The script calls `Mixup`
 on batches under ``--no-prefetcher``, and gives its prefetching loader `FastCollateMixup` otherwise.

@@ -1,4 +1,4 @@
-"""torchvision door: any augmentation as a v2 transform, for images with their masks, boxes, keypoints and labels.
+"""Transform of torchvision v2 around any augmentation: images with their masks, boxes, keypoints and labels.
 
 Plain tensors need no wrapper, since ``v2.Compose([RecursiveMosaic(3)])(images)`` and
 ``v2.Compose([CutMix()])(images, labels)`` call the augmentations themselves. `V2Transform` is for ``tv_tensors`` and

@@ -1,4 +1,4 @@
-"""DALI door: the five augmentations as nodes of a DALI pipeline, from the same draws as everywhere else.
+"""DALI nodes of the five augmentations, from the same draws as everywhere else.
 
 Examples:
     >>> from nvidia.dali import fn, pipeline_def, types

@@ -1,4 +1,4 @@
-"""Kornia door: the five augmentations as operations of Kornia 0.9, for its containers or by themselves.
+"""Kornia operations of the five augmentations, for Kornia 0.9's containers or by themselves.
 
 Masks, boxes and keypoints follow the pixels in Kornia's own ``AugmentationSequential``, ``ImageSequential`` and
 ``VideoSequential``, and any number of these operations may stand in one container. Labels are what Kornia's containers
@@ -64,10 +64,10 @@ class RandomRecursiveMosaic(Operation):
         permutation: "uniform" over the 24 shuffles of four quadrants, or "cyclic", the published code's six.
 
     Keyword Args:
-        p: chance that an image is augmented, 1 by default.
-        same_on_batch: one draw for all images.
-        keepdim: a single image ``[C, H, W]`` stays one.
-        data_keys: kinds of the inputs of a call without ``data_keys=``; by default ["input"].
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default ["input"].
 
     Raises:
         ValueError, TypeError: an argument is out of range; images smaller than ``2**r`` px.
@@ -91,10 +91,10 @@ class RandomJigsaw(Operation):
         permutation: "uniform", or "cyclic", which leaves no tile in place.
 
     Keyword Args:
-        p: chance that an image is augmented, 1 by default.
-        same_on_batch: one draw for all images.
-        keepdim: a single image ``[C, H, W]`` stays one.
-        data_keys: kinds of the inputs of a call without ``data_keys=``; by default ["input"].
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default ["input"].
 
     Raises:
         ValueError, TypeError: an argument is out of range; images smaller than ``n`` px.
@@ -120,11 +120,11 @@ class RandomCutMix(Operation):
         true_area: weigh labels by exact pixel shares; False keeps the drawn weight, though the box was clipped.
 
     Keyword Args:
-        p: chance that an image is augmented, 1 by default.
-        same_on_batch: one draw for all images; partners differ per image in either case.
-        keepdim: a single image ``[C, H, W]`` stays one.
-        data_keys: kinds of the inputs of a call without ``data_keys=``; by default ["input", "class"]. Without "class"
-            it mixes images without their labels.
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images; partners differ per image in either case.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default
+            ["input", "class"]. Without "class" it mixes images without their labels.
 
     Raises:
         ValueError: an argument is out of range; labels are missing or do not fit.
@@ -156,10 +156,11 @@ class RandomMixUp(Operation):
         num_classes: K, to get soft labels ``[B, K]`` instead of `Targets`.
 
     Keyword Args:
-        p: chance that an image is augmented, 1 by default.
-        same_on_batch: one draw for all images; partners differ per image in either case.
-        keepdim: a single image ``[C, H, W]`` stays one.
-        data_keys: kinds of the inputs of a call without ``data_keys=``; by default ["input", "class"].
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images; partners differ per image in either case.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default
+            ["input", "class"].
 
     Raises:
         ValueError: an argument is out of range; labels are missing or do not fit.
@@ -186,10 +187,11 @@ class RandomSnapMix(Operation):
         num_classes: K, to get soft labels ``[B, K]`` instead of `Targets`.
 
     Keyword Args:
-        p: chance that an image is augmented, 1 by default.
-        same_on_batch: one draw for all images; partners differ per image in either case.
-        keepdim: a single image ``[C, H, W]`` stays one.
-        data_keys: kinds of the inputs of a call without ``data_keys=``; by default ["input", "class"].
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images; partners differ per image in either case.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default
+            ["input", "class"].
 
     Raises:
         ValueError: an argument is out of range; labels or maps are missing or do not fit.

@@ -86,3 +86,7 @@ def test_gpu_check_finds_the_tests_that_take_a_device(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     assert [path.name for path in gpu_check.list_tests(tmp_path)] == ["test_apply.py", "test_triton.py"]
     assert {"test_apply.py", "test_transforms.py"} <= {path.name for path in gpu_check.list_tests()}
+
+
+def test_the_check_on_a_gpu_ends_in_eight_minutes() -> None:
+    assert sum(gpu_check.LIMITS.values()) + len(gpu_check.LIMITS) * gpu_check.GRACE <= 480

@@ -58,12 +58,11 @@ def _bilinear_taps(offset, start, end, length, COMPUTE: tl.constexpr):
 
 
 @triton.jit
-def _load_per_channel(values_ptr, channel, phase, c, VEC: tl.constexpr, INNER: tl.constexpr):
-    """Value of the plane's channel, or of each element's channel ``c``, which is ``phase`` at the chunk's start."""
-    if INNER == 1:
-        return tl.load(values_ptr + channel)
+def _per_channel(values_ptr, chunk_start, c, VEC: tl.constexpr, INNER: tl.constexpr):
+    """Value of each element's channel ``c``, where the channels of a pixel lie side by side."""
     if INNER != 3:
         return tl.load(values_ptr + c)
+    phase = chunk_start % 3  # channel of a chunk's first element
     # The three values are rotated by the phase once per chunk; element j then takes number j % 3, which costs nothing.
     zero, one, two = tl.load(values_ptr), tl.load(values_ptr + 1), tl.load(values_ptr + 2)
     rotated_0 = tl.where(phase == 0, zero, tl.where(phase == 1, one, two))
@@ -246,11 +245,9 @@ def _apply_plan_kernel(
             if OVERLAY == 3 and COMPUTE is not None:
                 right = tl.load((top_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
                 below = tl.load((bottom_ptr + plane_offset)[:, None] + near_offset, mask=inside, other=0).to(COMPUTE)
-                below_right = tl.load((bottom_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(
-                    COMPUTE
-                )
+                corner = tl.load((bottom_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
                 near_column = (1 - down[:, None]) * over + down[:, None] * below
-                far_column = (1 - down[:, None]) * right + down[:, None] * below_right
+                far_column = (1 - down[:, None]) * right + down[:, None] * corner
                 over = tl.where(same_size, over, (1 - across) * near_column + across * far_column)
             if BLEND:
                 weight = opacity.to(COMPUTE)
@@ -258,9 +255,11 @@ def _apply_plan_kernel(
             value = tl.where(inside, over, value)
         # Normalise.
         if MEAN:
-            value = value - _load_per_channel(mean_ptr, channel, chunk_start % INNER, c, VEC, INNER)
+            mean = tl.load(mean_ptr + channel) if INNER == 1 else _per_channel(mean_ptr, chunk_start, c, VEC, INNER)
+            value = value - mean
         if SCALE:
-            value = value * _load_per_channel(scale_ptr, channel, chunk_start % INNER, c, VEC, INNER)
+            scale = tl.load(scale_ptr + channel) if INNER == 1 else _per_channel(scale_ptr, chunk_start, c, VEC, INNER)
+            value = value * scale
         # Cast and store.
         out_offset = (image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + plane) * (HEIGHT * ROW * VEC) + chunk * VEC
         out_offset = tl.multiple_of(out_offset, VEC)[:, None] + tl.arange(0, VEC)[None, :]
