@@ -7,8 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from PIL import Image
 
 import mosaicaug
 from bench import pages
+from pmsi import recipe
+from pmsi.data import layouts
+from pmsi.training import phases
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
@@ -34,13 +38,25 @@ def list_code(page: str) -> list[str]:
 
 
 def run_code(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run the blocks of a page one after another in a folder with a picture, as a reader would."""
+    """Run the blocks of a page one after another in a folder with a picture, as a reader would in one script."""
     monkeypatch.chdir(folder)
     Image.effect_mandelbrot((203, 131), (-2, -1, 1, 1), 50).convert("RGB").save("my_picture.jpg")
-    names: dict[str, Any] = {}
+    script = ModuleType("script")
+    monkeypatch.setitem(sys.modules, "script", script)
     for code in list_code(page):
-        exec(code, names)
-    return names
+        exec(code, vars(script))
+    return vars(script)
+
+
+@pytest.fixture(autouse=True)
+def same_tables() -> Iterator[None]:
+    """Take out what pages add to the tables of networks, augmentations and layouts."""
+    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS, layouts.LAYOUTS]
+    kept = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, kept, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list_code(page)])
