@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,6 +25,8 @@ from mosaicaug.zorder import Permutation, nested_shuffles
 
 Per = Literal["sample", "batch"]
 Chain = Literal["independent", "shared"]
+
+_HAS_NUMPY = find_spec("numpy") is not None  # torch runs without it, but then has no `Tensor.numpy`
 
 
 def recursive_mosaic(
@@ -169,7 +172,10 @@ def _argsort(uniforms: Tensor) -> Tensor:
         return uniforms.view(torch.int64).argsort(1)  # uniforms are in the order of their bits
     # A uniform's 53 bits and its column fit one integer. Numpy sorts these in a sixth of the time of torch's argsort.
     keys = (uniforms * 2.0**53).long().bitwise_left_shift_(bits).add_(torch.arange(uniforms.shape[1], device="cpu"))
-    keys.numpy().sort()
+    if _HAS_NUMPY:
+        keys.numpy().sort()
+    else:
+        keys = keys.sort(1).values
     return keys.bitwise_and_(2**bits - 1)
 
 

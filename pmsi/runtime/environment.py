@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 
 def describe_environment(fabric: Fabric) -> dict[str, str]:
     """Versions and hardware, for the record."""
-    packages = ("torch", "torchvision", "lightning", "numpy", "mosaicaug")
+    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "mosaicaug")
     versions = {name: importlib.metadata.version(name) for name in packages}
     count = torch.get_num_threads()
     threads = f" ({count} thread{'s' if count > 1 else ''})" if fabric.device.type == "cpu" else ""

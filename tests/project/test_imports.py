@@ -50,7 +50,18 @@ GUESTS = {
     "torchvision": "torchvision.py",
     "PIL": "torchvision.py",
 }
-NEEDLESS = ["torchvision", "matplotlib", "kornia", "triton", "nvidia", "lightning", "rich", "tyro", "jinja2", "PIL"]
+NEEDLESS = [
+    "torchvision",
+    "matplotlib",
+    "kornia",
+    "triton",
+    "nvidia",
+    "lightning_fabric",
+    "rich",
+    "tyro",
+    "jinja2",
+    "PIL",
+]
 
 
 def find_wrong_arrows(root: Path) -> list[str]:
