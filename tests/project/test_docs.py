@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from PIL import Image
 import mosaicaug
 from bench import pages
 from pmsi import recipe
-from pmsi.data import layouts
+from pmsi.cli import options
 from pmsi.training import phases
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def run_code(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 @pytest.fixture(autouse=True)
 def same_tables() -> Iterator[None]:
     """Take out what pages add to the tables of networks, augmentations and layouts."""
-    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS, layouts.LAYOUTS]
+    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS]
     kept = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, kept, strict=True):
@@ -78,6 +79,16 @@ def test_readme_makes_a_mosaic_of_ones_own_picture(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_tables_are_those_of_results_and_source(page: str) -> None:
     assert pages.insert(page, read(page)) == read(page), "run `make tables`"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_are_commands(page: str) -> None:
+    """Every `pmsi ...` of a block is parsed; it is not run."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", read(page), re.DOTALL | re.MULTILINE)
+    lines = "".join(block for language, block in blocks if not language).replace("\\\n", " ").splitlines()
+    for words in (shlex.split(line, comments=True) for line in lines):
+        if "pmsi" in words[:4]:
+            options.parse(words[words.index("pmsi") + 1 :])
 
 
 def test_readme_is_a_front_page() -> None:
