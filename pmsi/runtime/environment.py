@@ -12,24 +12,26 @@ from lightning_fabric import Fabric
 
 
 def describe_environment(fabric: Fabric) -> dict[str, str]:
-    """Versions and hardware, for the record."""
+    """Describe versions, hardware and commit, as text for the record of a run."""
     packages = ("torch", "torchvision", "lightning-fabric", "numpy", "mosaicaug")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    device = _processor() if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device)
     count = torch.get_num_threads()
     threads = f" ({count} thread{'s' if count > 1 else ''})" if fabric.device.type == "cpu" else ""
     return {
         "python": platform.python_version(),
         **versions,
-        "device": f"{fabric.device.type}: {device}{threads}",
+        "device": f"{fabric.device.type}: {device_name(fabric.device)}{threads}",
         "precision": fabric.strategy.precision.precision,
         "processes": str(fabric.world_size),
         "platform": f"{platform.system()} {platform.machine()}",
-        "commit": _commit(),
+        "commit": read_commit(),
     }
 
 
-def _processor() -> str:
+def device_name(device: torch.device) -> str:
+    """Name of a GPU or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
@@ -38,7 +40,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
+def read_commit() -> str:
+    """Read the commit of this code from git, with "-dirty" after changes; outside a checkout, say so."""
     here = Path(__file__).parent
     try:
         found = subprocess.run(
