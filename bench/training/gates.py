@@ -106,7 +106,7 @@ def check_step(recipe: Recipe, dataset: Dataset, device: str, folder: Path) -> N
     network.load_state_dict(ours.network.state_dict())
     before = _flatten(network)
     plain = PlainTrainer(network, slow, slow.epochs * ours.batches)
-    iteration = next(plan_epoch(slow, len(dataset.train.labels), seed=0, epoch=0))
+    iteration = next(plan_epoch(slow, dataset.train.labels, seed=0, epoch=0))
     images, index = next(ours.train.fetch([iteration.index]))
     labels = to_device(dataset.train.labels[iteration.index], target)
     inputs = [preprocess(images, draw.plan, index, iteration.window).contiguous() for draw in iteration.draws]

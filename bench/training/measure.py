@@ -135,7 +135,7 @@ def _train_ours(
     trainer.run(_Silent())
     speeds = [record["speed"] for record in trainer.history[1:]]
     trainer.objective.train()
-    iteration = next(plan_epoch(recipe, len(dataset.train.labels), seed=0, epoch=0))
+    iteration = next(plan_epoch(recipe, dataset.train.labels, seed=0, epoch=0))
     return [speed["images_per_second"] for speed in speeds], {
         "input_share": statistics.median(speed["input_share"] for speed in speeds),
         "step_bytes": measure_peak(lambda: trainer.step(iteration), device, fresh=False),

@@ -81,9 +81,9 @@ def study(
     recipes = {name: table_recipes(name, base) for name in tables}
     for backbone in dict.fromkeys(recipe.backbone for rows in recipes.values() for recipe in rows.values()):
         session.processes.take_turns(partial(source.check_weights, backbone))
-    check_folder(folder, source, base, rows=True)
     if (folder / "results.json").exists():
-        read_results(folder)
+        read_results(folder)  # of a newer version: must not be overwritten
+    check_folder(folder, source, base, rows=True)
 
     # 2. The folder belongs to this study.
     dataset = load(base)

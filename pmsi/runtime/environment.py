@@ -20,7 +20,7 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
     return {
         "python": platform.python_version(),
         **versions,
-        "device": f"{fabric.device.type}: {device_name(fabric.device)}{threads}",
+        "device": f"{fabric.device.type}: {name_device(fabric.device)}{threads}",
         "precision": fabric.strategy.precision.precision,
         "processes": str(fabric.world_size),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -28,8 +28,8 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
     }
 
 
-def device_name(device: torch.device) -> str:
-    """Name of a GPU or of the processor."""
+def name_device(device: torch.device) -> str:
+    """Name of a GPU, or of the processor for every other device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -40,13 +40,21 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def read_commit() -> str:
-    """Read the commit of this code from git, with "-dirty" after changes; outside a checkout, say so."""
-    here = Path(__file__).parent
+def read_commit(*ignored: str) -> str:
+    """Commit of the checkout, with "-dirty" if tracked files were changed; "not a git checkout" outside of one.
+
+    Args:
+        ignored: paths below the checkout's root whose changes do not count.
+    """
+    unchanged = [f":(top,exclude){path}" for path in ignored]
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
-        )
+        commit = _ask_git("describe", "--always")
+        changes = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ":/", *unchanged)
     except (OSError, subprocess.CalledProcessError):
         return "not a git checkout"
-    return found.stdout.strip()
+    return f"{commit}-dirty" if changes else commit
+
+
+def _ask_git(*words: str) -> str:
+    here = Path(__file__).parent
+    return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

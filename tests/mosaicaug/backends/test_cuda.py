@@ -151,7 +151,7 @@ def test_a_mini_batch_of_training_does_not_wait_for_the_gpu(tmp_path: Path, meth
     dataset, session = make_dataset(side=68), Session(open_fabric("cuda", precision))
     trainer = make_trainer(tmp_path / "gpu", recipe, dataset=dataset, session=session)
     on_cpu = make_trainer(tmp_path / "cpu", recipe, dataset=dataset)
-    first, *others = plan_epoch(recipe, 12, seed=0, epoch=0)
+    first, *others = plan_epoch(recipe, dataset.train.labels, seed=0, epoch=0)
     for one in (trainer, on_cpu):
         one.objective.train()
     torch.testing.assert_close(trainer.step(first).cpu(), on_cpu.step(first), rtol=0.05, atol=0.02)

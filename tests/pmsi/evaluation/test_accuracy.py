@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,8 @@ from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.data.storage import Split, make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.base import Logits
-from tests.helpers.small_run import RECIPE, make_session
+from pmsi.models.baseline import Baseline
+from tests.helpers.small_run import RECIPE, catch_inputs, make_backbone, make_dataset, make_session
 
 
 class Reader(nn.Module):
@@ -39,3 +42,16 @@ def test_evaluation_shows_central_crops_and_scores_concat_and_mix() -> None:
     assert found.mix_predictions.tolist() == [0, 1, 2, 0, 1, 2]
     assert found.concat_predictions.tolist() == [1, 2, 0, 1, 2, 0]
     assert reader.training
+
+
+def test_tests_may_see_whole_images() -> None:
+    recipe = replace(RECIPE, test_whole=True)
+    assert (RECIPE.test_side, recipe.test_side) == (32, 36)
+    network = Baseline(make_backbone(), 3)
+    seen = catch_inputs(network)
+    store = make_store(make_dataset().test, torch.device("cpu"))
+    evaluate(network, store, RECIPE, make_session())
+    evaluate(network, store, recipe, make_session())
+    inside, whole = seen[0], seen[len(seen) // 2]
+    assert whole.shape[2:] == (36, 36)
+    assert torch.equal(inside, whole[:, :, 2:34, 2:34])

@@ -1,10 +1,10 @@
-"""Tables as lists of runs: shared, held by one process at a time, continued, and set beside the paper's."""
+"""The study engine: tables as lists of runs, shared, held by one process at a time, and continued."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,25 @@ import torch
 import torchvision
 from filelock import FileLock
 
-from bench import paper_tables
-from pmsi.cli.commands import main
 from pmsi.data.dataset import Dataset
-from pmsi.experiments.folder import LOCK, FolderBusyError, read_predictions
+from pmsi.experiments.folder import LOCK
 from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
-from pmsi.experiments.study import reproduce
-from pmsi.experiments.tables import NAMES, Name, name_run, rival_recipe, table_recipes
-from pmsi.models.registry import RIVAL_RECIPES
+from pmsi.experiments.tables import name_run, table_recipes
 from pmsi.paper import TABLES
-from pmsi.recipe import RECIPES, Recipe
-from pmsi.report.page import list_parts, write_page
-from tests.helpers.small_run import RECIPE, Watch, make_backbone, make_dataset, make_fabric
-
-SHORT = replace(RECIPE, epochs=1, resize=68, crop=64)
+from pmsi.recipe import METHODS, Method, Recipe
+from pmsi.runtime.checkpoints import load_checkpoint
+from pmsi.runtime.files import write_json
+from tests.helpers.small_run import (
+    RECIPE,
+    Watch,
+    make_backbone,
+    make_dataset,
+    make_session,
+    name_differences,
+    read_folder,
+)
+from tests.helpers.small_study import SHORT, Silent, load, run_study
 
 
 @pytest.fixture(autouse=True)
@@ -36,78 +40,159 @@ def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pmsi.models.registry.make_backbone", lambda *_, **__: make_backbone())
 
 
-def ask(folder: Path, *names: Name, watch: Callable[..., Any] = lambda *_: Watch(None)) -> dict[str, Any]:
-    how: dict[str, Any] = {"seeds": (0,), "folder": folder, "fabric": make_fabric(), "watch": watch}
-    return reproduce(names, Source(), load, SHORT, "tiny", **how)
+def forbid(title: str, *_: Any) -> Watch:
+    pytest.fail(f"{title} is trained again")
 
 
-def load(recipe: Recipe) -> Dataset:
-    return make_dataset(side=recipe.resize)
+def test_folder_of_a_comparison(tmp_path: Path) -> None:
+    results = run_study(tmp_path, "table4", recipe=RECIPE)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert list(results["tables"]["table4"]) == list(METHODS)
+    assert results["recipe"] == {"name": "tiny", **RECIPE.to_dict()}
+    assert (results["data"]["train_images"], results["data"]["test_images"]) == (12, 6)
+    assert torch.__version__.startswith(results["environment"]["torch"])
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["method"], record["epoch"]) for record in metrics] == [(m, e) for m in METHODS for e in (1, 2)]
+    for method, (run,) in results["tables"]["table4"].items():
+        assert run["folder"] == name_run(replace(RECIPE, augmentation=method), 0)
+        identity = load_checkpoint(tmp_path / run["folder"] / "last.ckpt")["identity"]
+        assert identity["recipe.augmentation"] == method
+        assert (tmp_path / run["folder"] / "preview.npz").exists()
 
 
-class Silent(Watch):
-    """Of runs with any number of phases."""
-
-    def on_batch(self, *_: Any) -> None:
-        self.batches += 1
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_rows_are_the_papers(name: Name) -> None:
-    rows = table_recipes(name, RECIPES["quick"])
-    if name == "figure4":
-        assert list(rows) == ["pmsi"]
-    elif name == "table7":
-        assert list(rows) == ["baseline", "pmsi"]
-    elif name.startswith("table"):
-        assert set(TABLES[int(name[-1])].rows) == {*rows} - {"cnl"}
-    else:
-        assert next(iter(rows)) == "rmg"
+def test_a_row_is_the_run_that_train_makes(tmp_path: Path) -> None:
+    results = run_study(tmp_path / "study", "table4", recipe=RECIPE, methods=("rmg",))
+    (row,) = results["tables"]["table4"]["rmg"]
+    train_run(
+        Source(),
+        make_dataset(),
+        RECIPE,
+        seed=0,
+        folder=tmp_path / "one",
+        session=make_session(),
+        callback=Watch(),
+    )
+    first, second = (
+        load_checkpoint(place / "last.ckpt") for place in (tmp_path / "study" / row["folder"], tmp_path / "one")
+    )
+    assert name_differences(first, second) == []
 
 
-def test_each_row_changes_what_it_says() -> None:
-    base = RECIPES["quick"]
-    rows = table_recipes("table3", base)
-    switches = {
-        row: (recipe.network, recipe.interaction, recipe.progressive, recipe.augmentation)
-        for row, recipe in rows.items()
-    }
-    assert switches == {
-        "baseline": ("baseline", False, False, "none"),
-        "m": ("pmsi", True, False, "none"),
-        "p": ("pmsi", False, True, "none"),
-        "pm": ("pmsi", True, True, "none"),
-        "pr": ("pmsi", False, True, "rmg"),
-        "pmr": ("pmsi", True, True, "rmg"),
-    }
-    assert [recipe.stages for recipe in table_recipes("table2", base).values()] == [1, 2, 3, 4, 5]
-    assert {recipe.augmentation for recipe in table_recipes("table2", base).values()} == {"none"}
-    assert rows["pm"] == table_recipes("table4", base)["none"] == table_recipes("table2", base)["3"]
-    assert rows["pmr"] == table_recipes("table4", base)["rmg"] == table_recipes("table5", base)["pmsi"]
-    assert rows["pmr"] == table_recipes("table6", base)["mobilenet_v2 pmsi"] == table_recipes("figure4", base)["pmsi"]
-    assert {recipe.backbone for recipe in table_recipes("table6", base).values()} == {
-        "mobilenet_v2",
-        "resnet18",
-        "resnet34",
-    }
+@pytest.mark.parametrize("stop", [(1, 2), (2, 1), (2, 3)])
+def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, stop: tuple[int, int]) -> None:
+    methods: tuple[Method, ...] = ("none", "snapmix", "rmg")
+    whole = run_study(tmp_path / "whole", "table4", recipe=RECIPE, methods=methods)
+    shown: list[dict[str, int]] = []
+
+    def count(results: dict[str, Any]) -> None:
+        shown.append({row: len(runs) for row, runs in results["tables"]["table4"].items() if row in methods})
+
+    def press(_: str, recipe: Recipe, __: Path) -> Watch:
+        return Watch(stop if recipe.augmentation == "snapmix" else None)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(tmp_path / "parts", "table4", recipe=RECIPE, methods=methods, watch=press, on_results=count)
+    assert shown == [{"none": 1, "snapmix": 0, "rmg": 0}]
+    assert len(json.loads((tmp_path / "parts/results.json").read_text())["tables"]["table4"]["none"]) == 1
+    again: list[str] = []
+
+    def listen(title: str, *_: Any) -> Watch:
+        again.append(title)
+        return Watch()
+
+    parts = run_study(tmp_path / "parts", "table4", recipe=RECIPE, methods=methods, watch=listen)
+    assert again == ["table4 snapmix, seed 0", "table4 rmg, seed 0"]
+    assert name_differences(whole, parts) == []
+    for method in methods:
+        (run,) = whole["tables"]["table4"][method]
+        one, other = (load_checkpoint(tmp_path / k / run["folder"] / "last.ckpt") for k in ("whole", "parts"))
+        assert name_differences(one, other) == []
 
 
-@pytest.mark.parametrize("name", RIVAL_RECIPES)
-def test_rivals_keep_their_own_recipes_where_the_budget_is_the_papers(name: Any) -> None:
-    own = rival_recipe(name, RECIPES["paper"])
-    assert own == replace(RECIPES["paper"], network=name, **RIVAL_RECIPES[name])
-    short = rival_recipe(name, RECIPES["quick"])
-    assert (short.network, short.epochs, short.resize, short.crop) == (name, 4, 110, 96)
-    assert short.lr_backbone == RECIPES["quick"].lr_backbone
-    assert short.freeze_epochs <= 3
-    if name in ("bcnn", "hbp"):
-        assert short.lr_new / short.lr_backbone == pytest.approx(100)
+def test_a_folder_of_the_old_compare_goes_on(tmp_path: Path) -> None:
+    """Runs in METHOD-seedN, one finished and one stopped, of before some settings; results of schema 1."""
+    methods: tuple[Method, ...] = ("none", "rmg")
+    whole = run_study(tmp_path / "whole", "table4", recipe=RECIPE, methods=methods)
+    old = tmp_path / "old"
+
+    def press(_: str, recipe: Recipe, __: Path) -> Watch:
+        return Watch((2, 1) if recipe.augmentation == "rmg" else None)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(old, "table4", recipe=RECIPE, methods=methods, watch=press)
+    for method in methods:
+        shutil.move(old / name_run(replace(RECIPE, augmentation=method), 0), old / f"{method}-seed0")
+        (old / f"{method}-seed0/preview.npz").unlink(missing_ok=True)
+    config = json.loads((old / "config.json").read_text())
+    del config["train_per_class"]
+    write_json(old / "config.json", {**config, "experiment": "table4"})
+    (run,) = json.loads((old / "results.json").read_text())["tables"]["table4"]["none"]
+    del run["folder"]
+    write_json(old / "results.json", {"schema": 1, "rows": [{"method": "none", "runs": [run]}], "strips": {}})
+    titles: list[str] = []
+
+    def listen(title: str, *_: Any) -> Watch:
+        titles.append(title)
+        return Watch()
+
+    found = run_study(old, "table4", recipe=RECIPE, methods=methods, watch=listen)
+    assert titles == ["table4 rmg, seed 0"]  # the finished one is kept
+    for method in methods:
+        (run,), (wanted,) = (one["tables"]["table4"][method] for one in (found, whole))
+        assert run["folder"] == f"{method}-seed0"
+        assert name_differences({**run, "folder": ""}, {**wanted, "folder": ""}) == []
+        assert (old / run["folder"] / "preview.npz").exists()
+    assert not list(old.glob("pmsi-*"))
 
 
-def test_runs_are_named_by_all_their_settings() -> None:
-    names = {name_run(replace(SHORT, dropout=dropout), seed) for dropout in (0.5, 0.1) for seed in (0, 1)}
-    assert len(names) == 4
-    assert name_run(SHORT, 0) == name_run(replace(SHORT), 0)
+def test_second_call_trains_nothing(tmp_path: Path) -> None:
+    first = run_study(tmp_path, "table4", methods=("none", "jigsaw"))
+    second = run_study(tmp_path, "table4", methods=("none", "jigsaw"), watch=forbid)
+    assert name_differences(first, second) == []
+
+
+def test_rows_and_seeds_can_be_added(tmp_path: Path) -> None:
+    run_study(tmp_path, "table4", methods=("none",))
+    trained: list[str] = []
+
+    def listen(title: str, *_: Any) -> Watch:
+        trained.append(title)
+        return Silent()
+
+    results = run_study(tmp_path, "table4", methods=("rmg", "none"), seeds=(0, 10, 9), watch=listen)
+    wanted = [("rmg", 0), ("none", 10), ("rmg", 10), ("none", 9), ("rmg", 9)]
+    assert trained == [f"table4 {method}, seed {seed}" for method, seed in wanted]
+    runs = {row: [run["seed"] for run in found] for row, found in results["tables"]["table4"].items()}
+    assert runs == {method: [0, 9, 10] if method in ("none", "rmg") else [] for method in METHODS}
+    assert results["seeds"] == [0, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": replace(SHORT, dropout=0.1)}, "recipe.dropout is 0.5 there, 0.1 was asked for"),
+        ({"load": lambda recipe: make_dataset(seed=1, side=recipe.resize)}, "data_crc32 is .* there"),
+        (
+            {"load": lambda recipe: make_dataset(train_images=16, side=recipe.resize)},
+            "train_images is 12 there, 16 was asked for",
+        ),
+        ({"source": Source(skip_unreadable=True)}, "skip_unreadable is False there, True was asked for"),
+    ],
+)
+def test_another_study_is_refused_and_the_old_one_kept(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    run_study(tmp_path, "table4", methods=("none",))
+    before = read_folder(tmp_path)
+    with pytest.raises(ValueError, match=rf"{tmp_path} belongs to another run: .*{message}.*another --run folder"):
+        run_study(tmp_path, "table4", watch=forbid, **change)
+    assert read_folder(tmp_path) == before
+
+
+def test_folder_of_a_single_run_is_not_a_study(tmp_path: Path) -> None:
+    train_run(Source(), make_dataset(), RECIPE, seed=0, folder=tmp_path, session=make_session(), callback=Watch())
+    before = read_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to another run: .*augmentation is 'rmg' there, 'none' was asked"):
+        run_study(tmp_path, "table4", recipe=RECIPE, watch=forbid)
+    assert read_folder(tmp_path) == before
 
 
 def test_shared_runs_are_trained_once_and_found_again(tmp_path: Path) -> None:
@@ -117,7 +202,7 @@ def test_shared_runs_are_trained_once_and_found_again(tmp_path: Path) -> None:
         trained.append(title)
         return Silent()
 
-    results = ask(tmp_path, "table3", "table4", watch=watch)
+    results = run_study(tmp_path, "table3", "table4", watch=watch)
     assert len(trained) == 10  # of 12 rows, two are in both
     assert {name: list(rows) for name, rows in results["tables"].items()} == {
         "table3": list(TABLES[3].rows),
@@ -126,79 +211,15 @@ def test_shared_runs_are_trained_once_and_found_again(tmp_path: Path) -> None:
     shared = (results["tables"]["table3"]["pmr"], results["tables"]["table4"]["rmg"])
     assert shared[0] == shared[1]
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    again = ask(tmp_path, "table3", "table4", watch=watch)
+    again = run_study(tmp_path, "table3", "table4", watch=watch)
     assert len(trained) == 10
     assert again["tables"] == results["tables"]
     with pytest.raises(ValueError, match=r"recipe.dropout is 0.5 there, 0.1 was asked for"):
-        reproduce(
-            ["table3"],
-            Source(),
-            load,
-            replace(SHORT, dropout=0.1),
-            "tiny",
-            seeds=(0,),
-            folder=tmp_path,
-            fabric=make_fabric(),
-            watch=watch,
-        )
-
-
-def test_the_page_shows_paper_and_ours(tmp_path: Path) -> None:
-    results = ask(tmp_path, "table2", "table3", "table7", "figure4", watch=lambda *_: Silent())
-    dataset = load(SHORT)
-    parts = list_parts(results, dataset, SHORT, tmp_path)
-    table, verdicts = parts["table3"]
-    rows = {row[0]: row[1:] for row in table.rows}
-    ours = results["tables"]["table3"]
-    assert rows["+ P & M & R"] == ("86.6", "87.0", f"{ours['pmr'][0]['concat']:.1f}", f"{ours['pmr'][0]['mix']:.1f}")
-    assert rows["+ M"] == ("85.1", "-", f"{ours['m'][0]['concat']:.1f}", "-")  # its stages are not trained
-    assert [row[0] for row in verdicts.rows] == [f"{row} vs baseline" for row in ("m", "p", "pm", "pr", "pmr")]
-    staged = dict(zip(parts["table2"][0].head, parts["table2"][0].rows[2], strict=True))
-    shown = [staged[f"ours S{k}"] for k in (3, 4, 5)]
-    assert shown == [f"{one:.1f}" for one in results["tables"]["table2"]["3"][0]["stages"]]
-    assert (staged["ours S1"], staged["ours S2"]) == ("-", "-")
-    assert len(results["robustness"]["pmsi"][0]) == 4
-    write_page(results, dataset, SHORT, tmp_path, Source(), make_fabric())
-    page = (tmp_path / "report.html").read_text()
-    for text in ("Table II", "Table VII", "Grad-CAM", "stage N-2", "not the paper", "data:image/png"):
-        assert text in page, text
-    assert "http://" not in page
-    markdown = paper_tables.render("tables.json", "table3", folder=tmp_path)
-    assert f"\n| + P & M & R | {' | '.join(rows['+ P & M & R'])} |\n" in markdown
-    assert "R must work with P." in markdown
-    assert "Random pixels. Recipe `tiny`; random weights, seed 0, last epoch; cpu" in markdown
-    assert "vs baseline" in markdown
-    first = paper_tables.render("tables.json", "table3", first_only=True, folder=tmp_path)
-    assert "vs baseline" not in first
-    differences = paper_tables.render_differences("tables.json", folder=tmp_path)
-    assert "\n| crop | 448 | 64 |\n" in differences
-
-
-def test_predictions_are_those_that_are_trained(tmp_path: Path) -> None:
-    results = ask(tmp_path, "table3", watch=lambda *_: Silent())
-    recipes = table_recipes("table3", SHORT)
-    for row, what in (("m", "concat"), ("pmr", "mix")):
-        labels, found = read_predictions(tmp_path, recipes[row], results["tables"]["table3"][row])
-        stored = json.loads((tmp_path / name_run(recipes[row], 0) / "predictions.json").read_text())
-        assert found.tolist() == [stored[what]]
-        assert torch.equal(labels, load(SHORT).test.labels)
-
-
-def test_a_run_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
-    recipe = replace(SHORT, augmentation="none")
-    (tmp_path / "run").mkdir()
-    unfinished = tmp_path / "run" / ".last.ckpt.0123.part"
-    unfinished.touch()
-    how: dict[str, Any] = {"seed": 0, "folder": tmp_path / "run", "fabric": make_fabric(), "watch": Silent()}
-    with FileLock(tmp_path / "run" / LOCK), pytest.raises(FolderBusyError, match="another process is training in"):
-        train_run(Source(), load(recipe), recipe, **how)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {LOCK, unfinished.name}  # theirs, as it may be
-    assert train_run(Source(), load(recipe), recipe, **how)["seed"] == 0
-    assert not unfinished.exists()  # of a process that was killed
+        run_study(tmp_path, "table3", recipe=replace(SHORT, dropout=0.1), watch=watch)
 
 
 def hold_and_finish(place: Path, theirs: Path, held: Any, go: Any) -> None:
-    """In another process: at the run until told to be done with it."""
+    """In another process: hold the run's folder until the event, then finish the run."""
     with FileLock(place / LOCK):
         held.set()
         go.wait(60)
@@ -207,9 +228,9 @@ def hold_and_finish(place: Path, theirs: Path, held: Any, go: Any) -> None:
 
 
 def test_busy_runs_are_waited_for_and_not_trained_twice(tmp_path: Path) -> None:
-    """Somebody else is at one of two runs until the other one begins."""
+    """Another process holds one of two runs until the other one begins."""
     run = name_run(table_recipes("table7", SHORT)["baseline"], 0)
-    ask(tmp_path / "theirs", "table7", watch=lambda *_: Silent())
+    run_study(tmp_path / "theirs", "table7")
     place = tmp_path / "study" / run
     place.mkdir(parents=True)
     (tmp_path / "study/config.json").write_bytes((tmp_path / "theirs/config.json").read_bytes())
@@ -224,7 +245,7 @@ def test_busy_runs_are_waited_for_and_not_trained_twice(tmp_path: Path) -> None:
             go.set()
         return Silent()
 
-    ask(tmp_path / "study", "table7", watch=watch)
+    run_study(tmp_path / "study", "table7", watch=watch)
     other.join(60)
     assert other.exitcode == 0
     found = json.loads((place / "result.json").read_text())
@@ -232,7 +253,7 @@ def test_busy_runs_are_waited_for_and_not_trained_twice(tmp_path: Path) -> None:
 
 
 def hold_and_measure(place: Path, kept: str, held: Any, go: Any) -> None:
-    """In another process: measuring robustness until told to be done with it."""
+    """In another process: hold the run's folder until the event, then leave what was measured."""
     with FileLock(place / LOCK):
         held.set()
         go.wait(60)
@@ -241,7 +262,7 @@ def hold_and_measure(place: Path, kept: str, held: Any, go: Any) -> None:
 
 def test_robustness_is_measured_by_one_process(tmp_path: Path) -> None:
     run = tmp_path / name_run(table_recipes("table7", SHORT)["baseline"], 0)
-    first = ask(tmp_path, "table7", watch=lambda *_: Silent())
+    first = run_study(tmp_path, "table7")
     (run / "robustness.json").unlink()
     theirs = {name: {"concat": 1.0, "mix": 2.0} for name in first["robustness"]["baseline"][0]}
     context = multiprocessing.get_context("fork")
@@ -256,21 +277,9 @@ def test_robustness_is_measured_by_one_process(tmp_path: Path) -> None:
             go.set()
         return dataset
 
-    how: dict[str, Any] = {"seeds": (0,), "folder": tmp_path, "fabric": make_fabric(), "watch": pytest.fail}
-    again = reproduce(["table7"], Source(), load_and_go, SHORT, "tiny", **how)
+    again = run_study(tmp_path, "table7", load=load_and_go, watch=forbid)
     other.join(60)
     assert again["robustness"] == {**first["robustness"], "baseline": [theirs]}
-
-
-def test_a_folder_of_weights_has_a_file_for_each_backbone(tmp_path: Path) -> None:
-    for name in ("mobilenet_v2_imagenet.pth", "resnet18.pth", "resnet34-b627a593.pth"):
-        (tmp_path / name).touch()
-    source = Source(weights=str(tmp_path))
-    assert source.find_weights("resnet34") == str(tmp_path / "resnet34-b627a593.pth")
-    assert source.find_weights("mobilenet_v2") == str(tmp_path / "mobilenet_v2_imagenet.pth")
-    with pytest.raises(FileNotFoundError, match=r"has no file resnet50\*.pth; put it there, or give one file"):
-        source.find_weights("resnet50")
-    assert Source(weights="imagenet").find_weights("resnet18") == "imagenet"
 
 
 def test_weights_that_do_not_fit_a_backbone_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
@@ -281,49 +290,17 @@ def test_weights_that_do_not_fit_a_backbone_are_refused_before_anything_is_train
         (file.parent, FileNotFoundError, r"has no file resnet18\*\.pth"),
     ):
         with pytest.raises(error, match=message):
-            reproduce(
-                ["table6"],
-                Source(weights=str(weights)),
-                lambda _: pytest.fail("the data were read"),
-                SHORT,
-                "tiny",
-                seeds=(0,),
-                folder=tmp_path / "run",
-                fabric=make_fabric(),
-                watch=lambda *_: pytest.fail("a run was begun"),
+            run_study(
+                tmp_path / "run",
+                "table6",
+                source=Source(weights=str(weights)),
+                load=lambda _: pytest.fail("the data were read"),
+                watch=forbid,
             )
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "reproduce table7 --resize 72 --crop 64 --feature-width 16 --hidden-width 8 --batch-size 64 --epochs 1"
-    run = tmp_path / "run"
-    assert main([*words.split(), "--device", "cpu", "--run", str(run)]) == 0
-    said = capsys.readouterr().out
-    assert json.loads(said.splitlines()[-1]) == {"results": str(run / "results.json")}
-    assert "colour jitter" in said
-    assert (run / "report.html").exists()
-    with pytest.raises(SystemExit) as stop:
-        main(["reproduce", "table9"])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert "table2" in said
-    assert "figure4" in said
-
-
-def test_a_wide_table_is_not_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "reproduce table2 --resize 72 --crop 64 --feature-width 16 --hidden-width 8 --batch-size 64 --epochs 1"
-    assert main([*words.split(), "--device", "cpu", "--run", str(tmp_path / "run")]) == 0
-    said = capsys.readouterr().out
-    found = json.loads((tmp_path / "run" / "results.json").read_text())["tables"]["table2"]["5"][0]
-    (line,) = [line for line in said.splitlines() if "{5, 4, 3, 2, 1} / 5" in line]
-    for accuracy in (74.2, 84.9, 85.1, *found["stages"], found["concat"], found["mix"]):
-        assert f" {accuracy:.1f} " in line
-    assert "…" not in said
-
-
-def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["describe", "--network", "baseline", "--no-progressive", "--augmentation", "none"]) == 2
-    assert "network baseline has no interaction, so it needs interaction=False" in capsys.readouterr().err
-    assert main(["describe", "--crop", "64", "--resize", "72", "--classes", "5"]) == 0
-    assert "receptive field" in capsys.readouterr().out
+def test_candidates_are_never_chosen_on_test_images(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"candidates: settings must not be chosen on test images; .* --hold-out"):
+        run_study(tmp_path, "candidates")
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pmsi.runtime import environment
-from pmsi.runtime.environment import describe_environment, device_name, read_commit
+from pmsi.runtime.environment import describe_environment, name_device, read_commit
 from tests.helpers.small_run import make_fabric
 
 
@@ -19,14 +19,14 @@ def test_the_record_names_versions_and_machine(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     found = describe_environment(make_fabric())
     assert found["lightning-fabric"] == importlib.metadata.version("lightning-fabric")
-    assert found["device"] == f"cpu: {device_name(torch.device('cpu'))} (3 threads)"
+    assert found["device"] == f"cpu: {name_device(torch.device('cpu'))} (3 threads)"
     assert (found["precision"], found["processes"], found["torch"]) == ("32-true", "1", torch.__version__.split("+")[0])
     assert all(isinstance(value, str) and value for value in found.values())
 
 
 def test_a_gpu_is_named_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
-    assert device_name(torch.device("cuda", 1)) == "GPU 1"
+    monkeypatch.setattr(torch.cuda, "get_name_device", lambda device: f"GPU {device.index}")
+    assert name_device(torch.device("cuda", 1)) == "GPU 1"
 
 
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,117 @@
+"""A run's folder: whose it is, who may train there, and folders that earlier versions wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from pmsi.experiments.folder import (
+    LOCK,
+    FolderBusyError,
+    check_folder,
+    list_settings,
+    locate_run,
+    lock_folder,
+    match_older,
+    read_predictions,
+    read_recipe,
+    write_identity,
+)
+from pmsi.experiments.source import Source
+from pmsi.experiments.tables import name_run
+from pmsi.recipe import RECIPES
+from pmsi.runtime.files import write_json
+from tests.helpers.small_run import RECIPE, make_session
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_folder_with_other_files_is_left_alone(tmp_path: Path, rows: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"holds other files and no config\.json; choose another --run folder"):
+        check_folder(tmp_path, Source(), RECIPE, rows=rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_settings_that_an_older_folder_does_not_know_must_have_their_defaults(tmp_path: Path) -> None:
+    """As if `train_per_class` and `mosaic_p` had come after the folder."""
+    stored = list_settings(Source(), replace(RECIPE, augmentation="none"))
+    del stored["train_per_class"], stored["recipe.mosaic_p"]
+    write_json(tmp_path / "config.json", stored)
+    check_folder(tmp_path, Source(), RECIPE, rows=True)
+    for source, recipe, message in (
+        (Source(train_per_class=2), RECIPE, "train_per_class is None there, 2 was asked for"),
+        (Source(), replace(RECIPE, mosaic_p=0.5), r"recipe.mosaic_p is None there, 0\.5 was asked for"),
+        (Source(), replace(RECIPE, dropout=0.1), r"recipe.dropout is 0\.5 there, 0\.1 was asked for"),
+    ):
+        with pytest.raises(ValueError, match=f"belongs to another run: {message}"):
+            check_folder(tmp_path, source, recipe, rows=True)
+
+
+def test_an_older_folder_keeps_the_identity_it_has(tmp_path: Path) -> None:
+    now = list_settings(Source(), RECIPE)
+    stored = {name: value for name, value in now.items() if name != "recipe.mosaic_p"}
+    write_json(tmp_path / "config.json", stored)
+    assert write_identity(tmp_path, now, make_session()) == stored
+    assert json.loads((tmp_path / "config.json").read_text()) == stored
+    assert match_older(now, stored) == stored
+    assert match_older(now, now) == now
+
+
+@pytest.mark.parametrize("kind", ["table4", "reproduce", "study"])
+def test_one_engine_continues_the_folders_of_both_old_ones(tmp_path: Path, kind: str) -> None:
+    identity = list_settings(Source(), replace(RECIPE, augmentation="none"))
+    write_json(tmp_path / "config.json", {"experiment": kind, **identity})
+    write_identity(tmp_path, {"experiment": "study", **identity}, make_session())
+    assert json.loads((tmp_path / "config.json").read_text())["experiment"] == kind
+
+
+def test_recipes_are_read_with_defaults_for_what_is_missing() -> None:
+    recipe = RECIPES["quick"]
+    stored = {f"recipe.{name}": value for name, value in recipe.to_dict().items() if name != "mosaic_p"}
+    assert read_recipe({"data": "cub", **stored}) == recipe
+    assert read_recipe(recipe.to_dict(), "") == recipe
+    with pytest.raises(ValueError, match="the recipe has a setting 'colour', of another version of pmsi"):
+        read_recipe({**stored, "recipe.colour": 1})
+
+
+def test_runs_are_found_by_what_their_config_says(tmp_path: Path) -> None:
+    """`pmsi compare` named its folders METHOD-seedN; a new setting gives a new digest."""
+    new = tmp_path / name_run(RECIPE, 0)
+    assert locate_run(tmp_path, RECIPE, 0) == new
+    identity = {**list_settings(Source(), RECIPE), "seed": 0}
+    del identity["recipe.mosaic_p"]
+    write_json(tmp_path / "rmg-seed0" / "config.json", identity)
+    write_json(tmp_path / "none-seed0" / "config.json", {**identity, "recipe.augmentation": "none"})
+    write_json(tmp_path / "odd-seed0" / "config.json", {**identity, "recipe.colour": 1})
+    assert locate_run(tmp_path, RECIPE, 0).name == "rmg-seed0"
+    assert locate_run(tmp_path, replace(RECIPE, augmentation="none"), 0).name == "none-seed0"
+    assert locate_run(tmp_path, replace(RECIPE, mosaic_p=0.5), 0).name.startswith("pmsi-rmg-")
+    assert locate_run(tmp_path, RECIPE, 1) == tmp_path / name_run(RECIPE, 1)
+    new.mkdir()
+    assert locate_run(tmp_path, RECIPE, 0) == new
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    left = tmp_path / ".last.ckpt.0123.part"
+    left.touch()
+    with (
+        FileLock(tmp_path / LOCK),
+        pytest.raises(FolderBusyError, match=r"another process is training in .*; wait for it, or choose another"),
+        lock_folder(tmp_path, make_session()),
+    ):
+        pytest.fail("it was held")
+    assert left.exists()  # theirs, as it may be
+    with lock_folder(tmp_path, make_session()):
+        assert not left.exists()  # of a process that was killed
+
+
+def test_predictions_that_are_missing_are_none(tmp_path: Path) -> None:
+    assert read_predictions(tmp_path) is None
+    write_json(tmp_path / "predictions.json", {"labels": [0, 1], "concat": [1, 1], "mix": [0, 1]})
+    found = read_predictions(tmp_path)
+    assert found is not None
+    assert (found.labels.tolist(), found.concat.tolist(), found.mix.tolist()) == ([0, 1], [1, 1], [0, 1])

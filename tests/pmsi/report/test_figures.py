@@ -1,0 +1,64 @@
+"""Pictures of a report: image strips, activation maps and learning curves."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from pmsi.report.figures import encode, show_activations, show_curves, show_strips
+from tests.helpers.small_study import make_run
+
+
+def test_pictures_of_each_stage() -> None:
+    images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    page = show_activations(images, [torch.rand(2, 4, 6), torch.ones(2, 1, 1)], ["stage <4>", "stage 5"])
+    uris = re.findall(r'src="data:image/png;base64,([^"]*)" width="288" height="96"', page)
+    pictures = [Image.open(io.BytesIO(base64.b64decode(uri))) for uri in uris]
+    assert [picture.size for picture in pictures] == [(96, 32)] * 3
+    assert pictures[0].getpixel((50, 3)) == tuple(images[1, :, 3, 2].tolist())
+    assert page.count("stage &lt;4&gt;") == 2  # caption and alternative text
+    with pytest.raises(ValueError, match="zip"):
+        show_activations(images, [torch.ones(2, 1, 1)], [])
+
+
+def test_pictures_are_side_by_side_and_small_ones_enlarged() -> None:
+    images = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5)
+    uri, width, height = encode(images)
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert picture.getpixel((5, 0)) == (60, 80, 100)
+    assert (picture.size, width, height) == ((10, 4), 240, 96)
+
+
+def test_large_pictures_are_shrunk() -> None:
+    images = torch.full((3, 3, 320, 480), 7, dtype=torch.uint8)
+    uri, width, height = encode(images)
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (picture.size, width, height) == ((720, 160), 720, 160)
+    assert picture.getpixel((719, 159)) == (7, 7, 7)
+
+
+def test_strips_have_captions_and_words_for_those_who_cannot_see_them() -> None:
+    page = show_strips([torch.zeros(1, 3, 8, 8, dtype=torch.uint8)], ["phase 1"], about="RMG, as seen")
+    assert "<figcaption>phase 1</figcaption>" in page
+    assert 'alt="phase 1: RMG, as seen"' in page
+
+
+def test_every_run_is_a_line_of_its_rows_colour() -> None:
+    rows = {"none": [make_run(0, 80, 82, "a"), make_run(1, 80, 84, "b")], "CutMix": [], "RMG": [make_run(0, 9, 9, "c")]}
+    page = show_curves(rows)
+    assert page.count("<svg") == 2
+    legend = re.findall(r"3px (\w+) (#\w+)\"></span>([^<]*)", page)
+    assert legend == [("solid", "#7f7f7f", "none"), ("solid", "#56b4e9", "RMG")]  # a row keeps its colour
+    assert page.count("stroke: #7f7f7f; stroke-width: 1.8") == 4  # two seeds in two panels
+    assert page.count("stroke: #56b4e9; stroke-width: 1.8") == 2
+    assert show_curves({"none": [{**make_run(0, 80, 82, "a"), "curve": []}]}) == ""
+
+
+def test_rows_beyond_the_colours_are_dashed() -> None:
+    page = show_curves({f"row {k}": [make_run(0, 80, 82, str(k))] for k in range(9)})
+    assert "3px dashed #7f7f7f" in page
