@@ -29,11 +29,11 @@ lint: install
 gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
 	$(BIN)/python -m bench.gpu_check
 
-tables: install  ## tables of README, and docs/scaling.png, from bench/results
+tables: install  ## tables of README and docs/, and docs/images/scaling.png, from bench/results and the code
 	$(BIN)/python -m bench.pages
 
-pictures: install  ## docs/*.png, by the examples that make them
-	for file in $(filter-out examples/dali_train.py,$(wildcard examples/*.py)); do $(BIN)/python $$file || exit 1; done
+pictures: install  ## docs/images/*.png, by the examples that make them
+	cd docs/images && for file in $(filter-out examples/dali_train.py,$(wildcard examples/*.py)); do $(CURDIR)/$(BIN)/python $(CURDIR)/$$file || exit 1; done
 
 lock:  ## needs uv; run after a change of dependencies in pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock

@@ -1,4 +1,4 @@
-"""Gathers the rows of a run of `pytest --benchmark` and writes them when it ends."""
+"""Collects the rows of a run of `pytest --benchmark` and writes them when it ends."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ROWS = {"throughput": pytest.StashKey[list[Row]](), "engine": pytest.StashKey[li
 NOTE = pytest.StashKey[str]()
 
 
-def find_device(config: pytest.Config) -> str:
-    """What was asked for, or cuda where there is one."""
+def choose_device(config: pytest.Config) -> str:
+    """Device type to time on: the option's, or "cuda" if there is one, else "cpu"."""
     asked: str | None = config.getoption("benchmark_device")
     if asked == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError("--benchmark-device cuda: no CUDA device on this machine")
@@ -29,23 +29,23 @@ def find_device(config: pytest.Config) -> str:
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
-    """Takes a row into the results of throughput."""
+    """Appends a row to the results of the throughput benchmark."""
     return request.config.stash.setdefault(ROWS["throughput"], []).append
 
 
 @pytest.fixture
-def record_engine(request: pytest.FixtureRequest) -> Callable[[Row], None]:
-    """Takes a row into the results of the engine."""
+def record_training(request: pytest.FixtureRequest) -> Callable[[Row], None]:
+    """Appends a row to the results of the training benchmark."""
     return request.config.stash.setdefault(ROWS["engine"], []).append
 
 
 def choose_path(kind: str, asked: Path | None, environment: dict[str, Any], *, complete: bool) -> Path | None:
-    """Where results go: where they were asked to go; else a run of all cases to bench/results, and a part nowhere.
+    """Path of the results: ``asked``, else bench/results for a complete run, else None.
 
-    Those of the engine are asked to go beside those of throughput.
+    Results of the training benchmark are written beside ``asked``, with a prefix.
     """
     if asked is None:
-        return results.place(kind, environment) if complete else None
+        return results.results_path(kind, environment) if complete else None
     return asked if kind == "throughput" else asked.with_name(f"{kind}-{asked.name}")
 
 
@@ -56,13 +56,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         rows = config.stash.get(key, [])
         if not rows:
             continue
-        device = find_device(config)
-        environment = results.describe(device)
+        device = choose_device(config)
+        environment = results.describe_environment(device)
         expected = len(list_pairs(device)) if kind == "throughput" else count_rows(device)
         complete = len(rows) == expected
         path = choose_path(kind, config.getoption("benchmark_out"), environment, complete=complete)
         if path is not None:
-            results.write(path, environment, rows if kind == "engine" else compare_with_copies(rows))
+            results.write_results(path, environment, rows if kind == "engine" else compare_with_copies(rows))
         what = f"{kind}: results of {'all' if complete else 'some'} cases"
         where = f"are in {path}" if path else "were not kept: --benchmark-out=PATH keeps them"
         notes.append(f"{what} {where}")

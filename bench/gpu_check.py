@@ -1,4 +1,4 @@
-"""One command for a machine with a GPU: tests on CUDA, then both benchmarks' star; `python -m bench.gpu_check`.
+"""Check of a machine with a GPU: tests on CUDA, then the star of both benchmarks; `python -m bench.gpu_check`.
 
 It needs what `pmsi` needs, triton and pytest; pytest-benchmark and the other libraries are used where they are
 installed. Each part is a process with a time limit of its own, and the files are written after each, so that what one
@@ -35,40 +35,41 @@ Part = dict[str, Any]
 
 
 def main() -> int:
+    """Run every part and write the report after each; the exit code is 0 if all passed."""
     if not torch.cuda.is_available():
         print("gpu-check: no CUDA device on this machine")
         return 1
-    report = {**results.describe("cuda"), "parts": [], "rows": [], "engine": []}
-    path = results.place("gpu-check", report)
+    report = {**results.describe_environment("cuda"), "parts": [], "rows": [], "engine": []}
+    path = results.results_path("gpu-check", report)
     with tempfile.TemporaryDirectory() as folder:
-        for run, kind in ((run_tests, "rows"), (run_benchmark, "rows"), (run_engine, "engine")):
+        for run, kind in ((run_tests, "rows"), (run_benchmark, "rows"), (run_training, "engine")):
             part, rows = run(Path(folder))
             report["parts"].append(part)
             report[kind] += rows
-            write(path, report)
+            write_report(path, report)
             print(describe_part(part), flush=True)
     print(f"{path} and {path.with_suffix('.md').name} are written")
     return int(any(part["status"] != "passed" for part in report["parts"]))
 
 
 def run_tests(folder: Path) -> tuple[Part, list[results.Row]]:
-    """The tests that take a device, on CUDA, and those of the Triton kernel."""
-    words = [*(str(path) for path in find_tests()), "-k", "cuda or test_triton"]
+    """Run the tests that take a device, on CUDA, and those of the Triton kernel."""
+    words = [*(str(path) for path in list_tests()), "-k", "cuda or test_triton"]
     return run_pytest("tests", words, folder), []
 
 
 def run_benchmark(folder: Path) -> tuple[Part, list[results.Row]]:
-    """The star on CUDA."""
+    """Time the star of the throughput benchmark on CUDA."""
     return time_file("benchmark", "throughput/test_throughput.py", folder, "rows.json")
 
 
-def run_engine(folder: Path) -> tuple[Part, list[results.Row]]:
-    """Training beside plain published code, not compiled: that takes minutes."""
+def run_training(folder: Path) -> tuple[Part, list[results.Row]]:
+    """Time training beside plain published code; not compiled, which would take minutes."""
     return time_file("engine", "training/test_training.py", folder, "engine-rows.json")
 
 
 def time_file(name: str, file: str, folder: Path, found: str) -> tuple[Part, list[results.Row]]:
-    """A part that runs the star of a file of bench/, and the rows that it left in ``folder / found``."""
+    """Run the star of a file of bench/ as a part; returns it and the rows that it wrote to ``folder / found``."""
     if importlib.util.find_spec("pytest_benchmark") is None:
         return make_part(name, "not run: pytest-benchmark missing"), []
     options = ["--benchmark", "--benchmark-device=cuda", "-m", "star", f"--benchmark-out={folder / 'rows.json'}"]
@@ -78,7 +79,7 @@ def time_file(name: str, file: str, folder: Path, found: str) -> tuple[Part, lis
     return part, rows
 
 
-def find_tests(folder: Path = TESTS) -> list[Path]:
+def list_tests(folder: Path = TESTS) -> list[Path]:
     """Files with tests that take the fixture `device`, and those written for CUDA alone."""
     return [
         path
@@ -89,7 +90,7 @@ def find_tests(folder: Path = TESTS) -> list[Path]:
 
 
 def run_pytest(name: str, words: Sequence[str], folder: Path) -> Part:
-    """A part that is a run of pytest: its counts and the names of what failed."""
+    """Run pytest as a part: its counts, and the names of the tests that failed."""
     xml = folder / f"{name}.xml"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=line", f"--junitxml={xml}", *words]
     code, seconds, tail = run_within(command, LIMITS[name])
@@ -100,13 +101,17 @@ def run_pytest(name: str, words: Sequence[str], folder: Path) -> Part:
 
 
 def make_part(name: str, status: str, **found: Any) -> Part:
-    """A part with nothing counted but what was found."""
+    """Part of the report, with zero for every count that is not in ``found``."""
     empty = {"seconds": 0.0, "passed": 0, "failed": 0, "skipped": 0, "failures": [], "tail": ""}
     return {"name": name, "status": status, **empty, **found}
 
 
 def run_within(command: Sequence[str], limit: float, grace: float = GRACE) -> tuple[int | None, float, str]:
-    """Exit code (None if it ran out of time), seconds, and the last lines; it is interrupted first, then killed."""
+    """Run a command within ``limit`` seconds; afterwards it is interrupted, and killed ``grace`` seconds later.
+
+    Returns:
+        Exit code (None if it ran out of time), seconds, and the last 30 lines of its output.
+    """
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(command, cwd=results.ROOT, stdout=output, stderr=subprocess.STDOUT)
@@ -136,27 +141,27 @@ def read_junit(path: Path) -> dict[str, Any]:
     }
 
 
-def write(path: Path, report: dict[str, Any]) -> None:
-    """The JSON and, beside it, the summary for people."""
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write the report as JSON and, beside it, its summary as Markdown."""
     head = {name: value for name, value in report.items() if name != "rows"}
-    results.write(path, head, compare_with_copies(report["rows"]))
+    results.write_results(path, head, compare_with_copies(report["rows"]))
     path.with_suffix(".md").write_text(summarise(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
 
 
 def summarise(report: dict[str, Any]) -> str:
-    """Parts, failures and the tables of what was timed."""
+    """Summary of a report as Markdown: parts, failures, and the tables of both benchmarks."""
     parts = [f"# Check on {report['device']}", "\n".join(f"- {describe_part(part)}" for part in report["parts"])]
     failures = [name for part in report["parts"] for name in part["failures"]]
     if failures:
         parts.append("## Failures\n\n" + "\n".join(f"- `{name}`" for name in failures))
     parts += [f"## End of the output of {p['name']}\n\n```\n{p['tail']}\n```" for p in report["parts"] if p["tail"]]
-    parts.append("## Throughput\n\n" + throughput_tables.describe("GPU", report))
-    parts.append("## Training\n\n" + engine_tables.describe("GPU", report, report["engine"]))
+    parts.append("## Throughput\n\n" + throughput_tables.render_device("GPU", report))
+    parts.append("## Training\n\n" + engine_tables.render_device("GPU", report, report["engine"]))
     return "\n\n".join(parts) + "\n"
 
 
 def describe_part(part: Part) -> str:
-    """One line."""
+    """One line about a part: status, counts and seconds."""
     counts = f"{part['passed']} passed, {part['failed']} failed, {part['skipped']} skipped"
     return f"{part['name']}: {part['status']} ({counts}, {part['seconds']:.0f} s)"
 

@@ -1,4 +1,4 @@
-"""How time and memory are measured."""
+"""Clocks, numbers of rounds, and peak memory of a timed call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUND = 0.002  # seconds of a round at the least: shorter calls are repeated wit
 
 
 class Rounds(NamedTuple):
-    """Arguments of `benchmark.pedantic`."""
+    """Arguments of pytest-benchmark's `benchmark.pedantic`."""
 
     rounds: int
     iterations: int
@@ -31,7 +31,7 @@ class Rounds(NamedTuple):
 
 
 def make_clock(device: str) -> Callable[[], float]:
-    """Seconds; on a GPU, when everything asked of it so far is done."""
+    """Clock in seconds; on a GPU it synchronises first, so that queued kernels are counted."""
     if device == "cpu":
         return time.perf_counter
 
@@ -43,7 +43,7 @@ def make_clock(device: str) -> Callable[[], float]:
 
 
 def plan_rounds(run: Run, clock: Callable[[], float]) -> Rounds:
-    """From the time of up to three calls, after one to warm up."""
+    """Numbers of rounds and of calls per round within `BUDGET`, from the time of up to three calls."""
     run()
     calls, start = 0, clock()
     while calls < 3 and clock() - start < BUDGET / 2:
@@ -55,12 +55,12 @@ def plan_rounds(run: Run, clock: Callable[[], float]) -> Rounds:
     return Rounds(rounds, iterations, warmup_rounds=3 if calls == 3 else 0)
 
 
-def find_peak(run: Callable[[], Tensor], device: str, *, fresh: bool) -> int:
-    """Bytes that a call holds at most beyond its input and output, as torch's allocator counts them.
+def measure_peak(run: Callable[[], Tensor], device: str, *, fresh: bool) -> int:
+    """Peak memory of a call in bytes, beyond its input and output, as counted by torch's allocator.
 
     Args:
         run: returns the images.
-        fresh: whether these are allocated by the call, and so to be left out.
+        fresh: whether the call allocates these images, so that they are left out.
     """
     run()
     if device == "cpu":
@@ -78,7 +78,7 @@ def find_peak(run: Callable[[], Tensor], device: str, *, fresh: bool) -> int:
 
 
 def _read_peak(profiler: Any) -> int:
-    """Highest running sum of what the CPU's allocator gave and took back."""
+    """Highest running sum of the CPU allocator's allocations and frees, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(path))

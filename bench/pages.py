@@ -1,11 +1,11 @@
-"""Tables of our pages from the results under bench/results: `python -m bench.pages` rewrites them."""
+"""Tables of README and docs/, from bench/results and from the source: `python -m bench.pages` rewrites them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from bench import paper_tables
+from bench import paper_tables, source_tables
 from bench.results import ROOT
 from bench.throughput import scaling_plot
 from bench.throughput import tables as throughput_tables
@@ -14,10 +14,13 @@ from bench.training import tables as engine_tables
 BIRDS = "reproduce-cub.json"  # what `pmsi reproduce` left on 100 classes of CUB-200-2011, as the others
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
-        "birds": partial(paper_tables.render, BIRDS, "table3", "table4", first_only=True),
-        "throughput": throughput_tables.render,
-        "engine": engine_tables.render,
+    "README.md": {"summary": throughput_tables.render_summary},
+    "docs/benchmarks.md": {"throughput": throughput_tables.render, "engine": engine_tables.render},
+    "docs/pmsi.md": {"recipe-fields": source_tables.render_recipe_fields},
+    "docs/architecture.md": {
+        "ladder-mosaicaug": partial(source_tables.render_ladder, "mosaicaug"),
+        "files-mosaicaug": partial(source_tables.render_files, "mosaicaug"),
+        "files-pmsi": partial(source_tables.render_files, "pmsi"),
     },
     "docs/which_pipeline.md": {"doors": throughput_tables.render_doors},
     "docs/reproduced.md": {
@@ -34,7 +37,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def insert(page: str, text: str) -> str:
-    """A page's ``text`` with its marked places filled from the results."""
+    """Fill the marked places of a page's ``text``."""
     for name, render in PAGES[page].items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         head, _, rest = text.partition(start)
@@ -51,6 +54,6 @@ if __name__ == "__main__":
         place.write_text(insert(page, place.read_text(encoding="utf-8")), encoding="utf-8")
         print(f"{place} is up to date")
     if (results := throughput_tables.load("cpu")) is not None:
-        picture = ROOT / "docs" / "scaling.png"
+        picture = ROOT / "docs" / "images" / "scaling.png"
         scaling_plot.draw(results, picture)
         print(f"{picture} is drawn")

@@ -1,4 +1,4 @@
-"""The file of results: what ran where, and one row for each case and side."""
+"""Files of results under bench/results: the environment of a run, and one row per measurement."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NAMES = ("mosaicaug", "torch", "triton", "torchvision", "kornia", "timm", "dali"
 Row = dict[str, Any]
 
 
-def describe(device: str) -> dict[str, Any]:
-    """The device, the versions and the commit."""
+def describe_environment(device: str) -> dict[str, Any]:
+    """Device, CPU threads, versions and commit of this run, as the head of a file of results."""
     return {
         "device": name_device(device),
         "device_type": device,
         "threads": torch.get_num_threads(),
         "commit": _find_commit(),
-        "versions": {"python": platform.python_version()} | {name: _find_version(name) for name in NAMES},
+        "versions": {"python": platform.python_version()} | {name: _read_version(name) for name in NAMES},
     }
 
 
@@ -41,14 +41,14 @@ def name_device(device: str) -> str:
     return named[1] if named else platform.processor() or platform.machine()
 
 
-def place(kind: str, environment: dict[str, Any]) -> Path:
-    """Where the results of a kind of run on a device belong, such as bench/results/throughput-cpu-amd-epyc.json."""
+def results_path(kind: str, environment: dict[str, Any]) -> Path:
+    """Path of the results of a kind of run on a device, such as bench/results/throughput-cpu-amd-epyc.json."""
     name = ("cpu " if environment["device_type"] == "cpu" else "") + environment["device"]
     return FOLDER / f"{kind}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
 
 
-def write(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:
-    """JSON with one row a line."""
+def write_results(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Write a file of results: JSON with one line per row."""
     head = json.dumps(environment, indent=1).removesuffix("\n}")
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,11 +56,11 @@ def write(path: Path, environment: dict[str, Any], rows: Sequence[Row]) -> None:
 
 
 def round_figure(value: float) -> float:
-    """To four significant digits, far finer than one run differs from the next."""
+    """Round to four significant digits, far finer than the difference between two runs."""
     return float(f"{value:.4g}")
 
 
-def _find_version(name: str) -> str | None:
+def _read_version(name: str) -> str | None:
     try:
         return importlib.metadata.version(PACKAGES.get(name, name))
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Our operations as nodes of a DALI pipeline: `python examples/dali_pipeline.py` writes docs/dali_pipeline.png."""
+"""Our operations as nodes of a DALI pipeline: `python examples/dali_pipeline.py` writes dali_pipeline.png."""
 
 import tempfile
 from pathlib import Path
@@ -53,7 +53,7 @@ for (row, column), place in np.ndenumerate(figure.subplots(len(LETTERS), len(TIT
     own = LETTERS[row] if column < 6 else f"{LETTERS[row]} and {LETTERS[partner[row]]} by class activation"
     place.imshow(columns[column][row])
     place.set(xticks=[], yticks=[], title=TITLES[column] if row == 0 else "", xlabel=mixed or own)
-figure.savefig(path := Path(__file__).parents[1] / "docs/dali_pipeline.png", dpi=66)
+figure.savefig(path := "dali_pipeline.png", dpi=66)
 picture = Image.open(path).convert("RGB")
 picture.quantize(palette=picture.quantize(160)).save(path, optimize=True)  # dithered, a third of the bytes
 print(path)

@@ -1,4 +1,4 @@
-"""Ours among Kornia's own in one container: `python examples/kornia_pipeline.py` writes docs/kornia_pipeline.png."""
+"""Ours among Kornia's own in one container: `python examples/kornia_pipeline.py` writes kornia_pipeline.png."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def main() -> None:
         for share, end, letter in zip(shares.tolist(), shares.cumsum(0).tolist(), COLOURS, strict=True):
             bar, text = place.barh(0, share, left=end - share, color=COLOURS[letter]), f"{letter} {share:.2f}"
             place.bar_label(bar, [text[: 6 if share > 0.3 else share > 0.1]], color="white", label_type="center")
-    page.savefig(path := Path(__file__).parents[1] / "docs" / "kornia_pipeline.png", dpi=75)
+    page.savefig(path := "kornia_pipeline.png", dpi=75)
     print(path)
 
 

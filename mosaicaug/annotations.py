@@ -1,4 +1,4 @@
-"""Masks, boxes and keypoints that follow the pixels of a plan."""
+"""Masks, boxes and keypoints that follow the pixels of a plan: `apply_masks`, `apply_boxes`, `apply_keypoints`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mosaicaug.apply import Backend, apply_nearest
-from mosaicaug.plan import Plan, arange
+from mosaicaug.plan import Plan
+from mosaicaug.rectangles import Candidates, chosen_first, list_layers
 
 Pieces = Literal["all", "largest"]
 
@@ -21,19 +21,31 @@ _SLACK = 0.01  # px that a box may reach beyond the image: rounding of whoever m
 
 
 class Placed(NamedTuple):
-    """Boxes or keypoints on the images that a plan makes.
+    """Boxes or keypoints on the images that a plan makes, with the number of the given one that each was.
 
-    Args:
-        values: ``[B, M, 4]`` boxes or ``[B, M, 2]`` keypoints; 0 where there is nothing.
-        source: int64 ``[B, M]``, which of the ``B * N`` given ones each was, counted row by row; -1 where there is
-            nothing.
+    Attributes:
+        values: ``[B, M, 4]`` boxes or ``[B, M, 2]`` keypoints, px; 0 in empty slots.
+        source: int64 ``[B, M]``, number of the given one, of ``B * N`` counted row by row; -1 in empty slots.
+
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw, apply_keypoints
+        >>> plan = Jigsaw(2).sample((1, 3, 8, 8))
+        >>> placed = apply_keypoints(torch.tensor([[[1.0, 2.0], [5.0, 6.0]]]), plan)
+        >>> placed.source.tolist(), placed.take(torch.tensor([[17, 19]])).tolist()
+        ([[0, 1]], [[17, 19]])
     """
 
     values: Tensor
     source: Tensor
 
     def take(self, labels: Tensor, fill: float = -1) -> Tensor:
-        """What belongs to each of them, out of ``labels`` ``[B, N, ...]``: ``[B, M, ...]``, ``fill`` for nothing."""
+        """Labels of these boxes or keypoints, ``[B, M, ...]``, out of those of the given ones.
+
+        Args:
+            labels: ``[B, N, ...]``, one for each given box or keypoint.
+            fill: value for empty slots.
+        """
         rows = labels.flatten(0, 1)
         if not len(rows):
             return labels.new_full((*self.source.shape, *labels.shape[2:]), fill)
@@ -49,26 +61,32 @@ def apply_masks(
     index: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Masks of the images that ``plan`` makes: moved, never blended and never interpolated.
+    """Move masks along with the pixels of a plan, without blending or interpolating them.
 
     Where boxes of two sizes are resampled, a mask takes the nearest pixel; where images are blended, the mask of the
     heavier one stands, at equal weights the image's own.
 
     Args:
         masks: ``[N, H, W]``, or with any leading dimensions between, such as ``[N, 1, H, W]``; any dtype.
-        plan, window, index, backend: as `mosaicaug.apply`.
+        plan: as drawn for the images.
+        window: integer ``[B, 3]``, crop and flip of each batch entry, as for `mosaicaug.apply`.
+        index: integer ``[B]``, stored mask of each batch entry.
+        backend: "auto", "torch" or "triton".
 
     Returns:
-        As ``masks``, B of them and of ``plan.size``.
+        ``[B, ..., *plan.size]`` in the dtype of ``masks``.
 
     Raises:
-        ValueError: masks do not fit the plan.
+        ValueError: masks do not fit the plan, or an argument is refused by `mosaicaug.apply`.
+        TypeError: ``plan`` is not a Plan.
 
-    >>> from mosaicaug import RecursiveMosaic
-    >>> aug, masks = RecursiveMosaic(r=2), torch.randint(0, 20, (4, 64, 64))
-    >>> images = aug(torch.rand(4, 3, 64, 64))
-    >>> apply_masks(masks, aug.last_plan).shape
-    torch.Size([4, 64, 64])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import RecursiveMosaic, apply_masks
+        >>> aug, masks = RecursiveMosaic(r=2), torch.randint(0, 20, (4, 64, 64))
+        >>> images = aug(torch.rand(4, 3, 64, 64))
+        >>> apply_masks(masks, aug.last_plan).shape
+        torch.Size([4, 64, 64])
     """
     _check_plan("apply_masks", plan)
     if masks.ndim < 3 or masks.is_complex():
@@ -86,7 +104,7 @@ def apply_masks(
 
 
 def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, pieces: Pieces = "all") -> Placed:
-    """Boxes on the images that ``plan`` makes; what tiles cut apart becomes several boxes.
+    """Move boxes along with the pixels of a plan; a box that tiles cut apart becomes several.
 
     Neighbouring tiles that moved together cut nothing. What an opaque overlay covers is gone, and a box that it covers
     in part shrinks to what still shows; a blended overlay covers nothing.
@@ -103,13 +121,17 @@ def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, piece
         ``values`` ``[B, M, 4]`` and ``source`` ``[B, M]``; boxes keep their floating dtype.
 
     Raises:
-        ValueError: boxes do not fit the plan, or reach beyond the image (checked on the CPU).
+        ValueError: boxes do not fit the plan, or reach beyond the image (checked on the CPU); an option is out of
+            range.
+        TypeError: ``plan`` is not a Plan.
 
-    >>> from mosaicaug import Jigsaw
-    >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    >>> placed = apply_boxes(torch.tensor([[[0.0, 0.0, 2.0, 2.0], [3.0, 0.0, 5.0, 4.0]]]), plan)
-    >>> placed.source.tolist(), placed.take(torch.tensor([[7, 9]])).tolist()
-    ([[0, 1, 1]], [[7, 9, 9]])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw, apply_boxes
+        >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+        >>> placed = apply_boxes(torch.tensor([[[0.0, 0.0, 2.0, 2.0], [3.0, 0.0, 5.0, 4.0]]]), plan)
+        >>> placed.source.tolist(), placed.take(torch.tensor([[7, 9]])).tolist()
+        ([[0, 1, 1]], [[7, 9, 9]])
     """
     _check_plan("apply_boxes", plan)
     _check_shape("apply_boxes", "boxes", boxes, plan, 4)
@@ -118,10 +140,10 @@ def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, piece
         raise ValueError(f"apply_boxes: min_visibility must lie in 0..1, got {min_visibility}")
     if pieces not in get_args(Pieces):
         raise ValueError(f"apply_boxes: pieces must be one of {get_args(Pieces)}, got {pieces!r}")
-    work = _to_work(boxes)
-    parts = []
-    for regions in _find_layers(plan, work):
-        given = work[regions.image]  # [B, R, N, 4]
+    values, parts = _to_float(boxes), []
+    # 1. Per layer: clip every box to every rectangle, move what is left, and take off what the overlay covers.
+    for regions in list_layers(plan, values):
+        given = values[regions.image]  # [B, R, N, 4]
         near, far = regions.clip(given[..., :2], given[..., 2:])
         shown = _area(near, far)  # on the images that were given
         near, far = regions.move(near), regions.move(far)
@@ -132,15 +154,16 @@ def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, piece
         full = _area(given[..., :2], given[..., 2:])
         keep = (shown > 0) & (shown >= min_visibility * full)
         parts.append(regions.collect(torch.cat([near, far], -1), keep, shown))
+    # 2. One slot per box, or all pieces with the empty slots taken out.
     if pieces == "largest":
         return _join([_pick_best(*part) for part in parts], boxes)
-    values, source = _join(parts, boxes)
-    kept = _sort_first(source >= 0)
-    return Placed(values.gather(1, kept[..., None].expand(-1, -1, 4)), source.gather(1, kept))
+    pieces_of_all, source = _join(parts, boxes)
+    kept = chosen_first(source >= 0)
+    return Placed(pieces_of_all.gather(1, kept[..., None].expand(-1, -1, 4)), source.gather(1, kept))
 
 
 def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
-    """Keypoints on the images that ``plan`` makes.
+    """Move keypoints along with the pixels of a plan.
 
     Args:
         keypoints: ``[B, K, 2]`` x, y in px: 0 is the centre of the first pixel. Those outside the image stay behind.
@@ -152,18 +175,20 @@ def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
 
     Raises:
         ValueError: keypoints do not fit the plan.
+        TypeError: ``plan`` is not a Plan.
 
-    >>> from mosaicaug import Jigsaw
-    >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    >>> apply_keypoints(torch.tensor([[[1.0, 2.0]]]), plan).values.tolist()
-    [[[1.0, 6.0]]]
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw, apply_keypoints
+        >>> plan = Jigsaw(2).sample((1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+        >>> apply_keypoints(torch.tensor([[[1.0, 2.0]]]), plan).values.tolist()
+        [[[1.0, 6.0]]]
     """
     _check_plan("apply_keypoints", plan)
     _check_shape("apply_keypoints", "keypoints", keypoints, plan, 2)
-    work = _to_work(keypoints)
-    parts = []
-    for regions in _find_layers(plan, work):
-        given = work[regions.image]  # [B, R, K, 2]
+    points, parts = _to_float(keypoints), []
+    for regions in list_layers(plan, points):
+        given = points[regions.image]  # [B, R, K, 2]
         keep = ((given >= regions.source[..., :2]) & (given < regions.source[..., 2:])).all(-1)
         values = regions.move_centres(given)
         if regions.cover is not None:
@@ -172,103 +197,8 @@ def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
     return _join(parts, keypoints)
 
 
-class _Regions(NamedTuple):
-    """Rectangles of the output that come from one rectangle each, R per image; all boxes are x0, y0, x1, y1."""
-
-    image: Tensor  # int64 [B, R], that it comes from
-    source: Tensor  # [B, R, 1, 4], there
-    target: Tensor  # [B, R, 1, 4], in the output
-    cover: Tensor | None = None  # [B, 1, 1, 4], what lies over them all
-
-    def clip(self, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
-        """What the regions hold of boxes of their source."""
-        return torch.maximum(near, self.source[..., :2]), torch.minimum(far, self.source[..., 2:])
-
-    def move(self, points: Tensor) -> Tensor:
-        """Edges of the source as edges of the output."""
-        extent = (self.source[..., 2:] - self.source[..., :2]).clamp(min=1)
-        scale = (self.target[..., 2:] - self.target[..., :2]) / extent
-        return (points - self.source[..., :2]) * scale + self.target[..., :2]
-
-    def move_centres(self, points: Tensor) -> Tensor:
-        """Positions of pixels of the source as positions in the output: corners aligned, as pixels are resampled."""
-        last = self.source[..., 2:] - self.source[..., :2] - 1
-        new_last = self.target[..., 2:] - self.target[..., :2] - 1
-        offset = points - self.source[..., :2]
-        scaled = torch.minimum(offset, last) * (new_last / last.clamp(min=1))
-        return torch.where(last == new_last, offset, scaled) + self.target[..., :2]
-
-    def collect(self, values: Tensor, keep: Tensor, score: Tensor) -> _Part:
-        """What the regions hold, each ``[B, R, N, ...]``, with the candidates for one given thing side by side."""
-        count = values.shape[2]
-        source = (self.image * count)[..., None] + torch.arange(count, device=values.device)
-        return values.transpose(1, 2), torch.where(keep, source, -1).transpose(1, 2), score.transpose(1, 2)
-
-
-_Part = tuple[Tensor, Tensor, Tensor]  # values [B, N, R, ...], source [B, N, R] and score [B, N, R]
-
-
-def _find_layers(plan: Plan, like: Tensor) -> list[_Regions]:
-    """The plan as rectangles: the base's, and the overlays' if it has any."""
-    boxes = _find_rectangles(plan)
-    image, offset = boxes[..., 4], boxes[..., 5:]
-    target = boxes[..., :4]
-    layers = [_regions(image, target + offset.repeat(1, 1, 2), target, like)]
-    if bool(plan.has_overlay.any()):
-        swap = [1, 0, 3, 2]  # y before x in plans
-        seen = plan.has_overlay & (plan.opacity > 0)
-        source, target = (box[:, None, swap] * seen[:, None, None] for box in (plan.from_box, plan.to_box))
-        opaque = target * (plan.opacity == 1)[:, None, None]
-        layers[0] = layers[0]._replace(cover=opaque[:, None].to(like.device, like.dtype, non_blocking=True))
-        layers.append(_regions(plan.overlay[:, None], source, target, like))
-    return layers
-
-
-def _regions(image: Tensor, source: Tensor, target: Tensor, like: Tensor) -> _Regions:
-    boxes = (box[:, :, None].to(like.device, like.dtype, non_blocking=True) for box in (source, target))
-    return _Regions(image.to(like.device, torch.int64, non_blocking=True), *boxes)
-
-
-def _find_rectangles(plan: Plan) -> Tensor:
-    """Rectangles of tiles that move together: int32 ``[B, R, 7]``, x0, y0, x1, y1, source image, and its offset x, y.
-
-    Tiles in a row that move alike are one run, and runs of one extent below each other are one rectangle. The margin is
-    one more row and column of tiles, which never move.
-    """
-    (height, width), grid = plan.size, plan.grid
-    row, column = arange(grid)[:, None], arange(grid)
-    tiles = plan.tiles.view(-1, grid, grid)
-    entry = arange(len(plan))[:, None, None]
-    shift = torch.stack([tiles // grid**2 - entry, tiles // grid % grid - row, tiles % grid - column])  # [3, B, G, G]
-    shift = F.pad(shift, (0, width % grid > 0, 0, height % grid > 0))
-    left, right = _find_runs((shift[..., 1:] != shift[..., :-1]).any(0))
-    run = torch.cat([shift, left[None], right[None]])
-    apart = (run[..., 1:, :] != run[..., :-1, :]).any(0)
-    top, bottom = (edge.mT for edge in _find_runs(apart.mT))
-    first = (top == arange(top.shape[1])[:, None]) & (left == arange(left.shape[2]))
-    tile_height, tile_width = height // grid, width // grid
-    x_edges = F.pad(arange(grid + 1) * tile_width, (0, shift.shape[3] - grid), value=width)
-    y_edges = F.pad(arange(grid + 1) * tile_height, (0, shift.shape[2] - grid), value=height)
-    image, down, across = shift
-    edges = [x_edges[left], y_edges[top], x_edges[right], y_edges[bottom]]
-    fields = torch.stack([*edges, image + entry, across * tile_width, down * tile_height], -1).flatten(1, 2)
-    first = first.flatten(1)
-    kept = _sort_first(first, at_least=1)
-    fields[..., :4] *= first[..., None]  # the others are empty
-    return fields.gather(1, kept[..., None].expand(-1, -1, 7))
-
-
-def _find_runs(breaks: Tensor) -> tuple[Tensor, Tensor]:
-    """Begin and end of the run that each of n + 1 places is in, int64 ``[..., n + 1]``; ``breaks`` ``[..., n]``."""
-    place = arange(breaks.shape[-1] + 1)
-    begins, ends = F.pad(breaks, (1, 0), value=True), F.pad(breaks, (0, 1), value=True)
-    begin = torch.where(begins, place, 0).cummax(-1).values
-    end = torch.where(ends, place + 1, len(place)).flip(-1).cummin(-1).values.flip(-1)
-    return begin, end
-
-
 def _shrink(near: Tensor, far: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
-    """The least boxes round what ``cover`` leaves of them."""
+    """Smallest boxes that hold what ``cover`` leaves of boxes given by two corners."""
     low, high = cover[..., :2], cover[..., 2:]
     across = ((low <= near) & (high >= far)).flip(-1)  # along an axis only if the whole of the other one is covered
     new_near = torch.where(across & (low <= near), torch.maximum(near, high), near)
@@ -276,40 +206,38 @@ def _shrink(near: Tensor, far: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
     return new_near, new_far
 
 
-def _pick_best(values: Tensor, source: Tensor, score: Tensor) -> _Part:
-    """One of R candidates, ``[B, N, 1, ...]``; a dropped one scores least."""
+def _pick_best(values: Tensor, source: Tensor, score: Tensor) -> Candidates:
+    """Best-scored of R candidates, ``[B, N, 1, ...]``; a dropped one scores least."""
     best = torch.where(source >= 0, score, -1).argmax(2, keepdim=True)
     row = best[..., None].expand(-1, -1, -1, values.shape[-1])
     return values.gather(2, row), source.gather(2, best), score.gather(2, best)
 
 
-def _sort_first(chosen: Tensor, at_least: int = 0) -> Tensor:
-    """Places of what is chosen ``[B, n]``, in order, and then of others: int64, as many as the most chosen ones."""
-    most = int(chosen.sum(1).max()) if chosen.numel() else at_least
-    return chosen.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
-
-
-def _join(parts: Sequence[_Part], given: Tensor) -> Placed:
-    """All layers one after the other, in a dtype like that of ``given``."""
+def _join(parts: Sequence[Candidates], given: Tensor) -> Placed:
+    """Concatenate the candidates of all layers, in the floating dtype of ``given`` or in float32."""
     values, source = (torch.cat([part[k].flatten(1, 2) for part in parts], 1) for k in (0, 1))
     dtype = given.dtype if given.is_floating_point() else torch.float32
     return Placed(torch.where((source >= 0)[..., None], values, 0).to(dtype), source)
 
 
 def _area(near: Tensor, far: Tensor) -> Tensor:
+    """Area of boxes given by two corners; 0 for boxes turned round."""
     return (far - near).clamp(min=0).prod(-1)
 
 
-def _to_work(values: Tensor) -> Tensor:
+def _to_float(values: Tensor) -> Tensor:
+    """Numbers in the dtype of arithmetic: float64 for float64, float32 otherwise."""
     return values.double() if values.dtype == torch.float64 else values.float()
 
 
 def _check_plan(caller: str, plan: Plan) -> None:
+    """TypeError unless ``plan`` is a Plan."""
     if not isinstance(plan, Plan):
         raise TypeError(f"{caller}: plan must be a Plan, got {type(plan).__name__}")
 
 
 def _check_shape(caller: str, name: str, values: Tensor, plan: Plan, width: int) -> None:
+    """ValueError unless ``values`` are numbers ``[B, N, width]`` for the plan's B images."""
     if values.ndim != 3 or values.shape[-1] != width or len(values) != len(plan):
         raise ValueError(f"{caller}: {name} must be [{len(plan)}, N, {width}], got {list(values.shape)}")
     if values.is_complex() or values.dtype == torch.bool:
@@ -317,7 +245,7 @@ def _check_shape(caller: str, name: str, values: Tensor, plan: Plan, width: int)
 
 
 def _check_boxes(boxes: Tensor, size: tuple[int, int]) -> None:
-    """Values on a GPU are not read back."""
+    """ValueError for boxes that are turned round or leave the image; values on a GPU are not read back."""
     if boxes.device.type != "cpu" or torch.compiler.is_compiling() or not boxes.numel():
         return
     near, far = boxes[..., :2].double(), boxes[..., 2:].double()

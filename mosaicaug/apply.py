@@ -1,4 +1,4 @@
-"""The one door to pixels: checks what the user passed, picks the backend, hands over."""
+"""`apply`: carry out a plan on images. Checks the arguments, chooses a backend and runs it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ def apply(
             on, mirrored left to right where flip is not 0. Without it the images have ``plan.size``.
         index: integer ``[B]``, which stored image each batch entry is. Without it N = B. Values of ``index`` and
             ``window`` that are on a GPU are not checked, since that would wait for it.
-        mean, std: one number per channel, in the units of the stored pixels (0 to 255 for uint8; nothing is scaled
-            behind your back): ``(value - mean) * (1 / std)``.
+        mean: one number per channel, in the units of the stored pixels (0 to 255 for uint8; nothing is scaled behind
+            your back): ``(value - mean) * (1 / std)``.
+        std: one number per channel, above 0.
         dtype: of the output; by default the images' own, or float32 where uint8 images are normalised.
         memory_format: ``torch.contiguous_format`` or ``torch.channels_last``; by default the images' own.
         out: written and returned; contiguous or channels_last, and may not share memory with ``images``.
@@ -61,13 +62,15 @@ def apply(
         TypeError: ``images`` is not a tensor, or ``plan`` is not a Plan.
         ImportError: CUDA images, and the package triton is missing.
 
-    >>> from mosaicaug import RecursiveMosaic
-    >>> stored = torch.randint(0, 256, (100, 3, 36, 36), dtype=torch.uint8)
-    >>> plan = RecursiveMosaic(r=2).sample((8, 3, 32, 32))
-    >>> window = torch.tensor([[2, 2, 1]] * 8)
-    >>> batch = apply(stored, plan, index=torch.arange(8), window=window, mean=[127.5] * 3, std=[127.5] * 3)
-    >>> batch.shape, batch.dtype
-    (torch.Size([8, 3, 32, 32]), torch.float32)
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import RecursiveMosaic, apply
+        >>> stored = torch.randint(0, 256, (100, 3, 36, 36), dtype=torch.uint8)
+        >>> plan = RecursiveMosaic(r=2).sample((8, 3, 32, 32))
+        >>> window = torch.tensor([[2, 2, 1]] * 8)
+        >>> batch = apply(stored, plan, index=torch.arange(8), window=window, mean=[127.5] * 3, std=[127.5] * 3)
+        >>> batch.shape, batch.dtype
+        (torch.Size([8, 3, 32, 32]), torch.float32)
     """
     # 1. Check that everything fits together, and fill in the defaults.
     check_images("apply", images)

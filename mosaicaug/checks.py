@@ -1,4 +1,4 @@
-"""Checks of arguments that several public functions share; each raises a message that names its caller."""
+"""Checks of arguments that several public functions share; every message names its caller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float
 
 
 def check_images(caller: str, images: Tensor) -> None:
-    """TypeError for what is no tensor, ValueError for a dtype that cannot be carried."""
+    """TypeError unless ``images`` is a tensor, ValueError unless its dtype is one of `DTYPES`."""
     if not isinstance(images, Tensor):
         raise TypeError(f"{caller}: images must be a tensor, got {type(images).__name__}")
     if images.dtype not in DTYPES:
@@ -19,11 +19,12 @@ def check_images(caller: str, images: Tensor) -> None:
 
 
 def name_dtypes() -> str:
+    """Names of `DTYPES`, for messages."""
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 
 def check_integer(name: str, argument: str, value: object, low: int) -> None:
-    """TypeError unless an integer, ValueError below ``low``."""
+    """TypeError unless ``value`` is an integer, ValueError if it is below ``low``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: {argument} must be an integer, got {value!r}")
     if value < low:
@@ -31,14 +32,14 @@ def check_integer(name: str, argument: str, value: object, low: int) -> None:
 
 
 def check_choice(name: str, argument: str, value: object, allowed: Any) -> None:
-    """ValueError unless ``value`` is one of a Literal's choices."""
+    """ValueError unless ``value`` is one of the choices of the Literal ``allowed``."""
     choices = get_args(allowed)
     if value not in choices:
         raise ValueError(f"{name}: {argument} must be one of {choices}, got {value!r}")
 
 
 def check_labels(caller: str, labels: Tensor, batch: int, num_classes: int | None) -> None:
-    """One clear ValueError for labels that do not fit the batch."""
+    """ValueError unless ``labels`` are integer ``[batch]`` or soft ``[batch, K]`` and fit ``num_classes``."""
     soft = labels.is_floating_point()
     if labels.is_complex() or labels.dtype == torch.bool or labels.ndim != (2 if soft else 1):
         raise ValueError(
@@ -53,6 +54,7 @@ def check_labels(caller: str, labels: Tensor, batch: int, num_classes: int | Non
 
 
 def check_num_classes(caller: str, num_classes: int | None, labels: Tensor) -> None:
+    """ValueError unless ``num_classes`` is above every label; labels on a GPU are not read back."""
     if num_classes is None:
         raise ValueError(f"{caller}: soft labels need num_classes, got None")
     if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():

@@ -1,4 +1,4 @@
-"""Several augmentations as one plan: one after another, or one of them for each image."""
+"""Several augmentations in one plan: `Compose` (one after another) and `OneOf` (one of them for each image)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
-from mosaicaug import sampling as sample
+from mosaicaug import sampling
 from mosaicaug.augmentation import Augmentation
 from mosaicaug.plan import Plan, choose
 from mosaicaug.sampling import Per
@@ -19,7 +19,7 @@ from mosaicaug.targets import Targets, mix_labels
 
 
 class _Several(Augmentation):
-    """Augmentations that make one plan together."""
+    """Base of `Compose` and `OneOf`: members that make one plan together."""
 
     settings: tuple[str, ...] = ()
 
@@ -38,39 +38,46 @@ class _Several(Augmentation):
 
     @property
     def members(self) -> list[Augmentation]:
-        """The augmentations, in order."""
+        """Members in the order they were given."""
         return cast("list[Augmentation]", list(self.augmentations))
 
-    def check_shape(self, shape: Sequence[int]) -> None:
-        super().check_shape(shape)
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        super()._check_shape(shape)
         for member in self.members:
-            member.check_shape(shape)
+            member._check_shape(shape)
 
     def sample_members(self, batch: int, size: tuple[int, int], generator: Generator | None) -> list[Plan]:
-        """One plan of each member, each from a generator of its own."""
-        generators = sample.split_generator(len(self.members), generator)
+        """Draw one plan per member, each from a generator of its own."""
+        generators = sampling.split_generator(len(self.members), generator)
         return [
             member.sample((batch, 1, *size), generator=own)
             for member, own in zip(self.members, generators, strict=True)
         ]
 
-    def find_maps(self, images: Tensor, labels: Tensor, maps: Tensor | None) -> Tensor | None:
+    def _resolve_maps(self, images: Tensor, labels: Tensor, maps: Tensor | None) -> Tensor | None:
         for member in self.members:
-            maps = member.find_maps(images, labels, maps)
+            maps = member._resolve_maps(images, labels, maps)
         return maps
 
 
 class Compose(_Several):
-    """Tile augmentations one after another, then at most one that mixes: one plan, one pass over the images.
+    """Apply tile augmentations one after another, then at most one that mixes: one plan, one pass over the images.
 
     Every member applies its own ``p`` once. An overlay is cut from the partner as it came in, not from its mosaic,
     and SnapMix reads an image's map as if its tiles had stayed.
 
-    Raises:
-        ValueError: a mixing augmentation is not the last member (use `OneOf` to choose between several).
+    Args:
+        augmentations: one or more; one that mixes images must be the last.
 
-    >>> aug = Compose([RecursiveMosaic(r=2, p=0.5), CutMix()])
-    >>> images, targets = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
+    Raises:
+        ValueError: a mixing augmentation is not the last member (use `OneOf` to choose between several), or a member
+            is no augmentation.
+
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Compose, CutMix, RecursiveMosaic
+        >>> aug = Compose([RecursiveMosaic(r=2, p=0.5), CutMix()])
+        >>> images, targets = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
     """
 
     def __init__(self, augmentations: Sequence[Augmentation]) -> None:
@@ -82,31 +89,35 @@ class Compose(_Several):
             )
 
     def targets(self, plan: Plan, labels: Tensor, *, maps: Tensor | None = None) -> Tensor | Targets:
-        """The last member's targets: tiles leave labels alone."""
+        """Targets of the last member: tiles leave labels alone."""
         return self.members[-1].targets(plan, labels, maps=maps)
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
+        """Draw every member's plan, and compose them."""
         plans = self.sample_members(batch, size, generator)
         tiles = functools.reduce(Plan.compose, [Plan.of_tiles(plan.tiles, size) for plan in plans]).tiles
         return replace(plans[-1], tiles=tiles)
 
 
 class OneOf(_Several):
-    """One of several augmentations for each image, and then that member's own ``p``.
+    """Choose one of several augmentations for each image, and then apply that member's own ``p``.
+
+    After a draw, ``last_choice`` (int64 ``[B]``) holds the number of the member that made each image.
 
     Args:
         augmentations: to choose from.
         weights: chances, in any unit; equal by default.
         per: "sample" chooses for every image, "batch" once for all.
 
-    After a draw, ``last_choice`` (int64 ``[B]``) says which member made each image.
-
     Raises:
         ValueError: weights do not fit; tile grids that have no common refinement at the images' size (use
             ``per="batch"``).
 
-    >>> aug = OneOf([CutMix(), MixUp()], weights=[2, 1])
-    >>> images, targets = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import CutMix, MixUp, OneOf
+        >>> aug = OneOf([CutMix(), MixUp()], weights=[2, 1])
+        >>> images, targets = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
     """
 
     settings = ("weights", "per")
@@ -122,7 +133,11 @@ class OneOf(_Several):
         self.last_choice: Tensor | None = None
 
     def targets(self, plan: Plan, labels: Tensor, *, maps: Tensor | None = None) -> Tensor | Targets:
-        """Each image's targets by the rule of the member in ``last_choice``."""
+        """Targets of each image by the rule of the member in ``last_choice``.
+
+        Raises:
+            ValueError: the last draw was for another batch.
+        """
         if not self.mixes:
             return labels
         if self.last_choice is None or len(self.last_choice) != len(plan):
@@ -144,8 +159,9 @@ class OneOf(_Several):
         return pick([targets for targets in counted if isinstance(targets, Tensor)])
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
-        chooser, drawer = sample.split_generator(2, generator)
-        self.last_choice = sample.one_of(batch, self.weights, per=self.per, generator=chooser)
+        """Choose members, draw every member's plan, and take each image from the plan of its member."""
+        chooser, drawer = sampling.split_generator(2, generator)
+        self.last_choice = sampling.one_of(batch, self.weights, per=self.per, generator=chooser)
         plans = self.sample_members(batch, size, drawer)
         if self.per == "batch" and batch:
             return plans[int(self.last_choice[0])]

@@ -1,6 +1,6 @@
-"""Drawing and `mosaicaug.apply` as opaque operators, for `torch.compile` and `torch.export`.
+"""Operators of `torch.compile` and `torch.export`: drawing, and `mosaicaug.apply` with its gradient.
 
-A compiler sees shapes alone; all that depends on values - draws, checks, backend, launch - waits until one runs.
+A compiler sees shapes alone; all that depends on values (draws, checks, backend, launch) happens when an operator runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mosaicaug.plan import Plan, build_unchecked, overlay_share
 
 _FIELDS = [field.name for field in fields(Plan) if field.name != "size"]
 
-# So that a plan may be an argument of what `torch.export` exports.
+# So that a plan may be an argument of an exported program.
 register_pytree_node(
     Plan,
     lambda plan: ([getattr(plan, name) for name in _FIELDS], plan.size),
@@ -51,7 +51,7 @@ def apply_operator(
     backend: str,
     nearest: bool,
 ) -> Tensor:
-    """`apply` with the plan's fields one by one."""
+    """Carry out `mosaicaug.apply` with the plan's fields one by one, as operators take no classes."""
     plan = Plan((height, width), tiles, overlay, from_box, to_box, opacity)
     chosen = cast("Backend", backend)  # `apply` checks it
     if nearest:
@@ -87,7 +87,7 @@ torch.library.define(
 
 @torch.library.impl("mosaicaug::apply_backward", "CompositeExplicitAutograd")
 def backward_operator(gradient: Tensor, stored: list[int], dtype: torch.dtype, *rest: Any) -> Tensor:
-    """Gradient of images of shape ``stored``; their values do not matter, as `apply` is linear but for ``mean``."""
+    """Gradient of images of shape ``stored``; their values do not matter, as `apply` is linear apart from ``mean``."""
     *fields, height, width, window, index, std = rest
     request = Request(gradient.dtype, channels_last=False, window=window, index=index, std=std)
     with torch.enable_grad():
@@ -98,6 +98,7 @@ def backward_operator(gradient: Tensor, stored: list[int], dtype: torch.dtype, *
 
 
 def _fake_backward(gradient: Tensor, stored: list[int], dtype: torch.dtype, *_: Any) -> Tensor:
+    """Shape and dtype of the gradient, for the compiler."""
     return torch.empty(stored, dtype=dtype, device=gradient.device)
 
 
@@ -105,12 +106,14 @@ torch.library.register_fake("mosaicaug::apply_backward", _fake_backward)
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    """Keep the plan and the shapes for the backward pass; the images' values are not needed."""
     images, *plan, height, width, window, index, _mean, std, _dtype, _channels_last, _backend, _nearest = inputs
     ctx.stored, ctx.dtype, ctx.size = list(images.shape), images.dtype, (height, width)
     ctx.save_for_backward(*plan, window, index, std)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of `apply_operator`'s arguments: of the images alone."""
     *plan, window, index, std = ctx.saved_tensors
     result = torch.ops.mosaicaug.apply_backward(gradient, ctx.stored, ctx.dtype, *plan, *ctx.size, window, index, std)
     return result, *(None,) * 15
@@ -127,12 +130,12 @@ def draw_operator(
     width: int,
     order: Tensor,  # noqa: ARG001 - see `mosaicaug.augmentation`
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The fields of a plan that an augmentation draws, in the order of `Plan`, and the choices of members."""
+    """Draw a plan by the augmentation of number ``handle``: the fields of `Plan`, and the choices of every `OneOf`."""
     augmentation = augmentations[handle]
     plan = augmentation.draw(batch, (height, width), None)
     plan = plan.refine(augmentation.grid // plan.grid)
     choices = [torch.zeros(0, batch, dtype=torch.int64)]
-    choices += [chooser.last_choice[None] for chooser in augmentation.choosers]
+    choices += [one_of.last_choice[None] for one_of in augmentation._one_ofs]
     fields = plan.tiles, plan.overlay, plan.from_box, plan.to_box, plan.opacity, overlay_share(plan)
     # An operator's results may not share memory, as both boxes of a CutMix do.
     return *(field.clone() for field in fields), torch.cat(choices)  # type: ignore[return-value]
@@ -144,4 +147,4 @@ def _(handle: int, batch: int, height: int, width: int, order: Tensor) -> tuple[
     shapes = (batch, augmentation.grid**2), (batch,), (batch, 4), (batch, 4)
     places = (torch.empty(shape, dtype=torch.int32, device="cpu") for shape in shapes)
     shares = (torch.empty(batch, dtype=torch.float32, device="cpu") for _ in range(2))
-    return *places, *shares, torch.empty(len(augmentation.choosers), batch, dtype=torch.int64, device="cpu")
+    return *places, *shares, torch.empty(len(augmentation._one_ofs), batch, dtype=torch.int64, device="cpu")

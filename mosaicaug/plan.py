@@ -1,4 +1,4 @@
-"""The plan: a value that says where every output pixel comes from."""
+"""`Plan`: the source of every output pixel of a batch, as one immutable value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Where every pixel of B output images comes from: a tiled base with at most one overlay each.
+    """Source of every pixel of B output images: a tiled base with at most one overlay each.
 
     The images are cut into G x G equal tiles of ``H // G`` by ``W // G`` px; a margin of fewer than G px at the right
     and at the bottom belongs to no tile and stays where it is. Boxes are ``y0, x0, y1, x1`` in px, half open.
@@ -32,9 +32,11 @@ class Plan:
     Raises:
         ValueError: a field has another shape or dtype, or points outside the batch or the image.
 
-    >>> plan = Plan.identity(2, (8, 8)).refine(2)
-    >>> plan.grid, len(plan), plan.tiles.tolist()
-    (2, 2, [[0, 1, 2, 3], [4, 5, 6, 7]])
+    Examples:
+        >>> from mosaicaug import Plan
+        >>> plan = Plan.identity(2, (8, 8)).refine(2)
+        >>> plan.grid, len(plan), plan.tiles.tolist()
+        (2, 2, [[0, 1, 2, 3], [4, 5, 6, 7]])
     """
 
     size: tuple[int, int]
@@ -46,6 +48,7 @@ class Plan:
     drawn_share: Tensor | None = None
 
     def __post_init__(self) -> None:
+        """ValueError for fields of another shape, dtype or device, or with values out of range."""
         height, width = self.size
         object.__setattr__(self, "size", (int(height), int(width)))
         batch = self.tiles.shape[0] if self.tiles.ndim == 2 else -1
@@ -74,6 +77,7 @@ class Plan:
             self._check_values(batch)
 
     def _check_values(self, batch: int) -> None:
+        """ValueError for numbers that point outside the batch or the image."""
         for name, places, count in (("tiles", self.tiles, batch * self.grid**2), ("overlay", self.overlay, batch)):
             low, high = (int(place) for place in torch.aminmax(places))
             if low < 0 or high >= count:
@@ -95,40 +99,48 @@ class Plan:
 
     @property
     def grid(self) -> int:
-        """G, tiles per side."""
+        """Tiles per side, G."""
         return math.isqrt(self.tiles.shape[1])
 
     @property
     def home(self) -> Tensor:
-        """int32 ``[B, G*G]``, the tiles of the plan that moves nothing."""
+        """Tiles of the plan that moves nothing, int32 ``[B, G*G]``."""
         return arange(self.tiles.numel()).view(self.tiles.shape)
 
     @property
     def moves_tiles(self) -> bool:
-        """Whether any tile is away from home."""
+        """True if any tile is away from home."""
         return not torch.equal(self.tiles, self.home)
 
     @property
     def has_overlay(self) -> Tensor:
-        """bool ``[B]``, which images carry an overlay."""
+        """Images that carry an overlay, bool ``[B]``."""
         y0, x0, y1, x1 = self.to_box.unbind(1)
         return (y1 > y0) & (x1 > x0)
 
     @classmethod
     def identity(cls, batch: int, size: tuple[int, int]) -> Plan:
-        """The plan of ``batch`` images that moves nothing."""
+        """Make the plan of ``batch`` images of ``size`` px that moves nothing."""
         return cls.of_tiles(arange(batch)[:, None], size)
 
     @classmethod
     def of_tiles(cls, tiles: Tensor, size: tuple[int, int]) -> Plan:
-        """The plan that moves ``tiles`` (int32 ``[B, G*G]``) and lays nothing over them."""
+        """Make the plan that moves ``tiles`` (int32 ``[B, G*G]``) and lays nothing over them."""
         return cls(size, tiles, *no_overlay(len(tiles)))
 
     def refine(self, factor: int) -> Plan:
-        """The same plan on a grid ``factor`` times finer.
+        """Express the plan on a grid ``factor`` times finer.
+
+        Args:
+            factor: parts that each side of a tile is cut into.
 
         Raises:
             ValueError: the tiles cannot be cut into ``factor`` equal parts, so the margin would change.
+
+        Examples:
+            >>> from mosaicaug import Plan
+            >>> Plan.identity(1, (8, 8)).refine(2).refine(3).grid
+            6
         """
         if factor < 1:
             raise ValueError(f"Plan.refine: factor must be at least 1, got {factor}")
@@ -146,7 +158,10 @@ class Plan:
         return replace(self, tiles=fine.flatten(1))
 
     def compose(self, then: Plan) -> Plan:
-        """This plan first, then ``then``: ``apply(apply(x, a), b)`` equals ``apply(x, a.compose(b))``.
+        """Join two plans into one: ``apply(apply(x, a), b)`` equals ``apply(x, a.compose(b))``.
+
+        Args:
+            then: the plan to carry out after this one.
 
         Raises:
             ValueError: the batches or sizes differ, or the result has more parts than one plan can hold (a moved or
@@ -168,7 +183,7 @@ class Plan:
         return replace(second, tiles=first.tiles.flatten()[second.tiles.long()])
 
     def invert(self) -> Plan:
-        """The plan that puts every tile back: ``plan.compose(plan.invert())`` is the identity.
+        """Make the plan that puts every tile back: ``plan.compose(plan.invert())`` is the identity.
 
         Raises:
             ValueError: the plan has an overlay, or a tile is used twice.
@@ -182,13 +197,20 @@ class Plan:
         return replace(self, tiles=inverse.view_as(self.tiles))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for ``json.dumps``."""
+        """Convert to plain lists and numbers, ready for ``json.dumps``.
+
+        Examples:
+            >>> from mosaicaug import Plan
+            >>> plan = Plan.identity(1, (4, 4))
+            >>> Plan.from_dict(plan.to_dict()).tiles.tolist()
+            [[0]]
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """The plan that ``to_dict`` wrote.
+        """Make a plan of the values that ``to_dict`` gave.
 
         Raises:
             ValueError: a field is missing, unknown or malformed.
@@ -210,7 +232,7 @@ class Plan:
 
 
 def choose(plans: Sequence[Plan], choice: Tensor) -> Plan:
-    """Image i of plan ``choice[i]`` (int64 ``[B]``), on the coarsest grid that carries all plans."""
+    """Take image i from plan ``choice[i]`` (int64 ``[B]``), on the coarsest grid that carries all plans."""
     grid = math.lcm(*(plan.grid for plan in plans))
     plans = [plan.refine(grid // plan.grid) for plan in plans]
     row = arange(len(choice))
@@ -235,7 +257,7 @@ def build_unchecked(
     opacity: Tensor,
     drawn_share: Tensor | None = None,
 ) -> Plan:
-    """``Plan(...)`` of fields that are right by construction: checking them would take as long as drawing them."""
+    """Make a plan of fields that are right by construction: checking them would take as long as drawing them."""
     if torch.compiler.is_compiling():  # which follows constructors alone
         return Plan(size, tiles, overlay, from_box, to_box, opacity, drawn_share)
     plan = object.__new__(Plan)
@@ -252,13 +274,13 @@ def build_unchecked(
 
 
 def no_overlay(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``overlay``, ``from_box``, ``to_box`` and ``opacity`` of a plan that lays nothing over its tiles."""
+    """Fields ``overlay``, ``from_box``, ``to_box`` and ``opacity`` of a plan that lays nothing over its tiles."""
     no_box = torch.zeros(batch, 4, dtype=torch.int32, device="cpu")
     return arange(batch), no_box, no_box, torch.ones(batch, dtype=torch.float32, device="cpu")
 
 
 def arange(*limits: int) -> Tensor:
-    """``torch.arange`` as plans hold it: int32, and on the CPU whatever torch's default device."""
+    """Range in the dtype and on the device of a plan: int32 on the CPU, whatever torch's default device."""
     return torch.arange(*limits, dtype=torch.int32, device="cpu")
 
 
@@ -270,5 +292,6 @@ def overlay_share(plan: Plan) -> Tensor:
     return (plan.opacity.double() * _area(plan.to_box) / max(height * width, 1)).float()
 
 
-def _area(boxes: Tensor) -> Tensor:  # [B, 4] -> [B]
+def _area(boxes: Tensor) -> Tensor:
+    """Area of each box ``[B, 4]``, px: ``[B]``."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

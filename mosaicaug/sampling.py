@@ -1,8 +1,9 @@
-"""Drawing plans: the only place of the package that touches a random number.
+"""Random draws of plans: the only module of the package that takes random numbers.
 
 A block of uniforms with one row per image, ``[B, k]`` in row-major order, feeds every choice that belongs to one image,
-so image i's draw does not depend on how many images follow it. Partners are one permutation of the batch, drawn after
-the block. Everything is drawn on the CPU: one seed, one plan, whatever the device of the images.
+so image i's draw does not depend on how many images follow it. Column 0 decides whether the image is augmented at all.
+Partners are one permutation of the batch, drawn after the block. Everything is drawn on the CPU: one seed, one plan,
+whatever the device of the images.
 
 On a GPU an image costs less than a microsecond and every small torch operation here one to three, so the operations are
 few, and none is repeated per level or tile. A test counts them.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,6 +25,8 @@ from mosaicaug.zorder import Permutation, nested_shuffles
 
 Per = Literal["sample", "batch"]
 Chain = Literal["independent", "shared"]
+
+_HAS_NUMPY = find_spec("numpy") is not None  # torch runs without it, but then has no `Tensor.numpy`
 
 
 def recursive_mosaic(
@@ -35,8 +39,8 @@ def recursive_mosaic(
     permutation: Permutation,
     generator: Generator | None,
 ) -> Plan:
-    """``r`` nested 2x2 shuffles, each within a random patch of the one before."""
-    return _mosaic(batch, _block(batch, 1 + 2 * r, per, generator), size, p, permutation)
+    """Draw ``r`` nested 2x2 shuffles, each within a random quadrant of the one before."""
+    return _mosaic_plan(batch, _uniforms(batch, 1 + 2 * r, per, generator, repeat=False), size, p, permutation)
 
 
 def mosaic_phases(
@@ -50,14 +54,15 @@ def mosaic_phases(
     permutation: Permutation,
     generator: Generator | None,
 ) -> list[Plan]:
-    """Plans of the phases r, r-1, ..., 0; a shared chain draws once, and each phase stops one shuffle earlier."""
+    """Draw plans of r, r-1, ..., 0 recursions; a shared chain draws once, and each phase stops one shuffle earlier."""
     if chain == "shared":
-        block = _block(batch, 1 + 2 * r, per, generator)
+        block = _uniforms(batch, 1 + 2 * r, per, generator, repeat=False)
         blocks = [block[:, : 1 + 2 * level] for level in range(r, -1, -1)]
     else:
         generators = split_generator(r + 1, generator)
-        blocks = [_block(batch, 1 + 2 * level, per, generators[r - level]) for level in range(r, -1, -1)]
-    return [_mosaic(batch, block, size, p, permutation) for block in blocks]
+        levels = zip(range(r, -1, -1), generators, strict=True)
+        blocks = [_uniforms(batch, 1 + 2 * level, per, own, repeat=False) for level, own in levels]
+    return [_mosaic_plan(batch, block, size, p, permutation) for block in blocks]
 
 
 def jigsaw(
@@ -70,76 +75,83 @@ def jigsaw(
     permutation: Permutation,
     generator: Generator | None,
 ) -> Plan:
-    """A permutation of each image's own ``n`` x ``n`` tiles; "cyclic" is one random cycle through all of them."""
-    block = _block(batch, 1 + n * n, per, generator)
-    order = _order(block[:, 1:])
+    """Draw a permutation of each image's own ``n`` x ``n`` tiles; "cyclic" is one random cycle through all of them."""
+    block = _uniforms(batch, 1 + n * n, per, generator, repeat=False)
+    order = _argsort(block[:, 1:])
     if permutation == "cyclic":
         order = torch.empty_like(order).scatter_(1, order, order.roll(-1, 1))
-    return _own_tiles(batch, order.int(), block, size, p)
+    return _tile_plan(batch, order.int(), block, size, p)
 
 
 def cutmix(
     batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per, true_area: bool, generator: Generator | None
 ) -> Plan:
-    """One box of a partner, pasted at its own place; its area is drawn as 1 - Beta(alpha, alpha)."""
+    """Draw one box of a partner, pasted at its own place, with a relative area of 1 - Beta(alpha, alpha)."""
     cut = draw_cutmix(batch, alpha, per=per, generator=generator)
-    box = _apply_chance(_box(cut.share, cut.centre, size), cut.block, p)
+    box = _apply_chance(_clipped_box(cut.share, cut.centre, size), cut.block, p)
     drawn = None if true_area else _apply_chance(cut.share[:, None], cut.block, p)[:, 0].float()
-    return _overlay(batch, size, cut.partner, box, box, drawn=drawn)
+    return _overlay_plan(batch, size, cut.partner, box, box, drawn=drawn)
 
 
 def draw_cutmix(batch: int, alpha: float, *, per: Per, generator: Generator | None) -> BoxDraw:
-    """`cutmix` before it knows a size."""
-    block = _rows(batch, 5, per, generator)
-    share = 1.0 - _beta(block[:, 1:3], alpha)  # with 1, torch would first make a float of it
-    return BoxDraw(block, share, block[:, 3:5], _partners(batch, generator))
+    """Draw the random part of `cutmix`: areas and centres relative to the image."""
+    block = _uniforms(batch, 5, per, generator)
+    share = 1.0 - _beta_variates(block[:, 1:3], alpha)  # with 1, torch would first make a float of it
+    return BoxDraw(block, share, block[:, 3:5], _draw_partners(batch, generator))
 
 
 def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
-    """A whole partner, blended in with a weight of 1 - Beta(alpha, alpha)."""
-    block = _rows(batch, 3, per, generator)
-    opacity = (1.0 - _beta(block[:, 1:3], alpha)).float()
+    """Draw a partner to blend in as a whole, with a weight of 1 - Beta(alpha, alpha)."""
+    block = _uniforms(batch, 3, per, generator)
+    opacity = (1.0 - _beta_variates(block[:, 1:3], alpha)).float()
     whole = torch.tensor([0, 0, *size], dtype=torch.int32, device="cpu").expand(batch, 4)
     whole = _apply_chance(whole, block, p).contiguous()
-    return _overlay(batch, size, _partners(batch, generator), whole, whole, opacity=opacity)
+    return _overlay_plan(batch, size, _draw_partners(batch, generator), whole, whole, opacity=opacity)
 
 
 def snapmix(batch: int, size: tuple[int, int], beta: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
-    """A box of a partner, resampled into another box; both areas are drawn as 1 - Beta(beta, beta)."""
+    """Draw a box of a partner and another box to resample it into, both of relative area 1 - Beta(beta, beta)."""
     cut = draw_snapmix(batch, beta, per=per, generator=generator)
-    boxes = _box(cut.share, cut.centre, size)
+    boxes = _clipped_box(cut.share, cut.centre, size)
     y0, x0, y1, x1 = boxes.unbind(2)
     filled = ((y1 > y0) & (x1 > x0)).all(0)
     to_box, from_box = _apply_chance(boxes * filled[:, None], cut.block, p).unbind()
-    return _overlay(batch, size, cut.partner, from_box, to_box)
+    return _overlay_plan(batch, size, cut.partner, from_box, to_box)
 
 
 def draw_snapmix(batch: int, beta: float, *, per: Per, generator: Generator | None) -> BoxDraw:
-    """`snapmix` before it knows a size; to_box comes before from_box."""
-    block = _rows(batch, 9, per, generator)
+    """Draw the random part of `snapmix`: areas and centres relative to the image, to_box before from_box."""
+    block = _uniforms(batch, 9, per, generator)
     draws = torch.stack([block[:, 1:5], block[:, 5:]])  # [2, B, 4]
-    share = 1.0 - _beta(draws[..., :2], beta)
-    return BoxDraw(block, share, draws[..., 2:], _partners(batch, generator))
+    share = 1.0 - _beta_variates(draws[..., :2], beta)
+    return BoxDraw(block, share, draws[..., 2:], _draw_partners(batch, generator))
 
 
 class BoxDraw(NamedTuple):
-    """Boxes before they know a size: the draw of `_box`."""
+    """Boxes relative to the image, and partners: a draw that does not depend on the images' size.
 
-    block: Tensor  # float64 [B, k], the uniforms that the draw was made from; the first says who is touched
-    share: Tensor  # float64 [..., B], relative areas
-    centre: Tensor  # float64 [..., B, 2], relative
-    partner: Tensor  # int32 [B]
+    Attributes:
+        block: float64 ``[B, k]``, the uniforms that the draw was made from; column 0 is compared with p.
+        share: float64 ``[..., B]``, relative areas.
+        centre: float64 ``[..., B, 2]``, relative centres, y before x.
+        partner: int32 ``[B]``, image that the overlay is cut from.
+    """
+
+    block: Tensor
+    share: Tensor
+    centre: Tensor
+    partner: Tensor
 
 
 def one_of(batch: int, weights: Sequence[float], *, per: Per, generator: Generator | None) -> Tensor:
-    """Which member makes each image: int64 ``[B]``, member k with a chance of ``weights[k] / sum(weights)``."""
+    """Draw the member that makes each image: int64 ``[B]``, k with a chance of ``weights[k] / sum(weights)``."""
     bounds = torch.tensor(weights, dtype=torch.float64, device="cpu").cumsum(0)
-    choice = torch.searchsorted(bounds, _rows(batch, 1, per, generator)[:, 0] * bounds[-1], right=True)
+    choice = torch.searchsorted(bounds, _uniforms(batch, 1, per, generator)[:, 0] * bounds[-1], right=True)
     return choice.clamp(max=len(weights) - 1)
 
 
 def batch_generator(seed: int, iteration: int = 0, epoch: int = 0) -> Generator:
-    """The generator of one batch of a run: ``manual_seed(seed)`` for the first, and another for each of the others.
+    """Make the generator of one batch of a run: ``manual_seed(seed)`` for the first, another for each of the others.
 
     Torch's generator reads the lower 32 bits of a seed alone: these odd factors spread them, so that neither the
     batches of a run nor runs of neighbouring seeds meet.
@@ -148,47 +160,45 @@ def batch_generator(seed: int, iteration: int = 0, epoch: int = 0) -> Generator:
 
 
 def split_generator(count: int, generator: Generator | None) -> list[Generator]:
-    """A generator for each of several draws, so that none waits for a block as long as the batch before it."""
+    """Make one independent generator per draw, so that a draw does not depend on how many numbers another one takes."""
     seeds = torch.randint(2**63 - 1, (count,), generator=generator, device="cpu")
     return [Generator().manual_seed(int(seed)) for seed in seeds]
 
 
-def _order(uniforms: Tensor) -> Tensor:
-    """Places in the order of their uniforms, int64 ``[B, k]``."""
+def _argsort(uniforms: Tensor) -> Tensor:
+    """Argsort of each row of uniforms, int64 ``[B, k]``: a random permutation."""
     bits = (uniforms.shape[1] - 1).bit_length()
     if bits > 10:
         return uniforms.view(torch.int64).argsort(1)  # uniforms are in the order of their bits
-    # A uniform's 53 bits and its place fit one integer. Numpy sorts these in a sixth of the time of torch's argsort.
+    # A uniform's 53 bits and its column fit one integer. Numpy sorts these in a sixth of the time of torch's argsort.
     keys = (uniforms * 2.0**53).long().bitwise_left_shift_(bits).add_(torch.arange(uniforms.shape[1], device="cpu"))
-    keys.numpy().sort()
+    if _HAS_NUMPY:
+        keys.numpy().sort()
+    else:
+        keys = keys.sort(1).values
     return keys.bitwise_and_(2**bits - 1)
 
 
-def _block(batch: int, columns: int, per: Per, generator: Generator | None) -> Tensor:
-    """Uniforms, one row per image or one row for all."""
+def _uniforms(batch: int, columns: int, per: Per, generator: Generator | None, *, repeat: bool = True) -> Tensor:
+    """Draw uniforms, float64 ``[B, columns]``; with ``per="batch"`` one row, repeated B times if ``repeat``."""
     rows = batch if per == "sample" else 1
-    return torch.rand(rows, columns, generator=generator, dtype=torch.float64, device="cpu")
-
-
-def _rows(batch: int, columns: int, per: Per, generator: Generator | None) -> Tensor:
-    """Uniforms, one row per image; where one draw serves all, the rows are equal."""
-    block = _block(batch, columns, per, generator)
+    block = torch.rand(rows, columns, generator=generator, dtype=torch.float64, device="cpu")
     # A real copy: torch takes powers of one repeated number in two ways, which differ in the last bit.
-    return block if per == "sample" else block.expand(batch, columns).contiguous()
+    return block if per == "sample" or not repeat else block.expand(batch, columns).contiguous()
 
 
 def _apply_chance(values: Tensor, block: Tensor, p: float) -> Tensor:
-    """``values``, but 0 for the images that chance leaves alone."""
+    """Set the rows of images that are not augmented (probability 1 - p) to 0."""
     return values if p == 1 else values * (block[:, :1] < p)
 
 
-def _mosaic(batch: int, block: Tensor, size: tuple[int, int], p: float, permutation: Permutation) -> Plan:
+def _mosaic_plan(batch: int, block: Tensor, size: tuple[int, int], p: float, permutation: Permutation) -> Plan:
     """The plan of nested shuffles drawn from ``block``, ``[B or 1, 1 + 2r]``: touched, then two uniforms per level."""
-    return _own_tiles(batch, nested_shuffles(block[:, 1:], permutation), block, size, p)
+    return _tile_plan(batch, nested_shuffles(block[:, 1:], permutation), block, size, p)
 
 
-def _own_tiles(batch: int, order: Tensor, block: Tensor, size: tuple[int, int], p: float) -> Plan:
-    """The plan that gives each image its own tiles in ``order`` (int32 ``[B or 1, G*G]``)."""
+def _tile_plan(batch: int, order: Tensor, block: Tensor, size: tuple[int, int], p: float) -> Plan:
+    """Make the plan that gives each image its own tiles in ``order`` (int32 ``[B or 1, G*G]``)."""
     count = order.shape[1]
     if p < 1:
         order = torch.where(block[:, :1] < p, order, arange(count))
@@ -196,35 +206,35 @@ def _own_tiles(batch: int, order: Tensor, block: Tensor, size: tuple[int, int], 
     return build_unchecked(size, order + first[:, None], *no_overlay(batch))
 
 
-def _beta(uniforms: Tensor, alpha: float) -> Tensor:
-    """Beta(alpha, alpha), float64 ``[...]``, exact from two uniforms ``[..., 2]`` (Bailey 1994, Devroye 1996)."""
+def _beta_variates(uniforms: Tensor, alpha: float) -> Tensor:
+    """Beta(alpha, alpha), float64 ``[...]``, exactly from two uniforms ``[..., 2]`` (Bailey 1994, Devroye 1996)."""
     radius, angle = uniforms.unbind(-1)
     cosine = torch.cos(angle * (2 * math.pi))
     spread = radius.pow(-1 / alpha).sub_(1.0).mul_(cosine * cosine)
     return spread.reciprocal_().add_(1.0).rsqrt_().copysign_(cosine).mul_(0.5).add_(0.5)
 
 
-def _box(share: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:
-    """CutMix's box of relative area ``share`` round a uniform centre, clipped to the image: int32 ``[..., 4]``."""
-    limit, reach, least, most = _frame(size)
+def _clipped_box(share: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes of relative area ``share`` round a centre, clipped to the image as in CutMix: int32 ``[..., 4]``."""
+    limit, reach, least, most = _box_constants(size)
     middle = (centre * limit).int()
     half = (share.sqrt()[..., None, None] * reach).int()  # [..., corner, axis]
     return half.add_(middle[..., None, :]).clamp_(least, most).flatten(-2)
 
 
 @lru_cache
-def _frame(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `_box` needs of a size: itself, from its middle to the corners, and its corners in px."""
+def _box_constants(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Constants of `_clipped_box` for one size: the size, centre to corners, and the image's two corners, px."""
     limit = torch.tensor(size, dtype=torch.float64, device="cpu")
     return limit, torch.stack([-limit, limit]) / 2, torch.zeros_like(limit).int(), limit.int()
 
 
-def _partners(batch: int, generator: Generator | None) -> Tensor:
-    """Whom each image's overlay is cut from; drawn last."""
+def _draw_partners(batch: int, generator: Generator | None) -> Tensor:
+    """Draw the image that each overlay is cut from, one permutation of the batch; drawn last."""
     return torch.randperm(batch, generator=generator, dtype=torch.int32, device="cpu")
 
 
-def _overlay(
+def _overlay_plan(
     batch: int,
     size: tuple[int, int],
     partner: Tensor,
@@ -234,6 +244,6 @@ def _overlay(
     opacity: Tensor | None = None,
     drawn: Tensor | None = None,
 ) -> Plan:
-    """The plan that cuts each image's overlay from its partner."""
+    """Make the plan that cuts each image's overlay from its partner."""
     opacity = torch.ones(batch, dtype=torch.float32, device="cpu") if opacity is None else opacity
     return build_unchecked(size, arange(batch)[:, None], partner, from_box, to_box, opacity, drawn)

@@ -1,4 +1,4 @@
-"""Labels counted from a plan, and the loss that takes them."""
+"""Labels of mixed images, computed from their plan, and the loss that takes them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from mosaicaug.plan import Plan, overlay_share
 
 
 class Targets(NamedTuple):
-    """Two labels per image and what each weighs.
+    """Two labels per image and their weights.
 
-    Args:
+    Attributes:
         labels_a: ``[B]``, label of the image at its own place.
         labels_b: ``[B]``, label of the image laid over it.
-        weight_a, weight_b: float32 ``[B]``; they add up to 1 but for SnapMix, whose weights are semantic.
+        weight_a: float32 ``[B]``, weight of ``labels_a``.
+        weight_b: float32 ``[B]``, weight of ``labels_b``; both add up to 1 but for SnapMix, whose weights are semantic.
+
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import CutMix
+        >>> images, targets = CutMix()(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> targets.to_soft(10).shape
+        torch.Size([4, 10])
     """
 
     labels_a: Tensor
@@ -28,7 +36,10 @@ class Targets(NamedTuple):
     weight_b: Tensor
 
     def to_soft(self, num_classes: int) -> Tensor:
-        """Soft labels, float32 ``[B, num_classes]``.
+        """Convert to soft labels, float32 ``[B, num_classes]``.
+
+        Args:
+            num_classes: K, larger than every label.
 
         Raises:
             ValueError: ``num_classes`` is missing or not larger than every label (checked for labels on the CPU).
@@ -42,7 +53,7 @@ class Targets(NamedTuple):
 def mix_labels(
     plan: Plan, labels: Tensor, *, maps: Tensor | None = None, num_classes: int | None = None
 ) -> Targets | Tensor:
-    """The labels of the images that ``plan`` makes.
+    """Mix labels as ``plan`` mixes images.
 
     Args:
         plan: as drawn for the batch.
@@ -56,6 +67,14 @@ def mix_labels(
 
     Raises:
         ValueError: labels or maps do not fit the plan, or ``num_classes`` does not fit the labels.
+
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import MixUp, mix_labels
+        >>> aug = MixUp()
+        >>> images, _ = aug(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> mix_labels(aug.last_plan, torch.arange(4), num_classes=10).shape
+        torch.Size([4, 10])
     """
     check_labels("mix_labels", labels, len(plan), num_classes)
     partner = plan.overlay.to(labels.device, non_blocking=True).long()
@@ -64,7 +83,7 @@ def mix_labels(
     weights = ((1 - share.double()).float(), share)
     if maps is not None:
         maps = maps.to(labels.device, non_blocking=True)
-        weights = _semantic_weights(plan, maps, _same(labels, other), partner)
+        weights = _semantic_weights(plan, maps, _equal_labels(labels, other), partner)
     weights = (weights[0].to(labels.device, non_blocking=True), weights[1].to(labels.device, non_blocking=True))
     if labels.is_floating_point():
         return labels.float() * weights[0][:, None] + other.float() * weights[1][:, None]
@@ -73,19 +92,28 @@ def mix_labels(
 
 
 def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-    """Activation maps of each image's own class (SnapMix's source of semantic weights; no gradient).
+    """Class activation map of each image's own class, without gradient: SnapMix's source of semantic weights.
+
+    ``sum_c weight[label, c] * relu(features[c]) + bias[label]`` (Zhou et al. 2016, Eq. 2; SnapMix's published code).
 
     Args:
         features: ``[B, C, h, w]``, last feature maps; negative values count as 0.
-        weight: ``[K, C]`` and bias: ``[K]`` or None, of the linear classifier on the pooled features.
+        weight: ``[K, C]``, of the linear classifier on the pooled features.
+        bias: ``[K]`` likewise, or None.
         labels: integer ``[B]``, or soft ``[B, K]`` (maps are averaged by label weight).
 
     Returns:
         ``[B, h, w]``.
 
-    >>> maps = class_activation_map(torch.rand(2, 8, 7, 7), torch.rand(5, 8), None, torch.tensor([0, 4]))
-    >>> maps.shape
-    torch.Size([2, 7, 7])
+    Raises:
+        ValueError: labels do not fit the features or the classifier.
+
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import class_activation_map
+        >>> maps = class_activation_map(torch.rand(2, 8, 7, 7), torch.rand(5, 8), None, torch.tensor([0, 4]))
+        >>> maps.shape
+        torch.Size([2, 7, 7])
     """
     check_labels("class_activation_map", labels, len(features), len(weight))
     with torch.no_grad():
@@ -99,7 +127,7 @@ def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None, 
 
 
 def cross_entropy(logits: Tensor, targets: Tensor | Targets, **kw: Any) -> Tensor:
-    """``torch.nn.functional.cross_entropy`` that also takes ``Targets``.
+    """Cross entropy of hard labels, soft labels or `Targets`.
 
     The loss of mixed images is ``mean(weight_a * CE(logits, labels_a) + weight_b * CE(logits, labels_b))``, divided by
     the batch size and by nothing else, as in the published codes.
@@ -107,7 +135,21 @@ def cross_entropy(logits: Tensor, targets: Tensor | Targets, **kw: Any) -> Tenso
     Args:
         logits: ``[B, K]``.
         targets: integer ``[B]``, soft ``[B, K]`` or ``Targets``.
-        kw: passed on (``weight``, ``ignore_index``, ``label_smoothing``, ``reduction``).
+        **kw: passed on to ``torch.nn.functional.cross_entropy`` (``weight``, ``ignore_index``, ``label_smoothing``,
+            ``reduction``).
+
+    Returns:
+        A scalar, or ``[B]`` with ``reduction="none"``.
+
+    Raises:
+        ValueError: ``reduction`` does not exist.
+
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Targets, cross_entropy
+        >>> targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.75]), torch.tensor([0.25]))
+        >>> round(cross_entropy(torch.zeros(1, 4), targets).item(), 4)
+        1.3863
     """
     if not isinstance(targets, Targets):
         return F.cross_entropy(
@@ -122,6 +164,7 @@ def cross_entropy(logits: Tensor, targets: Tensor | Targets, **kw: Any) -> Tenso
 
 
 def _semantic_weights(plan: Plan, maps: Tensor, same: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
+    """SnapMix's weights ``[B]`` of the own and the partner's label; ``same`` where both are of one class."""
     if maps.ndim != 3 or len(maps) != len(plan):
         raise ValueError(f"mix_labels: maps must be [{len(plan)}, h, w], got {list(maps.shape)}")
     boxes = torch.stack([plan.to_box, plan.from_box]).to(maps.device, non_blocking=True).long()  # [2, B, 4]
@@ -140,14 +183,14 @@ def _semantic_weights(plan: Plan, maps: Tensor, same: Tensor, partner: Tensor) -
 def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     """Share of each map's mass that lies in its box, float64 ``[B]``; NaN for a constant map.
 
-    The mass is that of the map stretched to ``size``, bilinear, with its least value taken off. Stretching is linear,
-    one axis after the other: sums over boxes need the sums of its weights alone, and no map of full size.
+    The mass is that of the map resized to ``size``, bilinear, with its minimum subtracted. Resizing is linear along
+    each axis: sums over boxes need the cumulated weights of the resizing alone, and no map of full size.
     """
-    constant = maps.amax((1, 2)) == maps.amin((1, 2))  # asked of the raw map: interpolation leaves rounding noise
+    constant = maps.amax((1, 2)) == maps.amin((1, 2))  # of the raw map: interpolation leaves rounding noise
     maps, (y0, x0, y1, x1) = maps.double(), box.unbind(1)
-    find = _find_weights.__wrapped__ if torch.compiler.is_compiling() else _find_weights
+    resizing_weights = _resizing_weights.__wrapped__ if torch.compiler.is_compiling() else _resizing_weights
     (rows, least_rows), (columns, least_columns) = (
-        [matrix.to(maps.device, non_blocking=True) for matrix in find(length, stored)]
+        [matrix.to(maps.device, non_blocking=True) for matrix in resizing_weights(length, stored)]
         for length, stored in zip(size, maps.shape[1:], strict=True)
     )
     inside = torch.einsum("bh,bhw,bw->b", rows[y1] - rows[y0], maps, columns[x1] - columns[x0])
@@ -158,16 +201,20 @@ def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
-def _find_weights(length: int, stored: int) -> tuple[Tensor, Tensor]:
-    """Of ``stored`` values stretched to ``length``: what the first 0, 1, ... pixels together weigh each with, float64
-    ``[length + 1, stored]``; and the weights of the pixels among which the least one must be.
+def _resizing_weights(length: int, stored: int) -> tuple[Tensor, Tensor]:
+    """Weights that resize ``stored`` values to ``length`` pixels: cumulated, and those of the possible minima.
+
+    Returns:
+        float64 ``[length + 1, stored]``, sum of the weights of the first 0, 1, ... pixels; and ``[k, stored]``, weights
+        of the pixels among which the minimum of the resized values must be.
     """
     weights = F.interpolate(torch.eye(stored, dtype=torch.float64)[None], length, mode="linear")[0].T
     place = ((torch.arange(length) + 0.5) * stored / length - 0.5).clamp(min=0).long()
-    # Between two stored values everything is linear: its least value is at the first or the last pixel.
+    # Between two stored values everything is linear, so the minimum is at the first or the last pixel there.
     ends = (place.diff(prepend=place.new_tensor([-1])) != 0) | (place.diff(append=place.new_tensor([stored])) != 0)
     return F.pad(weights.cumsum(0), (0, 0, 1, 0)), weights[ends]
 
 
-def _same(labels: Tensor, other: Tensor) -> Tensor:
+def _equal_labels(labels: Tensor, other: Tensor) -> Tensor:
+    """Images whose labels, hard or soft, are equal: bool ``[B]``."""
     return labels == other if labels.ndim == 1 else (labels == other).all(1)

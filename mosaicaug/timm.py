@@ -1,4 +1,4 @@
-"""timm's ``Mixup`` with these augmentations in it: one import line of a training script changes.
+"""Replacement of ``timm.data.Mixup`` with these augmentations in it: one import line of a training script changes.
 
 In timm's own script that line is ``from timm.data import ..., FastCollateMixup, Mixup, ...``. The script calls `Mixup`
 on batches under ``--no-prefetcher``, and gives its prefetching loader `FastCollateMixup` otherwise.
@@ -23,7 +23,7 @@ _PER: dict[str, Per] = {"batch": "batch", "elem": "sample"}
 
 
 class Mixup:
-    """Images and labels mixed as by ``timm.data.Mixup`` (timm 1.0), or by any augmentation of `mosaicaug`.
+    """Mixing of images and labels as by ``timm.data.Mixup`` (timm 1.0), or by any augmentation of `mosaicaug`.
 
     Arguments, their defaults and the laws of images and targets are timm's. What differs: partners are one permutation
     of the batch, which may be of any size, where timm pairs the first image with the last; draws come from torch's CPU
@@ -48,11 +48,15 @@ class Mixup:
         ValueError: an argument is out of range or not offered; targets do not fit the images or ``num_classes``.
         TypeError: ``augmentation`` is none of `mosaicaug`.
 
-    >>> mixup_fn = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=10)
-    >>> images, target = mixup_fn(torch.rand(8, 3, 32, 32), torch.arange(8))
-    >>> target.shape, torch.allclose(target.sum(1), torch.ones(8))
-    (torch.Size([8, 10]), True)
-    >>> mosaic_fn = Mixup(num_classes=10, augmentation=RecursiveMosaic(r=3))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import RecursiveMosaic
+        >>> from mosaicaug.timm import Mixup
+        >>> mixup_fn = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=10)
+        >>> images, target = mixup_fn(torch.rand(8, 3, 32, 32), torch.arange(8))
+        >>> target.shape, torch.allclose(target.sum(1), torch.ones(8))
+        (torch.Size([8, 10]), True)
+        >>> mosaic_fn = Mixup(num_classes=10, augmentation=RecursiveMosaic(r=3))
     """
 
     def __init__(
@@ -77,15 +81,24 @@ class Mixup:
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"Mixup: label_smoothing must lie in 0..1, got {label_smoothing}")
         if augmentation is None:
-            augmentation = _build(mixup_alpha, cutmix_alpha, prob, switch_prob, _PER[mode], correct_lam)
+            augmentation = _make_augmentation(mixup_alpha, cutmix_alpha, prob, switch_prob, _PER[mode], correct_lam)
         if not isinstance(augmentation, Augmentation):
             raise TypeError(f"Mixup: augmentation must be one of mosaicaug, got {type(augmentation).__name__}")
         self.augmentation, self.mixup_enabled = augmentation, True
         self.label_smoothing, self.num_classes, self.multi_label = label_smoothing, num_classes, multi_label
 
     def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Images ``[B, C, H, W]`` of any dtype, and targets, integer ``[B]`` or soft ``[B, K]``, as mixed images and
-        soft targets, float32 ``[B, K]``.
+        """Mix a batch.
+
+        Args:
+            x: images ``[B, C, H, W]`` of uint8 or any floating dtype.
+            target: integer ``[B]`` or soft ``[B, K]``.
+
+        Returns:
+            Mixed images, and soft targets float32 ``[B, K]``.
+
+        Raises:
+            ValueError: targets do not fit the images or ``num_classes``.
         """
         soft = self._smooth(target, len(x))
         if not self.mixup_enabled:
@@ -94,6 +107,7 @@ class Mixup:
         return mixed
 
     def _smooth(self, target: Tensor, batch: int) -> Tensor:
+        """Soft targets with label smoothing, float32 ``[B, K]``."""
         dense = target.float() if self.multi_label else target
         check_labels("Mixup", dense, batch, self.num_classes)
         if not dense.is_floating_point():
@@ -104,26 +118,29 @@ class Mixup:
 
 
 class FastCollateMixup(Mixup):
-    """`Mixup` as the ``collate_fn`` of timm's prefetching loader, in place of ``timm.data.FastCollateMixup``.
+    """Mixing in the ``collate_fn`` of timm's prefetching loader, in place of ``timm.data.FastCollateMixup``.
 
     Arguments as `Mixup`. timm's loader reads and sets ``mixup_enabled`` of its own class only: ``--mixup-off-epoch``
     needs ``--no-prefetcher``.
 
-    >>> collate_fn = FastCollateMixup(cutmix_alpha=1.0, num_classes=10)
-    >>> images, target = collate_fn([(torch.zeros(3, 8, 8, dtype=torch.uint8), label) for label in range(4)])
-    >>> images.dtype, target.shape
-    (torch.uint8, torch.Size([4, 10]))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.timm import FastCollateMixup
+        >>> collate_fn = FastCollateMixup(cutmix_alpha=1.0, num_classes=10)
+        >>> images, target = collate_fn([(torch.zeros(3, 8, 8, dtype=torch.uint8), label) for label in range(4)])
+        >>> images.dtype, target.shape
+        (torch.uint8, torch.Size([4, 10]))
     """
 
     def __call__(self, batch: list[Any]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Samples ``(uint8 [C, H, W], label)`` as mixed images, uint8 ``[B, C, H, W]``, and targets ``[B, K]``."""
+        """Collate samples ``(uint8 [C, H, W], label)`` to mixed uint8 ``[B, C, H, W]`` and targets ``[B, K]``."""
         return super().__call__(*default_collate(batch))
 
 
-def _build(
+def _make_augmentation(
     mixup_alpha: float, cutmix_alpha: float, prob: float, switch_prob: float, per: Per, correct_lam: bool
 ) -> Augmentation:
-    """What timm's arguments describe."""
+    """Make the augmentation that timm's arguments describe."""
     if mixup_alpha <= 0 and cutmix_alpha <= 0:
         raise ValueError(f"Mixup: mixup_alpha or cutmix_alpha must be above 0, got {mixup_alpha} and {cutmix_alpha}")
     if cutmix_alpha <= 0:

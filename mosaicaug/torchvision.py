@@ -1,24 +1,28 @@
-"""Any augmentation as a torchvision v2 transform: images with their masks, boxes, keypoints and labels.
+"""Transform of torchvision v2 around any augmentation: images with their masks, boxes, keypoints and labels.
 
 Plain tensors need no wrapper, since ``v2.Compose([RecursiveMosaic(3)])(images)`` and
 ``v2.Compose([CutMix()])(images, labels)`` call the augmentations themselves. `V2Transform` is for ``tv_tensors`` and
 for samples of any structure, in a data set's ``transform`` or in a ``collate_fn``:
 
->>> from torch.utils.data import default_collate
->>> from torchvision import tv_tensors
->>> from torchvision.transforms import v2
->>> transform = v2.Compose([v2.RandomHorizontalFlip(), V2Transform(RecursiveMosaic(r=2))])
->>> image, mask = tv_tensors.Image(torch.rand(3, 32, 32)), tv_tensors.Mask(torch.zeros(32, 32, dtype=torch.long))
->>> sample = transform({"image": image, "mask": mask, "label": 3})
->>> [type(value).__name__ for value in sample.values()]
-['Image', 'Mask', 'int']
->>> cutmix = V2Transform(CutMix(num_classes=10))
->>> def collate(samples):
-...     with tv_tensors.set_return_type("TVTensor"):  # otherwise stacking leaves plain tensors
-...         return cutmix(default_collate(samples))
->>> batch = collate([sample] * 4)
->>> type(batch["mask"]).__name__, batch["label"].shape
-('Mask', torch.Size([4, 10]))
+Examples:
+    >>> import torch
+    >>> from mosaicaug import CutMix, RecursiveMosaic
+    >>> from mosaicaug.torchvision import V2Transform
+    >>> from torch.utils.data import default_collate
+    >>> from torchvision import tv_tensors
+    >>> from torchvision.transforms import v2
+    >>> transform = v2.Compose([v2.RandomHorizontalFlip(), V2Transform(RecursiveMosaic(r=2))])
+    >>> image, mask = tv_tensors.Image(torch.rand(3, 32, 32)), tv_tensors.Mask(torch.zeros(32, 32, dtype=torch.long))
+    >>> sample = transform({"image": image, "mask": mask, "label": 3})
+    >>> [type(value).__name__ for value in sample.values()]
+    ['Image', 'Mask', 'int']
+    >>> cutmix = V2Transform(CutMix(num_classes=10))
+    >>> def collate(samples):
+    ...     with tv_tensors.set_return_type("TVTensor"):  # otherwise stacking leaves plain tensors
+    ...         return cutmix(default_collate(samples))
+    >>> batch = collate([sample] * 4)
+    >>> type(batch["mask"]).__name__, batch["label"].shape
+    ('Mask', torch.Size([4, 10]))
 """
 
 from __future__ import annotations
@@ -55,7 +59,7 @@ _XYXY = tv_tensors.BoundingBoxFormat.XYXY
 
 
 class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
-    """An augmentation as a transform of torchvision v2.
+    """Transform of torchvision v2 around an augmentation.
 
     It takes what v2's transforms take (several arguments, tuples, dicts, nested) and gives back the same structure,
     types and metadata; what it does not know passes through, and the input is not changed. One plan is drawn for all
@@ -93,12 +97,16 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision ships no t
         ValueError: labels are missing or no part of the input; images, masks, boxes, keypoints and labels do not fit
             each other; boxes are rotated, or reach beyond the image (checked on the CPU).
 
-    >>> from torchvision import tv_tensors
-    >>> boxes = tv_tensors.BoundingBoxes([[0, 0, 12, 12]], format="XYXY", canvas_size=(32, 32))
-    >>> image, target = tv_tensors.Image(torch.rand(3, 32, 32)), {"boxes": boxes, "labels": torch.tensor([7])}
-    >>> image, target = V2Transform(Jigsaw(2))(image, target)
-    >>> target["boxes"].shape, target["labels"].tolist()
-    (torch.Size([1, 4]), [7])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import Jigsaw
+        >>> from mosaicaug.torchvision import V2Transform
+        >>> from torchvision import tv_tensors
+        >>> boxes = tv_tensors.BoundingBoxes([[0, 0, 12, 12]], format="XYXY", canvas_size=(32, 32))
+        >>> image, target = tv_tensors.Image(torch.rand(3, 32, 32)), {"boxes": boxes, "labels": torch.tensor([7])}
+        >>> image, target = V2Transform(Jigsaw(2))(image, target)
+        >>> target["boxes"].shape, target["labels"].tolist()
+        (torch.Size([1, 4]), [7])
     """
 
     def __init__(self, augmentation: Augmentation, *, labels_getter: LabelsGetter = "default") -> None:
@@ -110,29 +118,29 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision ships no t
         self.augmentation, self.labels_getter = augmentation, labels_getter
 
     def forward(self, *inputs: Any) -> Any:
-        """The same structure, augmented."""
+        """Augment a sample or a batch of any structure: the same structure comes back."""
         given = inputs if len(inputs) > 1 else inputs[0]
         leaves, structure = tree_flatten(given)
-        images = _find_images(leaves)
+        images = _number_images(leaves)
         single = self._check_images([leaves[place] for place in images])
-        labels = self._find_labels(given, leaves) if self.augmentation.mixes else None
-        plan, targets = self._draw(_open(leaves[images[0]], single), labels, leaves)
+        labels = self._get_labels(given, leaves) if self.augmentation.mixes else None
+        plan, targets = self._draw(_to_batch(leaves[images[0]], single), labels, leaves)
 
         def follow(place: int, leaf: Any) -> Any:
             if place in images:
-                return _close(apply(_open(leaf, single), plan), leaf, single)
+                return _to_type_of(apply(_to_batch(leaf, single), plan), leaf, single)
             if isinstance(leaf, tv_tensors.Mask):
-                return _close(apply_masks(_open(leaf, single), plan), leaf, single)
+                return _to_type_of(apply_masks(_to_batch(leaf, single), plan), leaf, single)
             if isinstance(leaf, tv_tensors.BoundingBoxes):
-                return _close(_place_boxes(leaf, plan, single).values, leaf, single)
+                return _to_type_of(_move_boxes(leaf, plan, single).values, leaf, single)
             if isinstance(leaf, tv_tensors.KeyPoints):
-                return _close(_place_keypoints(leaf, plan, single), leaf, single)
+                return _to_type_of(_move_keypoints(leaf, plan, single), leaf, single)
             return targets if leaf is labels and targets is not None else leaf
 
         return tree_unflatten([follow(place, leaf) for place, leaf in enumerate(leaves)], structure)
 
     def _check_images(self, images: list[Tensor]) -> bool:
-        """Whether the call is about a single sample."""
+        """True for a single sample, False for a batch; ValueError if images disagree."""
         single = [image.ndim == (4 if isinstance(image, tv_tensors.Video) else 3) for image in images]
         kinds = {(one, 1 if one else len(image), *image.shape[-2:]) for one, image in zip(single, images, strict=True)}
         if len(kinds) > 1:
@@ -147,10 +155,11 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision ships no t
             )
         return single[0]
 
-    def _find_labels(self, given: Any, leaves: list[Any]) -> Tensor | None:
+    def _get_labels(self, given: Any, leaves: list[Any]) -> Tensor | None:
+        """Labels by ``labels_getter``, one of the input's tensors; None if there are none by design."""
         if self.labels_getter is None:
             return None
-        labels = self.labels_getter(given) if callable(self.labels_getter) else _find_labels(given)
+        labels = self.labels_getter(given) if callable(self.labels_getter) else _default_labels(given)
         if labels is None:
             raise ValueError(
                 f"V2Transform: {self.augmentation.name} mixes labels too, found none; pass them as the second argument "
@@ -161,22 +170,22 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision ships no t
         return labels
 
     def _draw(self, images: Tensor, labels: Tensor | None, leaves: list[Any]) -> tuple[Plan, Tensor | Targets | None]:
-        """The plan, and what labels become: all that is random, as the augmentation itself would draw it."""
+        """Draw the plan as the augmentation itself would, and mix the labels."""
         aug = self.augmentation
         boxes = next((leaf for leaf in leaves if isinstance(leaf, tv_tensors.BoundingBoxes)), None)
         if labels is None:
             return aug.sample(images.shape), None
         if boxes is not None and not labels.is_floating_point() and labels.shape == boxes.shape[:-1]:
             plan = aug.sample(images.shape)
-            return plan, _place_boxes(boxes, plan, single=False).take(labels)
+            return plan, _move_boxes(boxes, plan, single=False).take(labels)
         check_labels(aug.name, labels, len(images), aug.num_classes)
-        maps = aug.find_maps(images, labels, None)
+        maps = aug._resolve_maps(images, labels, None)
         plan = aug.sample(images.shape)
         return plan, aug.targets(plan, labels, maps=maps)
 
 
-def _find_images(leaves: list[Any]) -> list[int]:
-    """Which leaves are images, by v2's rule."""
+def _number_images(leaves: list[Any]) -> list[int]:
+    """Numbers of the leaves that are images, by v2's rule."""
     if any(isinstance(leaf, PIL.Image.Image) for leaf in leaves):
         raise TypeError("V2Transform: images must be tensors, got a PIL image; put v2.ToImage() before")
     typed = [place for place, leaf in enumerate(leaves) if isinstance(leaf, (tv_tensors.Image, tv_tensors.Video))]
@@ -186,8 +195,8 @@ def _find_images(leaves: list[Any]) -> list[int]:
     return typed or plain[:1]
 
 
-def _find_labels(given: Any) -> Any:
-    """Labels where torchvision's CutMix and MixUp look for them; None if there are none."""
+def _default_labels(given: Any) -> Any:
+    """Labels by the rule of torchvision's CutMix and MixUp; None if there are none."""
     if isinstance(given, (tuple, list)):
         given = given[1] if len(given) > 1 else None
         if is_pure_tensor(given):
@@ -199,22 +208,24 @@ def _find_labels(given: Any) -> Any:
     return given[(exact or keys)[0]] if keys else None
 
 
-def _place_boxes(boxes: Any, plan: Plan, single: bool) -> Placed:
+def _move_boxes(boxes: Any, plan: Plan, single: bool) -> Placed:
+    """Boxes in their own format and dtype, each in its slot."""
     if tv_tensors.is_rotated_bounding_format(boxes.format):
         raise ValueError(
             f"V2Transform: boxes must be XYXY, XYWH or CXCYWH, got {boxes.format.value}, which are rotated"
         )
     _check_canvas("boxes", boxes, plan)
-    given = _open(boxes, single).double()  # exact, there and back, for every dtype of boxes
+    given = _to_batch(boxes, single).double()  # exact, there and back, for every dtype of boxes
     corners = convert_bounding_box_format(given, old_format=boxes.format, new_format=_XYXY)
     placed = apply_boxes(corners, plan, pieces="largest")
     values = convert_bounding_box_format(placed.values, old_format=_XYXY, new_format=boxes.format)
     return Placed((values if boxes.is_floating_point() else values.round()).to(boxes.dtype), placed.source)
 
 
-def _place_keypoints(keypoints: Any, plan: Plan, single: bool) -> Tensor:
+def _move_keypoints(keypoints: Any, plan: Plan, single: bool) -> Tensor:
+    """Keypoints in their own shape, each in its slot; NaN or -1 where one vanished."""
     _check_canvas("keypoints", keypoints, plan)
-    given = _open(keypoints, single)
+    given = _to_batch(keypoints, single)
     placed = apply_keypoints(given.flatten(1, -2), plan)
     floating, gone = given.is_floating_point(), (placed.source < 0)[..., None]
     values = placed.values if floating else placed.values.round().to(given.dtype)
@@ -222,18 +233,19 @@ def _place_keypoints(keypoints: Any, plan: Plan, single: bool) -> Tensor:
 
 
 def _check_canvas(name: str, annotation: Any, plan: Plan) -> None:
+    """ValueError unless the annotation is for images of the plan's size."""
     if tuple(annotation.canvas_size) != plan.size:
         raise ValueError(f"V2Transform: {name} have canvas_size {annotation.canvas_size}, images are {plan.size} px")
 
 
-def _open(leaf: Tensor, single: bool) -> Tensor:
-    """As a plain tensor with a batch axis."""
+def _to_batch(leaf: Tensor, single: bool) -> Tensor:
+    """Plain tensor with a batch axis."""
     plain = leaf if is_pure_tensor(leaf) else leaf.as_subclass(Tensor)
     return plain[None] if single else plain
 
 
-def _close(made: Tensor, like: Tensor, single: bool) -> Any:
-    """Back to the type and rank of ``like``."""
+def _to_type_of(made: Tensor, like: Tensor, single: bool) -> Any:
+    """Tensor of the type and rank of ``like``."""
     made = made[0] if single else made
     if isinstance(like, tv_tensors.BoundingBoxes):  # which torchvision wraps as [N, 4] only
         with tv_tensors.set_return_type("TVTensor"):

@@ -2,7 +2,7 @@
 
 import sys
 
-from pmsi.cli.commands import main
+from pmsi.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

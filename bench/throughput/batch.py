@@ -1,4 +1,4 @@
-"""What a side is given, and how it says that it cannot run."""
+"""Input of a timed call, shared by all sides, and the error of a side that cannot run a case."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MEAN, STD = (124.0, 116.0, 104.0), (58.0, 57.0, 57.0)  # of stored pixels, 0 to 
 
 
 class UnfitError(Exception):
-    """A side cannot run a case here; the message is the reason that goes into the results."""
+    """Error of a side that cannot run a case here; its message is the reason kept in the results."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the sides of a case read.
+    """Input of a case: images, labels and class activation maps.
 
     Args:
         images: ``[B, 3, H, W]``; for a pipeline the stored images, uint8 ``[N, 3, H, W]``, larger than its output.
@@ -37,33 +37,33 @@ class Batch:
 
 
 def make_batch(case: Case, device: str) -> Batch:
-    """Random pixels for a case; the images are made once for all cases that share them."""
+    """Random pixels for a case; consecutive cases with equal input share one tensor."""
     stored = case.task == "pipeline"
     count, size = (STORED, stored_size(case.size)) if stored else (case.batch, case.size)
     count = 0 if case.task == "draw" else count
     layout = torch.channels_last if case.layout == "channels_last" else torch.contiguous_format
     images = _make_images(count, size, torch.uint8 if stored else case.torch_dtype, layout, device)
-    return wrap(images, case.batch)
+    return add_labels(images, case.batch)
 
 
-def wrap(images: Tensor, batch: int) -> Batch:
-    """``images`` with labels and maps for a batch."""
+def add_labels(images: Tensor, batch: int) -> Batch:
+    """Batch of ``images`` with labels and random activation maps for ``batch`` images."""
     device = images.device
     return Batch(images, torch.arange(batch, device=device) % NUM_CLASSES, torch.rand(batch, 14, 14, device=device))
 
 
-def pick(case: Case, stored: Tensor) -> Tensor:
-    """Which stored images make a batch: int64 ``[B]`` on the CPU, no image twice."""
+def draw_index(case: Case, stored: Tensor) -> Tensor:
+    """Random stored images of a batch: int64 ``[B]`` on the CPU, no image twice."""
     return torch.randperm(len(stored))[: case.batch]
 
 
 def stored_size(size: int) -> int:
-    """What a pipeline crops from: 512 px for 448."""
+    """Height and width in px of the stored images that a pipeline crops: 512 for 448."""
     return size * 8 // 7
 
 
-def need(module: str, package: str) -> Any:
-    """The module of another library, or `UnfitError`."""
+def import_library(module: str, package: str) -> Any:
+    """Module of another library; raises `UnfitError` if ``package`` is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

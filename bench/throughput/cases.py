@@ -1,4 +1,4 @@
-"""What is measured: every case, the sides it is measured for, and which cases make up the star."""
+"""Cases of the throughput benchmark and the sides that run each; the star is the part that a CPU runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PERS: tuple[Literal["sample", "batch"], ...] = ("sample", "batch")
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure; the defaults are the centre of the star.
+    """Setting in which all sides are timed; the defaults are the centre of the star.
 
     Args:
         augmentation: "rmg", "jigsaw", "cutmix", "mixup" or "snapmix".
@@ -51,41 +51,41 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As in the names of the tests, for `-k`."""
-        what = f"{self.augmentation}{'' if self.level is None else self.level}"
-        return f"{self.task}-{what}-{self.batch}x{self.size}-{self.dtype}-{self.layout}-{self.per}"
+        """Name of the case in test names, for ``-k``."""
+        augmentation = f"{self.augmentation}{'' if self.level is None else self.level}"
+        return f"{self.task}-{augmentation}-{self.batch}x{self.size}-{self.dtype}-{self.layout}-{self.per}"
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the output."""
+        """Shape of the output, ``(B, 3, H, W)``."""
         return self.batch, 3, self.size, self.size
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """``dtype`` as torch's."""
+        """Dtype of the output as torch's."""
         value = getattr(torch, self.dtype)
         assert isinstance(value, torch.dtype)
         return value
 
     @property
     def bytes(self) -> int | None:
-        """Bytes read and written at the least: every pixel in once and out once. A draw has none."""
+        """Smallest traffic in bytes: every pixel read once and written once. A draw has none."""
         pixels, out = self.batch * 3 * self.size**2, self.torch_dtype.itemsize
         return {"augment": pixels * 2 * out, "pipeline": pixels * (1 + out), "draw": None}[self.task]
 
 
 def list_pairs(device: str) -> list[tuple[Case, str]]:
-    """Cases and sides for a device type, sides of one case one after the other, equal inputs next to each other."""
+    """Pairs of case and side for a device type; sides of one case, and cases of equal input, are adjacent."""
     sides: dict[Case, dict[str, None]] = {}
     for case, names in _list_star() if device == "cpu" else itertools.chain(_list_star(), _list_product()):
         sides.setdefault(case, {}).update(dict.fromkeys(names))
-    inputs = {_input_of(case): place for place, case in reversed(list(enumerate(sides)))}
+    inputs = {_input_of(case): rank for rank, case in reversed(list(enumerate(sides)))}
     ordered = sorted(sides, key=lambda case: inputs[_input_of(case)])
     return [(case, side) for case in ordered for side in sides[case]]
 
 
 def centre(augmentation: str, **changes: Any) -> Case:
-    """The case in the middle of the star: 32 x 448 px, float32, NCHW, per sample, RMG of r=3 and jigsaw of n=8."""
+    """Centre of the star: 32 x 448 px, float32, NCHW, per sample, RMG of r=3 and jigsaw of n=8."""
     return replace(Case(augmentation, level=LEVELS.get(augmentation)), **changes)
 
 
@@ -93,7 +93,7 @@ _Plan = Iterator[tuple[Case, Iterable[str]]]
 
 
 def _list_star() -> _Plan:
-    """Axes round the centre: what a CPU runs, and the peers anywhere."""
+    """Axes through the centre: all that a CPU runs, and the peers on any device."""
     for name, batch, size, dtype in itertools.product(PEERS, BATCHES, SIZES, DTYPES):
         yield centre(name, batch=batch, size=size, dtype=dtype), OURS
     for name, dtype, layout, per in itertools.product(PEERS, DTYPES, LAYOUTS, PERS):

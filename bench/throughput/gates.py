@@ -1,6 +1,6 @@
-"""Whether a side does what its case says, seen from its pixels; a side that fails is not timed.
+"""Gates of the throughput benchmark: a side whose pixels break the law of its case is not timed.
 
-A few small batches of coded images go through the side. `laws` says what each augmentation may make of them.
+A few small batches of coded images go through the side; `laws` reads from its output what was drawn.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from bench.measure import Run
-from bench.throughput.batch import Batch, stored_size, wrap
+from bench.throughput.batch import Batch, add_labels, stored_size
 from bench.throughput.cases import Case
-from bench.throughput.laws import LAWS, Found, GateError
+from bench.throughput.laws import LAWS, GateError, Observed
 from bench.throughput.sides import make_run, read_images
 
 CALLS = 8  # of one side, each with its own draw
@@ -39,13 +39,13 @@ def check_side(case: Case, side: str, device: str, *, size: int = SIZE) -> None:
 def check_runs(
     case: Case, device: str, make: Callable[[Case, Batch], Run], *, size: int = SIZE, copies: bool = False
 ) -> None:
-    """As `check_side`, for any maker of calls; ``copies`` if all that they should do is copy."""
+    """Check any maker of calls like `check_side`; ``copies`` if its output must equal its input."""
     _seed()
     small = replace(case, batch=BATCH, size=size)
     images = make_images(small).to(device)
     outputs = []
     for _ in range(CALLS):  # each from a fresh batch, since a side may write into its input
-        result = make(small, wrap(images.clone(), BATCH))()
+        result = make(small, add_labels(images.clone(), BATCH))()
         outputs.append(read_images(result).cpu())
     if not copies:
         check_outputs(small, images.cpu(), outputs)
@@ -54,7 +54,7 @@ def check_runs(
 
 
 def make_images(case: Case) -> Tensor:
-    """Coded pixels: image, row and column in channels 0, 1 and 2; random ones where whole images are blended.
+    """Coded images: image, row and column in channels 0, 1 and 2; random pixels where whole images are blended.
 
     Every code is below 256 and so exact in every dtype.
     """
@@ -70,7 +70,11 @@ def make_images(case: Case) -> Tensor:
 
 
 def check_outputs(case: Case, images: Tensor, outputs: Sequence[Tensor]) -> None:
-    """GateError unless every output of ``images`` obeys the law of ``case`` and chance acts as ``per`` says."""
+    """Check every output of ``images`` against the law of ``case``, and its draws against ``case.per``.
+
+    Raises:
+        GateError: a law is broken; the message says how.
+    """
     for output in outputs:
         if tuple(output.shape) != case.shape:
             raise GateError(f"made images of {list(output.shape)}, not {list(case.shape)}")
@@ -89,7 +93,7 @@ def _seed() -> None:
     np.random.seed(0)  # noqa: NPY002 - what timm draws from
 
 
-def _check_chance(case: Case, calls: Sequence[Found]) -> None:
+def _check_chance(case: Case, calls: Sequence[Observed]) -> None:
     if not any(call.changed for call in calls):
         raise GateError(f"nothing was changed in {len(calls)} calls")
     shared = [_are_equal(call.draws) for call in calls if call.draws]
@@ -100,6 +104,6 @@ def _check_chance(case: Case, calls: Sequence[Found]) -> None:
 
 
 def _are_equal(draws: Sequence[Sequence[float]]) -> bool:
-    """Up to what the rounding of blended pixels does to a weight."""
+    """Test draws for equality, up to the effect of rounded blended pixels on a weight."""
     spread = torch.tensor(draws, dtype=torch.float64)
     return bool((spread.amax(0) - spread.amin(0)).max() <= 0.02)

@@ -1,4 +1,4 @@
-"""What each augmentation may do to coded images (`gates.make_images`), and what it drew, read back from the pixels."""
+"""Laws of the augmentations: checks of their output on coded images (`gates.make_images`), and their draws."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bench.throughput.cases import Case
 
 
 class GateError(Exception):
-    """Pixels break the law of their case; the message says how."""
+    """Error of a side whose output breaks the law of its case; its message says how."""
 
 
-class Found(NamedTuple):
-    """What one batch shows.
+class Observed(NamedTuple):
+    """Draws read from the output of one batch.
 
     Args:
-        changed: whether any image is not the original.
-        draws: for each image where it shows, what was drawn for it.
-        windows: of a pipeline, y0, x0 and flip of each image.
+        changed: whether any image differs from its original.
+        draws: for each image whose draw is visible, its numbers.
+        windows: y0, x0 and flip of each image, for a pipeline.
     """
 
     changed: bool
@@ -30,12 +30,12 @@ class Found(NamedTuple):
     windows: Sequence[tuple[int, ...]] = ()
 
 
-def find_tiles(case: Case, images: Tensor, output: Tensor) -> Found:  # noqa: ARG001
-    """Every tile of an image exactly once, nothing moved inside it; for RMG, nested 2x2 shuffles."""
+def check_tiles(case: Case, images: Tensor, output: Tensor) -> Observed:  # noqa: ARG001
+    """Check that every tile of an image occurs exactly once and whole; for RMG, in nested 2x2 shuffles."""
     ids, y, x = _read_codes(case, output)  # [B, H, W] each
     windows: Sequence[tuple[int, ...]] = ()
     if case.task == "pipeline":
-        ids, y, x, windows = _undo_one_window_each(case, ids, y, x)
+        ids, y, x, windows = _remove_image_windows(case, ids, y, x)
     own = torch.arange(case.batch)[:, None, None]
     _require(bool((ids == own).all()), "a pixel comes from another image")
     assert case.level is not None
@@ -53,44 +53,44 @@ def find_tiles(case: Case, images: Tensor, output: Tensor) -> Found:  # noqa: AR
         for image in range(case.batch):
             _check_nested(order[image] // grid, order[image] % grid)
     flat = order.flatten(1)
-    return Found(bool((flat != home).any()), flat.double().tolist(), windows)
+    return Observed(bool((flat != home).any()), flat.double().tolist(), windows)
 
 
-def find_boxes(case: Case, images: Tensor, output: Tensor) -> Found:  # noqa: ARG001
-    """One box of one partner at its own place; everything else is the image's own."""
+def check_boxes(case: Case, images: Tensor, output: Tensor) -> Observed:  # noqa: ARG001
+    """Check for one box of one partner at its own position; all other pixels are the image's own."""
     ids, y, x = _read_codes(case, output)
     windows: Sequence[tuple[int, ...]] = ()
     if case.task == "pipeline":
-        y, x, windows = _undo_one_window_per_source(case, ids, y, x)
+        y, x, windows = _remove_source_windows(case, ids, y, x)
     row, column = _positions(case.size)
     _require(bool(((y == row) & (x == column)).all()), "a pixel is not at its own place")
     draws = []
     for image, seen in enumerate(ids):
         # What a pipeline picked is not known: either of two images may be the one below.
         owners = [image] if case.task == "augment" else _list_values(seen)
-        boxes = [box for own in owners if (box := _find_box(seen, own)) is not None]
+        boxes = [box for own in owners if (box := _partner_box(seen, own)) is not None]
         _require(bool(boxes), f"image {image}: what comes from others is not one box of one partner")
         draws += [box for box in sorted(boxes)[-1:] if box]
-    return Found(bool(draws), draws, windows)
+    return Observed(bool(draws), draws, windows)
 
 
-def find_weights(case: Case, images: Tensor, output: Tensor) -> Found:
-    """A blend of two whole images with weights that add up to 1, rounded once."""
+def check_weights(case: Case, images: Tensor, output: Tensor) -> Observed:
+    """Check for a blend of two whole images with weights of sum 1, rounded once."""
     tolerance = {"float32": 0.01, "uint8": 0.75, "bfloat16": 2.0}[case.dtype]  # truncating uint8 is off by 1
     draws = []
     for image in range(case.batch):
         if float((output[image] - images[image]).abs().max()) <= tolerance:
             continue
         others = [images[other] for other in range(case.batch) if other != image]
-        error, weight = min(_fit(output[image], images[image], other) for other in others)
+        error, weight = min(_fit_blend(output[image], images[image], other) for other in others)
         _require(error <= tolerance, f"image {image} is no blend of two with weights of sum 1: off by {error:.2f}")
         _require(-0.01 <= weight <= 1.01, f"image {image}: the partner's weight is {weight:.3f}")
         draws.append([weight])
-    return Found(bool(draws), draws)
+    return Observed(bool(draws), draws)
 
 
-def find_resampled_boxes(case: Case, images: Tensor, output: Tensor) -> Found:
-    """One box of a partner, resampled (bilinear, corners aligned) into a box; everything else is the image's own."""
+def check_resampled_boxes(case: Case, images: Tensor, output: Tensor) -> Observed:
+    """Check for one box of a partner, resampled (bilinear, corners aligned) into a box of the image."""
     tolerance = 0.01 if case.dtype == "float32" else 0.51
     changed, draws = False, []
     for image in range(case.batch):
@@ -98,7 +98,7 @@ def find_resampled_boxes(case: Case, images: Tensor, output: Tensor) -> Found:
         if not moved.any():
             continue
         changed = True
-        y0, x0, y1, x1 = _bound(moved)
+        y0, x0, y1, x1 = _bounding_box(moved)
         ids, y, x = output[image, :, y0:y1, x0:x1]
         partner = round(float(ids[0, 0]))
         _require(bool(((ids - partner).abs() <= 0.01).all()), f"image {image}: the box has more than one source")
@@ -112,15 +112,15 @@ def find_resampled_boxes(case: Case, images: Tensor, output: Tensor) -> Found:
         whole = all(abs(end - round(end)) <= 0.01 for end in ends)
         _require(whole, f"image {image}: the corners of the box are not pixels of the partner")
         draws.append([y0, x0, y1, x1, *ends])
-    return Found(changed, draws)
+    return Observed(changed, draws)
 
 
-LAWS: dict[str, Callable[[Case, Tensor, Tensor], Found]] = {
-    "rmg": find_tiles,
-    "jigsaw": find_tiles,
-    "cutmix": find_boxes,
-    "mixup": find_weights,
-    "snapmix": find_resampled_boxes,
+LAWS: dict[str, Callable[[Case, Tensor, Tensor], Observed]] = {
+    "rmg": check_tiles,
+    "jigsaw": check_tiles,
+    "cutmix": check_boxes,
+    "mixup": check_weights,
+    "snapmix": check_resampled_boxes,
 }
 
 
@@ -130,7 +130,7 @@ def _require(fine: bool, message: str) -> None:
 
 
 def _read_codes(case: Case, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Image, row and column of every pixel's source, int64 ``[B, H, W]`` each."""
+    """Source of every pixel: image, row and column, int64 ``[B, H, W]`` each."""
     if case.task == "pipeline":
         mean, std = (torch.tensor(values, dtype=output.dtype)[:, None, None] for values in (MEAN, STD))
         output = output * std + mean
@@ -144,10 +144,10 @@ def _positions(size: int) -> tuple[Tensor, Tensor]:
     return torch.arange(size)[:, None], torch.arange(size)
 
 
-def _undo_one_window_each(
+def _remove_image_windows(
     case: Case, ids: Tensor, y: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, ...]]]:
-    """Codes relative to each image's own window; all of a window shows, whatever was moved within it."""
+    """Codes relative to each image's window, where pixels move within one image: the whole window is visible."""
     first = ids[:, :1, :1]
     _require(bool((ids == first).all()), "a pixel comes from another image")
     _require(len(_list_values(first)) == case.batch, "a stored image was picked twice")
@@ -159,10 +159,10 @@ def _undo_one_window_each(
     return torch.arange(case.batch)[:, None, None].expand_as(ids), y, x, windows
 
 
-def _undo_one_window_per_source(
+def _remove_source_windows(
     case: Case, ids: Tensor, y: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor, list[tuple[int, ...]]]:
-    """The same where images are mixed at their own places: a stored image has one window wherever it shows."""
+    """Codes relative to each source's window, where images are mixed without moving pixels."""
     row, column = (position.expand_as(ids) for position in _positions(case.size))
     y, x = y.clone(), x.clone()
     windows: list[tuple[int, ...]] = []
@@ -188,23 +188,23 @@ def _is_constant(values: Tensor) -> bool:
     return bool((values == values[0]).all())
 
 
-def _find_box(ids: Tensor, own: int) -> list[float] | None:
-    """The box of one partner on image ``own``, empty if there is none; None if it is no box."""
+def _partner_box(ids: Tensor, own: int) -> list[float] | None:
+    """Box of one partner on image ``own``; empty if all pixels are its own, None if the others form no box."""
     other = ids != own
     if not other.any():
         return []
-    y0, x0, y1, x1 = _bound(other)
+    y0, x0, y1, x1 = _bounding_box(other)
     inside = ids[y0:y1, x0:x1]
     return [y0, x0, y1, x1] if bool((inside == inside[0, 0]).all()) else None
 
 
-def _bound(mask: Tensor) -> tuple[int, int, int, int]:
+def _bounding_box(mask: Tensor) -> tuple[int, int, int, int]:
     rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def _check_nested(row: Tensor, column: Tensor) -> None:
-    """A 2x2 shuffle of a window of tiles, with at most one quadrant shuffled further; source tiles ``[G, G]`` each."""
+    """Check for a 2x2 shuffle of a window of tiles ``[G, G]``, at most one quadrant shuffled further."""
     side = len(row) // 2
     shuffled = []
     for top in (0, side):
@@ -221,15 +221,15 @@ def _check_nested(row: Tensor, column: Tensor) -> None:
         _check_nested(y, x)
 
 
-def _fit(made: Tensor, own: Tensor, other: Tensor) -> tuple[float, float]:
-    """Largest error of the best blend, and its weight of ``other``."""
+def _fit_blend(made: Tensor, own: Tensor, other: Tensor) -> tuple[float, float]:
+    """Least-squares blend of two images: its largest error, and its weight of ``other``."""
     step = other - own
     weight = ((made - own) * step).sum() / (step * step).sum()
     return float((own + weight * step - made).abs().max()), float(weight)
 
 
 def _is_ramp(values: Tensor, axis: int, tolerance: float) -> bool:
-    """Whether values run evenly from first to last along ``axis`` and do not change across it."""
+    """Test for values that run evenly from first to last along ``axis`` and are constant across it."""
     lines = values if axis == 0 else values.mT
     steps = torch.linspace(0, 1, len(lines), dtype=lines.dtype)[:, None]
     return bool((lines - torch.lerp(lines[0, 0], lines[-1, 0], steps)).abs().max() <= tolerance)

@@ -11,7 +11,7 @@ from bench.throughput.cases import Case
 
 
 def make_row(case: Case, side: str, **found: Any) -> Row:
-    """A case, a side, and what was found: times, or why there are none (``skipped``, ``failed``)."""
+    """Row of a case and a side: its times, or the reason why it has none (``skipped``, ``failed``)."""
     return {**dataclasses.asdict(case), "side": side, **found}
 
 
@@ -22,7 +22,7 @@ def index_rows(rows: Sequence[Row]) -> dict[tuple[Case, str], Row]:
 
 
 def make_times(case: Case, *, median: float, q1: float, q3: float, rounds: int) -> dict[str, Any]:
-    """Times in seconds as the fields of a row."""
+    """Fields of a row from times in seconds."""
     return {
         "median_ms": round_figure(median * 1e3),
         "q1_ms": round_figure(q1 * 1e3),
@@ -35,15 +35,17 @@ def make_times(case: Case, *, median: float, q1: float, q3: float, rounds: int) 
 
 
 def compare_with_copies(rows: Sequence[Row]) -> list[Row]:
-    """The rows, those with times also with ``ratio_to_copy``: over their case's copy, None where that has no time."""
-    copies = {case: row["median_ms"] for (case, side), row in index_rows(rows).items() if side == "copy" and timed(row)}
+    """Rows with ``ratio_to_copy``: time over that of the case's copy, None where the copy has no time."""
+    copies = {
+        case: row["median_ms"] for (case, side), row in index_rows(rows).items() if side == "copy" and has_times(row)
+    }
     compared = []
     for (case, _), row in index_rows(rows).items():
-        ratio = round_figure(row["median_ms"] / copies[case]) if timed(row) and case in copies else None
-        compared.append({**row, "ratio_to_copy": ratio} if timed(row) else row)
+        ratio = round_figure(row["median_ms"] / copies[case]) if has_times(row) and case in copies else None
+        compared.append({**row, "ratio_to_copy": ratio} if has_times(row) else row)
     return compared
 
 
-def timed(row: Row | None) -> bool:
-    """Whether there is a row and it has times."""
+def has_times(row: Row | None) -> bool:
+    """Test for a row with times: None, skipped and failed rows have none."""
     return row is not None and "median_ms" in row

@@ -1,4 +1,4 @@
-"""The picture of what more tiles cost: docs/scaling.png."""
+"""Picture of the time over the number of tiles: docs/images/scaling.png."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 
 from bench.results import Row
 from bench.throughput.cases import PERS, centre
-from bench.throughput.rows import index_rows, timed
+from bench.throughput.rows import has_times, index_rows
 from bench.throughput.tables import Rows
 
 COLOURS = {"float32": "C0", "uint8": "C1"}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Time of a call into a ready buffer over r and n, with the copy beside it."""
+    """Draw the time of a call into a ready buffer over r and n, beside that of the copy."""
     rows = index_rows(results["rows"])
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(8, 3), layout="constrained", dpi=120)
@@ -46,5 +46,5 @@ def _draw_panel(axes: Axes, rows: Rows, name: str, letter: str, levels: range) -
 
 
 def _draw_line(axes: Axes, points: list[tuple[int, Row | None]], **style: Any) -> None:
-    known = [(level, row["median_ms"]) for level, row in points if row and timed(row)]
+    known = [(level, row["median_ms"]) for level, row in points if row and has_times(row)]
     axes.plot([level for level, _ in known], [time for _, time in known], marker=".", **style)

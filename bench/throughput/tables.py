@@ -1,4 +1,4 @@
-"""The throughput part of README, and the summary of a check on a GPU, as Markdown from files of results."""
+"""Throughput tables as Markdown from files of results, for the pages and the report of `gpu_check`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.results import FOLDER, Row
 from bench.throughput.cases import PEERS, PERS, Case, centre
-from bench.throughput.rows import index_rows, timed
+from bench.throughput.rows import has_times, index_rows
 
 TITLES = {"rmg": "RMG, r=3", "jigsaw": "jigsaw, n=8", "cutmix": "CutMix", "mixup": "MixUp", "snapmix": "SnapMix"}
 LIBRARIES = {"kornia": "Kornia", "torchvision": "torchvision", "timm": "timm", "dali": "DALI", "loop": "published loop"}
@@ -22,7 +22,7 @@ Rows = dict[tuple[Case, str], Row]
 
 
 def load(device_type: str, folder: Path = FOLDER) -> dict[str, Any] | None:
-    """The results of a full run on a kind of device, or of a check on a GPU; None where there are none."""
+    """Load the results of a complete run on a device type, or of a GPU check; None if there are none."""
     for pattern in ("throughput-*.json", "gpu-check-*.json"):
         for path in sorted(folder.glob(pattern)):
             results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -32,18 +32,44 @@ def load(device_type: str, folder: Path = FOLDER) -> dict[str, Any] | None:
 
 
 def render(folder: Path = FOLDER) -> str:
-    """All that README says of throughput."""
+    """Tables of all device types."""
     parts = []
     for device_type, title in (("cpu", "CPU"), ("cuda", "GPU")):
         results = load(device_type, folder)
-        parts.append(f"**{title}**: not measured yet." if results is None else describe(title, results))
+        parts.append(f"**{title}**: not measured yet." if results is None else render_device(title, results))
         if results is not None and device_type == "cpu":
-            parts.append("![Cost over r and n](docs/scaling.png)\n\n*Mosaics and jigsaws of more and more tiles.*")
+            parts.append("![Cost over r and n](images/scaling.png)\n\n*Mosaics and jigsaws of more and more tiles.*")
     return "\n\n".join(parts) + "\n"
 
 
+def render_summary(folder: Path = FOLDER) -> str:
+    """One row for each augmentation: our time, that of a copy, and that of the fastest other library. For README."""
+    results = load("cpu", folder)
+    if results is None:
+        return "Not measured yet.\n"
+    rows = index_rows(results["rows"])
+    heads = ["augmentation"]
+    lines = [[TITLES[name]] for name in PEERS]
+    for dtype in ("uint8", "float32"):
+        heads += [f"{dtype}: ours", "copy", "best other"]
+        for line, name in zip(lines, PEERS, strict=True):
+            case = centre(name, dtype=dtype)
+            fresh, ready, copy = (
+                _show(rows.get((case, side)), "median_ms")[0] for side in ("ours", "ours_out", "copy")
+            )
+            peers = itertools.product(LIBRARIES.items(), (replace(case, per=per) for per in PERS))
+            times = [(rows.get((same, peer), {}).get("median_ms"), title) for (peer, title), same in peers]
+            best = min(((time, title) for time, title in times if time), default=None)
+            line += [f"{ready} ({fresh})", copy, f"{best[0]:.3g} {best[1]}" if best else "-"]
+    title = (
+        "Milliseconds for 32 images of 448 px, a draw for each, into a ready buffer (in brackets: into fresh memory); "
+        f"{results['device']}, {results['threads']} CPU threads:"
+    )
+    return _table(title, heads, lines, last=0) + "\n"
+
+
 def render_doors(folder: Path = FOLDER) -> str:
-    """What each pipeline's door costs, beside the class itself: for docs/which_pipeline.md."""
+    """Table of the time of each library's adapter beside the class itself, for docs/which_pipeline.md."""
     results = load("cpu", folder)
     if results is None:
         return "Not measured yet.\n"
@@ -57,7 +83,7 @@ def render_doors(folder: Path = FOLDER) -> str:
         cells = _show(ours, "median_ms")
         for door in doors:
             row = rows.get((case, door))
-            if ours is None or row is None or not (timed(ours) and timed(row)):
+            if ours is None or row is None or not (has_times(ours) and has_times(row)):
                 cells.append("-")
             else:
                 cells.append(f"{row['median_ms']:.3g} ({row['median_ms'] / ours['median_ms']:.2f}x)")
@@ -69,8 +95,8 @@ def render_doors(folder: Path = FOLDER) -> str:
     return _table(title, heads, lines, last=0) + "\n"
 
 
-def describe(title: str, results: dict[str, Any]) -> str:
-    """Environment, the table of augmentations, that of pipelines, and a line each on drawing and memory."""
+def render_device(title: str, results: dict[str, Any]) -> str:
+    """Tables of one device: environment, augmentations, pipelines, and a line each on drawing and memory."""
     rows = index_rows(results["rows"])
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
     head = (
@@ -81,10 +107,10 @@ def describe(title: str, results: dict[str, Any]) -> str:
 
 
 def compare(ours: Row | None, peer: Row | None, name: str) -> str | None:
-    """A peer beside ours: how many times slower or faster, or that it failed; None where nothing was measured."""
+    """Text on a peer beside ours: times slower or faster, or failed; None if either was not timed."""
     if peer is not None and "failed" in peer:
         return f"{name} failed"
-    if ours is None or peer is None or not (timed(ours) and timed(peer)):
+    if ours is None or peer is None or not (has_times(ours) and has_times(peer)):
         return None
     ratio = peer["median_ms"] / ours["median_ms"]
     if 0.95 < ratio < 1.05:
@@ -137,12 +163,12 @@ def _others(rows: Rows, case: Case) -> list[str]:
 
 def _drawing(rows: Rows) -> str:
     drawn = [(name, rows.get((centre(name, task="draw", batch=256), "ours"))) for name in PEERS]
-    shown = "; ".join(f"{TITLES[name]}: {row['median_ms'] * 1e3:.0f}" for name, row in drawn if row and timed(row))
+    shown = "; ".join(f"{TITLES[name]}: {row['median_ms'] * 1e3:.0f}" for name, row in drawn if row and has_times(row))
     return f"Drawing plans for 256 images on one core, in us (bar: 300): {shown}." if shown else ""
 
 
 def _memory(rows: Sequence[Row]) -> str:
-    """What a call of ours holds beside input, output and plan, per 32 images begun."""
+    """Line on the memory of our calls beside input, output and plan, per 32 images."""
     held = [
         (row["peak_extra_bytes"] - row["plan_bytes"]) / math.ceil(row["batch"] / 32)
         for row in rows
@@ -160,14 +186,14 @@ def _memory(rows: Sequence[Row]) -> str:
 def _show(row: Row | None, *fields: str) -> list[str]:
     if row is not None and "failed" in row:
         return ["failed"] + ["-"] * (len(fields) - 1)
-    if row is None or not timed(row):
+    if row is None or not has_times(row):
         return ["-"] * len(fields)
     digits = {"median_ms": ".3g", "ratio_to_copy": ".2f", "gb_per_s": ".3g", "images_per_s": ",.0f"}
     return ["-" if row[field] is None else format(row[field], digits[field]) for field in fields]
 
 
 def _table(title: str, heads: list[str], lines: list[list[str]], *, last: int = 2) -> str:
-    """Numbers stand between the names and the ``last`` columns of text."""
+    """Markdown table: names, right-aligned numbers, and ``last`` columns of text."""
     if not lines:
         return ""
     names = sum(head in ("augmentation", "dtype", "pipeline") for head in heads)

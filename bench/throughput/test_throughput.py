@@ -1,4 +1,4 @@
-"""Every case on every side, gated and then timed: run by `pytest --benchmark`."""
+"""Throughput benchmark: every case on every side, checked and then timed; run by `pytest --benchmark`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.conftest import find_device
-from bench.measure import find_peak, make_clock, plan_rounds
+from bench.conftest import choose_device
+from bench.measure import make_clock, measure_peak, plan_rounds
 from bench.results import Row
 from bench.throughput.batch import UnfitError, make_batch
 from bench.throughput.cases import Case, list_pairs
@@ -21,9 +21,9 @@ from bench.throughput.sides.ours import count_plan_bytes
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    device = find_device(metafunc.config)
+    device = choose_device(metafunc.config)
     star = set(list_pairs("cpu"))
-    settings: dict[str, Any] = {"timer": make_clock(device), "disable_gc": True}
+    clock = make_clock(device)
     metafunc.parametrize(
         ("device", "case", "side"),
         [
@@ -32,7 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 case,
                 side,
                 id=f"{case.name}-{side}",
-                marks=[pytest.mark.benchmark(group=case.name, **settings)]
+                marks=[pytest.mark.benchmark(group=case.name, timer=clock, disable_gc=True)]
                 + [pytest.mark.star] * ((case, side) in star),
             )
             for case, side in list_pairs(device)
@@ -64,7 +64,7 @@ def test_throughput(
 
 
 def measure(case: Case, side: str, device: str, benchmark: BenchmarkFixture) -> dict[str, Any]:
-    """Time of a call; for ours, memory as well."""
+    """Measure the time of a call; for ours, peak memory too."""
     run = make_run(case, side, make_batch(case, device))
     rounds = plan_rounds(run, make_clock(device))
     benchmark.pedantic(run, **rounds._asdict())  # type: ignore[no-untyped-call]
@@ -72,6 +72,6 @@ def measure(case: Case, side: str, device: str, benchmark: BenchmarkFixture) -> 
     stats = benchmark.stats.stats
     found = make_times(case, median=stats.median, q1=stats.q1, q3=stats.q3, rounds=stats.rounds)
     if side.startswith("ours") and case.task != "draw":
-        peak = find_peak(lambda: read_images(run()), device, fresh=side == "ours")
+        peak = measure_peak(lambda: read_images(run()), device, fresh=side == "ours")
         found |= {"peak_extra_bytes": peak, "plan_bytes": count_plan_bytes(case)}
     return found

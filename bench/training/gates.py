@@ -1,4 +1,4 @@
-"""That our engine does what the plain one does: equal pixels, lawful mosaics, equal losses and updates.
+"""Gates of the training benchmark: equal pixels, lawful mosaics, equal losses and updates on both sides.
 
 A side that fails is not timed.
 """
@@ -37,7 +37,11 @@ Make = Callable[[Path, Recipe, torch.device], Input]
 
 
 def check_pixels(ours: OurInput, plain: PlainInput, recipe: Recipe, count: int = 8) -> None:
-    """GateError unless both show the raw images alike, within `LEVELS`, through windows as torchvision drew them."""
+    """Compare the pixels of both sides in windows drawn by torchvision.
+
+    Raises:
+        GateError: they differ by more than `LEVELS`, or labels differ.
+    """
     rows = torch.linspace(0, len(plain.dataset) - 1, count).long()
     shown, labels, windows = [], [], []
     for row in rows.tolist():
@@ -59,7 +63,11 @@ def check_pixels(ours: OurInput, plain: PlainInput, recipe: Recipe, count: int =
 
 
 def check_mosaics(make: Make, device: torch.device) -> None:
-    """GateError unless every phase of a side is the mosaic that it should be, of coded images in files."""
+    """Check the mosaics that a side makes for each phase, from files of coded images.
+
+    Raises:
+        GateError: a phase is not the mosaic of its level.
+    """
     cases = [centre("rmg", task="pipeline", level=level, batch=gates.BATCH, size=gates.SIZE) for _, level, _ in PHASES]
     stored = gates.make_images(cases[0])
     recipe = replace(RECIPES["paper"], resize=stored.shape[-1], crop=gates.SIZE, batch_size=gates.BATCH)
@@ -74,7 +82,7 @@ def check_mosaics(make: Make, device: torch.device) -> None:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
         side = make(folder, recipe, device)
         for epoch in range(gates.CALLS // 2):  # of two mini-batches
-            calls += [[image.clone() for image in inputs] for inputs, _ in side.read(epoch)]
+            calls += [[image.clone() for image in inputs] for inputs, _ in side.batches(epoch)]
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     for number, case in enumerate(cases):
         outputs = [(to_levels(call[number]) - mean) / std for call in calls]  # normalised as the law reads them
@@ -82,10 +90,13 @@ def check_mosaics(make: Make, device: torch.device) -> None:
 
 
 def check_step(recipe: Recipe, dataset: Dataset, device: str, folder: Path) -> None:
-    """GateError unless a mini-batch gives both trainers the same losses and moves their weights alike, in fp32.
+    """Compare the losses and weight updates of both trainers on one mini-batch, in fp32.
 
-    From random weights, gradients are so steep that at the recipe's rates the next phase's loss shows how the last bit
-    was rounded; a thousandth of the rates keeps the sides together.
+    From random weights, gradients are so steep that at the recipe's rates the next phase's loss depends on the rounding
+    of the last bit; a thousandth of the rates keeps the sides together.
+
+    Raises:
+        GateError: losses differ by more than `LOSS`, or updates by more than `UPDATE`.
     """
     slow = replace(recipe, lr_backbone=recipe.lr_backbone / 1000, lr_new=recipe.lr_new / 1000)
     ours = make_trainer(dataset, slow, device, "32", folder)
@@ -95,7 +106,7 @@ def check_step(recipe: Recipe, dataset: Dataset, device: str, folder: Path) -> N
     network.load_state_dict(ours.network.state_dict())
     before = _flatten(network)
     plain = PlainTrainer(network, slow, slow.epochs * ours.batches)
-    iteration = next(plan_epoch(slow, len(dataset.train.labels), seed=0, epoch=0))
+    iteration = next(plan_epoch(slow, dataset.train.labels, seed=0, epoch=0))
     images, index = next(ours.train.fetch([iteration.index]))
     labels = to_device(dataset.train.labels[iteration.index], target)
     inputs = [preprocess(images, draw.plan, index, iteration.window).contiguous() for draw in iteration.draws]
@@ -114,7 +125,7 @@ def check_step(recipe: Recipe, dataset: Dataset, device: str, folder: Path) -> N
 
 
 def to_levels(images: Tensor) -> Tensor:
-    """Stored pixels, 0 to 255, of normalised ones; float64 on the CPU."""
+    """Undo the normalisation of images: levels 0 to 255, float64 on the CPU."""
     mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return images.cpu().double() * std + mean
 

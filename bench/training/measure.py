@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.measure import find_peak, make_clock
+from bench.measure import make_clock, measure_peak
 from bench.results import Row, round_figure
 from bench.training.ours import Input, OurInput, make_trainer
 from bench.training.plain import PlainInput, PlainTrainer
@@ -39,19 +39,19 @@ STEP_ROUNDS, STEP_EPOCHS = {"cpu": 3, "cuda": 1}, {"cpu": 1, "cuda": 2}  # epoch
 
 
 def count_rows(device: str) -> int:
-    """Of all results on a kind of device."""
+    """Number of rows of a complete run on a device type."""
     return 2 * len(INPUTS) + sum(len(group) for group in SETTINGS[device])
 
 
-def count_inputs() -> int:
-    """Images of the input's data set: 8 mini-batches, or 4 for each worker of the plain side."""
+def count_photos() -> int:
+    """Number of photographs to time inputs on: 8 mini-batches, or 4 per worker of the plain side."""
     return PAPER.batch_size * max(8, 4 * (os.cpu_count() or 1))
 
 
 def measure_input(folder: Path, recipe: Recipe, device: str, rounds: int = INPUT_ROUNDS) -> list[Row]:
-    """Images/s of both sides: of the first epoch, from opening the files on, and the median of later ones in turn.
+    """Measure the inputs of both sides in images/s: the first epoch with opening the files, and later epochs.
 
-    An image counts once in a mini-batch, though each of its phases is made.
+    An image counts once per mini-batch, though it is made once per phase. Later epochs of the sides alternate.
     """
     clock, target = make_clock(device), torch.device(device)
     makers: dict[str, Callable[[], Input]] = {
@@ -63,22 +63,22 @@ def measure_input(folder: Path, recipe: Recipe, device: str, rounds: int = INPUT
     for name, make in makers.items():
         start = clock()
         sides[name] = make()
-        first[name] = read_epoch(sides[name], 0) / (clock() - start)
+        first[name] = run_epoch(sides[name], 0) / (clock() - start)
     later: dict[str, list[float]] = {name: [] for name in sides}
     for epoch in range(1, rounds + 1):
         for name, side in sides.items():
             start = clock()
-            later[name].append(read_epoch(side, epoch) / (clock() - start))
+            later[name].append(run_epoch(side, epoch) / (clock() - start))
     return [
         make_row("input", name, recipe, later[name], first_epoch_images_per_s=round_figure(first[name]))
         for name in sides
     ]
 
 
-def read_epoch(side: Input, epoch: int) -> int:
-    """Make every input of an epoch; returns its images."""
+def run_epoch(side: Input, epoch: int) -> int:
+    """Make all inputs of an epoch; returns its number of images."""
     count = 0
-    for inputs, labels in side.read(epoch):
+    for inputs, labels in side.batches(epoch):
         for _ in inputs:
             pass
         count += len(labels)
@@ -88,7 +88,7 @@ def read_epoch(side: Input, epoch: int) -> int:
 def measure_steps(
     folder: Path, recipe: Recipe, device: str, settings: Sequence[str], *, rounds: int, epochs: int
 ) -> list[Row]:
-    """Images/s of whole training epochs in each setting; what a step holds; the share of time that inputs take."""
+    """Measure whole training epochs in each setting: images/s, peak memory of a step, share of input time."""
     found: dict[str, list[tuple[list[float], dict[str, float]]]] = {name: [] for name in settings}
     dataset = data.load_dataset("folder", folder, resize=recipe.resize)
     recipe = replace(recipe, epochs=epochs + 1)
@@ -108,7 +108,7 @@ def measure_steps(
 
 
 def make_row(task: str, side: str, recipe: Recipe, rates: Sequence[float], **found: Any) -> Row:
-    """What was measured of a side: the median of ``rates`` in images/s, and all of them."""
+    """Row of a side: the median of ``rates`` in images/s, and all of them."""
     return {
         "task": task,
         "side": side,
@@ -121,7 +121,7 @@ def make_row(task: str, side: str, recipe: Recipe, rates: Sequence[float], **fou
 
 
 class _Silent:
-    """Watches a run and says nothing."""
+    """Callback that does nothing."""
 
     def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None: ...
 
@@ -135,10 +135,10 @@ def _train_ours(
     trainer.run(_Silent())
     speeds = [record["speed"] for record in trainer.history[1:]]
     trainer.objective.train()
-    iteration = next(plan_epoch(recipe, len(dataset.train.labels), seed=0, epoch=0))
+    iteration = next(plan_epoch(recipe, dataset.train.labels, seed=0, epoch=0))
     return [speed["images_per_second"] for speed in speeds], {
         "input_share": statistics.median(speed["input_share"] for speed in speeds),
-        "step_bytes": find_peak(lambda: trainer.step(iteration), device, fresh=False),
+        "step_bytes": measure_peak(lambda: trainer.step(iteration), device, fresh=False),
     }
 
 
@@ -150,10 +150,10 @@ def _train_plain(folder: Path, recipe: Recipe, device: str, classes: int) -> tup
     rates = []
     for epoch in range(recipe.epochs):
         start = clock()
-        rates.append(trainer.train(side.read(epoch)) / (clock() - start))
+        rates.append(trainer.train(side.batches(epoch)) / (clock() - start))
     images, labels = next(iter(side.loader))
 
     def step() -> Tensor:
-        return torch.tensor(trainer.step(side.show(images.to(target)), labels.to(target)))
+        return torch.tensor(trainer.step(side.phase_inputs(images.to(target)), labels.to(target)))
 
-    return rates[1:], {"step_bytes": find_peak(step, device, fresh=False)}
+    return rates[1:], {"step_bytes": measure_peak(step, device, fresh=False)}

@@ -10,23 +10,23 @@ import torch
 from bench.training.plain import Batches
 from pmsi.data import dataset as data
 from pmsi.data.dataset import Dataset
-from pmsi.data.preprocess import preprocess
 from pmsi.data.storage import make_store, to_device
 from pmsi.recipe import Recipe
 from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.session import Session
 from pmsi.training.batches import plan_epoch, take_local
+from pmsi.training.inputs import PhaseInputs
 from pmsi.training.trainer import Trainer
 
 
 class Input(Protocol):
-    """A side: it makes the mini-batches of an epoch."""
+    """Interface of a side's input: the mini-batches of an epoch."""
 
-    def read(self, epoch: int) -> Batches: ...
+    def batches(self, epoch: int) -> Batches: ...
 
 
 class OurInput:
-    """As `Trainer` makes its inputs, in float32: each is gone when the next one is made.
+    """Inputs of `Trainer` in float32, from its own `PhaseInputs`: each is overwritten when the next one is made.
 
     Args:
         folder: holds ``train`` and ``test``.
@@ -36,22 +36,20 @@ class OurInput:
     def __init__(self, folder: Path, recipe: Recipe, device: torch.device, cache: Path | None = None) -> None:
         dataset = data.load_dataset("folder", folder, resize=recipe.resize, cache=cache, say=lambda _: None)
         self.store, self.recipe = make_store(dataset.train, device), recipe
-        shape = (recipe.batch_size, 3, recipe.crop, recipe.crop)
-        self.buffer = torch.empty(shape, device=device, memory_format=torch.channels_last)
+        self.inputs = PhaseInputs(recipe, open_fabric(device.type, "32"))  # type: ignore[arg-type]
 
-    def read(self, epoch: int) -> Batches:
+    def batches(self, epoch: int) -> Batches:
         """One epoch."""
-        plans = list(plan_epoch(self.recipe, len(self.store.labels), seed=0, epoch=epoch))
-        shares = [take_local(iteration, slice(None)) for iteration in plans]
-        fetched = self.store.fetch(i.index[share.entries] for i, share in zip(plans, shares, strict=True))
-        for iteration, share, (images, index) in zip(plans, shares, fetched, strict=True):
-            window = iteration.window[share.entries]
-            inputs = (preprocess(images, plan, index, window, out=self.buffer) for plan in share.plans)
-            yield inputs, to_device(self.store.labels[iteration.index], self.store.device)
+        plans = plan_epoch(self.recipe, self.store.labels, seed=0, epoch=epoch)
+        shares = [take_local(batch, slice(None)) for batch in plans]
+        fetched = self.store.fetch(share.index for share in shares)
+        for share, (images, index) in zip(shares, fetched, strict=True):
+            inputs = (image for image, _ in self.inputs.make(share, images, index))
+            yield inputs, to_device(share.batch.labels, self.store.device)
 
 
 def make_trainer(dataset: Dataset, recipe: Recipe, device: str, setting: str, folder: Path) -> Trainer:
-    """Ours on a device in a setting; its checkpoints, if any, are left behind."""
+    """Trainer of `pmsi` in a setting such as "bf16, compiled"; it writes checkpoints below ``folder``."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     for left in checkpoints.iterdir():

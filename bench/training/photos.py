@@ -13,9 +13,9 @@ _DISTINCT = 128
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """``count`` training photographs of at most 200 classes, and one to test on.
+    """Write ``count`` training photographs of at most 200 classes, and one test photograph.
 
-    Noise whose amplitude falls with frequency as in photographs: JPEGs of 98 kB, as those of CUB-200-2011 are.
+    They are noise whose amplitude falls with frequency like in photographs: JPEGs of 98 kB, like those of CUB-200-2011.
     """
     photos = [_make_photo(seed) for seed in range(min(count, _DISTINCT))]
     classes = min(count, 200)

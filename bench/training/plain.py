@@ -1,6 +1,6 @@
-"""A training run as published code has it: PIL and torchvision transforms in worker processes, loops over cells, fp32.
+"""Training in the style of published code: PIL and torchvision transforms in workers, loops over cells, fp32.
 
-Written from the description of what that code does (the paper's own and PMG's), on the network of `pmsi`.
+Written from descriptions of the code of the paper and of PMG, on the network of `pmsi`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHASES = ((0, 3, 1.0), (1, 2, 1.0), (2, 1, 1.0), (None, 0, 2.0))  # output, recursions of the mosaic, weight of the loss
 
 Batches = Iterator[tuple[Iterable[Tensor], Tensor]]
-"""For each mini-batch: normalised images ``[B, 3, H, W]`` of every phase, made when their turn comes, and labels."""
+"""Mini-batches: an iterator over the normalised images ``[B, 3, H, W]`` of each phase, and labels ``[B]``."""
 
 
 class PlainInput:
-    """The images below ``folder / "train"``, read anew in every epoch by a worker process for each core.
+    """Inputs from the files below ``folder / "train"``, decoded in every epoch by one worker process per core.
 
     Args:
         folder: holds a folder of images for each class in ``train``.
-        recipe: sizes and mini-batch; the rest is as published.
-        device: where mini-batches go, and are rearranged.
+        recipe: gives the sizes of images and mini-batches.
+        device: makes the mosaics.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, device: torch.device) -> None:
@@ -57,24 +57,24 @@ class PlainInput:
             persistent_workers=True,
         )
 
-    def read(self, epoch: int) -> Batches:  # noqa: ARG002 - torch's generator goes on
-        """One epoch."""
+    def batches(self, epoch: int) -> Batches:  # noqa: ARG002 - torch's generator goes on
+        """Mini-batches of one epoch."""
         for images, labels in self.loader:
             shown = images.to(self.device, non_blocking=True)
-            yield self.show(shown), labels.to(self.device, non_blocking=True)
+            yield self.phase_inputs(shown), labels.to(self.device, non_blocking=True)
 
-    def show(self, images: Tensor) -> Iterator[Tensor]:
-        """What each phase sees of a mini-batch: one draw for all images, by loops over cells."""
+    def phase_inputs(self, images: Tensor) -> Iterator[Tensor]:
+        """Mosaics of a mini-batch, one per phase: one draw for all images, by loops over cells."""
         for _, recursions, _ in PHASES:
             yield recurse(images, recursions) if recursions else images
 
 
 class PlainTrainer:
-    """Algorithm 1 with two optimisers, in fp32 and NCHW, a loss read after every step.
+    """Algorithm 1 of the paper with two optimisers, in fp32 and NCHW; it reads the loss after every step.
 
     Args:
         network: on its device.
-        recipe: rates and the length of the run; the rest is as published.
+        recipe: gives the learning rates.
         steps: mini-batches of the whole run.
     """
 
@@ -85,7 +85,7 @@ class PlainTrainer:
         self.schedules = [CosineAnnealingLR(optimizer, steps) for optimizer in self.optimizers]
 
     def step(self, inputs: Iterable[Tensor], labels: Tensor) -> list[float]:
-        """One mini-batch: the weighted losses of its phases."""
+        """Train on one mini-batch; returns the weighted losses of its phases."""
         losses = []
         for (output, _, weight), images in zip(PHASES, inputs, strict=True):
             for optimizer in self.optimizers:
@@ -101,7 +101,7 @@ class PlainTrainer:
         return losses
 
     def train(self, batches: Batches) -> int:
-        """One epoch; returns its images."""
+        """Train for one epoch; returns its number of images."""
         count = 0
         for inputs, labels in batches:
             self.step(inputs, labels)

@@ -1,4 +1,4 @@
-"""What README says of training beside plain published code, as Markdown from files of results."""
+"""Training tables as Markdown from files of results, for the pages and the report of `gpu_check`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = {"plain": "published loop, fp32"}
 
 
 def load(device_type: str, folder: Path = FOLDER) -> tuple[dict[str, Any], list[Row]] | None:
-    """Environment and rows of the engine on a kind of device, from a run of all or a check; None if there are none."""
+    """Load environment and rows of a complete run on a device type, or of a GPU check; None if there are none."""
     for pattern, kind in (("engine-*.json", "rows"), ("gpu-check-*.json", "engine")):
         for path in sorted(folder.glob(pattern)):
             results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -26,16 +26,16 @@ def load(device_type: str, folder: Path = FOLDER) -> tuple[dict[str, Any], list[
 
 
 def render(folder: Path = FOLDER) -> str:
-    """All that README says of training."""
+    """Tables of all device types."""
     parts = []
     for device_type, title in (("cpu", "CPU"), ("cuda", "GPU")):
         found = load(device_type, folder)
-        parts.append(f"**{title}**: not measured." if found is None else describe(title, *found))
+        parts.append(f"**{title}**: not measured." if found is None else render_device(title, *found))
     return "\n\n".join(parts) + "\n"
 
 
-def describe(title: str, environment: dict[str, Any], rows: Sequence[Row]) -> str:
-    """Where it ran, the table of inputs, that of steps, and what failed."""
+def render_device(title: str, environment: dict[str, Any], rows: Sequence[Row]) -> str:
+    """Tables of one device: environment, inputs, steps, and failures."""
     versions = ", ".join(f"{name} {environment['versions'].get(name)}" for name in ("torch", "torchvision"))
     threads = f"{environment['threads']} CPU threads"
     parts = [f"**{title}**: {environment['device']}, {threads}; {versions}; commit {environment['commit']}."]
@@ -76,7 +76,7 @@ def _steps(rows: Sequence[Row], device_type: str) -> str:
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Numbers stand right of the first column; nothing for no lines."""
+    """Markdown table, numbers right-aligned; empty without lines."""
     rows = [f"| {' | '.join(line)} |" for line in lines]
     marks = ["---"] + ["---:"] * (len(heads) - 1)
     return "\n".join([f"| {' | '.join(heads)} |", f"| {' | '.join(marks)} |", *rows]) if rows else ""

@@ -1,4 +1,4 @@
-"""The training engine beside plain published code, gated and then timed: run by `pytest --benchmark`."""
+"""Training benchmark: `pmsi` beside plain published code, checked and then timed; run by `pytest --benchmark`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.conftest import find_device
+from bench.conftest import choose_device
 from bench.results import Row
 from bench.training import measure
 from bench.training.gates import check_mosaics, check_pixels, check_step
@@ -23,7 +23,7 @@ Record = Callable[[Row], None]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    device = find_device(metafunc.config)
+    device = choose_device(metafunc.config)
     metafunc.parametrize("device", [device])
     if "settings" in metafunc.fixturenames:
         first, *others = (pytest.param(group, id=" and ".join(group)) for group in measure.SETTINGS[device])
@@ -34,35 +34,35 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
-    write_photos(folder, measure.count_inputs())
+    write_photos(folder, measure.count_photos())
     return folder
 
 
 @pytest.mark.star
 @pytest.mark.parametrize("size", INPUTS)
-def test_input(size: str, device: str, photos: Path, record_engine: Record) -> None:
+def test_input(size: str, device: str, photos: Path, record_training: Record) -> None:
     recipe, target = INPUTS[size], torch.device(device)
-    with _keep_failures("input", recipe.crop, record_engine):
+    with _record_failure("input", recipe.crop, record_training):
         check_pixels(OurInput(photos, recipe, target), PlainInput(photos, recipe, target), recipe)
         for make in (OurInput, PlainInput):
             check_mosaics(make, target)
         for row in measure.measure_input(photos, recipe, device):
-            record_engine(row)
+            record_training(row)
 
 
-def test_step(settings: tuple[str, ...], device: str, tmp_path: Path, record_engine: Record) -> None:
+def test_step(settings: tuple[str, ...], device: str, tmp_path: Path, record_training: Record) -> None:
     recipe = measure.STEPS[device]
     rounds, epochs = measure.STEP_ROUNDS[device], measure.STEP_EPOCHS[device]
     write_photos(tmp_path, measure.STEP_BATCHES[device] * recipe.batch_size)
-    with _keep_failures("step", recipe.crop, record_engine):
+    with _record_failure("step", recipe.crop, record_training):
         check_step(recipe, data.load_dataset("folder", tmp_path, resize=recipe.resize), device, tmp_path)
         for row in measure.measure_steps(tmp_path, recipe, device, settings, rounds=rounds, epochs=epochs):
-            record_engine(row)
+            record_training(row)
 
 
 @contextmanager
-def _keep_failures(task: str, size: int, record: Record) -> Iterator[None]:
-    """What fails its gate is a row without times."""
+def _record_failure(task: str, size: int, record: Record) -> Iterator[None]:
+    """Record a row without times for a side that fails its gate."""
     try:
         yield
     except Exception as error:

@@ -1,7 +1,7 @@
-"""The reference backend: plain torch on any device, differentiable, no loop over images or tiles.
+"""Reference backend: plain torch on any device, differentiable, no loop over images or tiles.
 
-Every stage is a look-up by position: which batch entry, row and column each output pixel shows. The crop, the flip and
-the dataset index only translate positions; bytes move once, in `_look_up`.
+Every stage computes positions: the batch entry, row and column that each output pixel shows. The crop, the flip and the
+data set's index only translate positions; pixels move once, in `_View.look_up`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from mosaicaug.backends.request import Request
-from mosaicaug.backends.resample import _Taps, bilinear_taps, compute_dtype, nearest_tap
+from mosaicaug.backends.resample import Taps, bilinear_taps, compute_dtype, nearest_tap
 from mosaicaug.plan import Plan
 
 
 @dataclass(frozen=True)
 class _View:
-    """What the plan sees: stored images through an index and windows."""
+    """Stored images seen through an index and windows: batch entries of the plan's size."""
 
     images: Tensor  # [N, *lead, height, width]
     index: Tensor | None  # [B]
@@ -38,23 +38,33 @@ class _View:
 
 
 def run(images: Tensor, plan: Plan, request: Request, out: Tensor | None) -> Tensor:
-    """Carry out ``plan`` on checked arguments, into ``out`` if one is passed."""
+    """Carry out ``plan`` on checked arguments, into ``out`` if one is passed.
+
+    Args:
+        images: ``[N, *lead, C, H, W]`` on any device.
+        plan: for B images.
+        request: the other arguments of `mosaicaug.apply`.
+        out: ``[B, *lead, C, H, W]``.
+
+    Returns:
+        ``out``, or fresh memory; never a view of ``images``.
+    """
     device = images.device
     index, window = (None if value is None else _positions(value, device) for value in (request.index, request.window))
     view = _View(images, index, window, plan.size[1])
-    work, nearest = compute_dtype(images), request.nearest
+    compute, nearest = compute_dtype(images), request.nearest
     # 1. Pixels: the base, then overlays that are copied, then overlays that are resampled.
     result = _base(view, plan)
     for rows, resample in _overlay_groups(plan):
         if (resample and not nearest) or bool((plan.opacity[rows] < 1).any()):
-            result = result.to(work)
+            result = result.to(compute)
         result = _lay_over(result, view, plan, rows, resample=resample, nearest=nearest)
     # 2. Normalise, round once, and bring into the output's layout.
     mean, scale = request.mean_and_scale(device)
     if mean is not None:
-        result = result.to(work) - mean
+        result = result.to(compute) - mean
     if scale is not None:
-        result = result.to(work) * scale
+        result = result.to(compute) * scale
     if request.dtype == torch.uint8 and result.is_floating_point():
         result = result.round().clamp(0, 255)
     result = result.to(request.dtype)
@@ -66,7 +76,7 @@ def run(images: Tensor, plan: Plan, request: Request, out: Tensor | None) -> Ten
 
 
 def _base(view: _View, plan: Plan) -> Tensor:
-    """The tiled base of every output, ``[B, *lead, H, W]``."""
+    """Tiled base of every output, ``[B, *lead, H, W]``."""
     device, (height, width), grid = view.images.device, plan.size, plan.grid
     entry = torch.arange(len(plan), device=device)[:, None, None]
     y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
@@ -87,7 +97,7 @@ def _base(view: _View, plan: Plan) -> Tensor:
 
 
 def _overlay_groups(plan: Plan) -> list[tuple[Tensor, bool]]:
-    """Images with an overlay (int64 rows, on the CPU), those that copy it and those that resample it."""
+    """Images with an overlay, int64 rows on the CPU: those that copy it (False), and those that resample it (True)."""
     extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
     resample = (extents[0] != extents[1]).any(1)
     groups = [(plan.has_overlay & ~resample, False), (plan.has_overlay & resample, True)]
@@ -95,12 +105,14 @@ def _overlay_groups(plan: Plan) -> list[tuple[Tensor, bool]]:
 
 
 def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: bool, nearest: bool) -> Tensor:
-    """``base`` with the overlays of ``rows`` laid on it."""
+    """Lay the overlays of ``rows`` over ``base``: a new tensor, as autograd wants it."""
+    # 1. The pixels of each output that its overlay covers.
     device, (height, width) = base.device, plan.size
     y0, x0, y1, x1 = _positions(plan.from_box[rows, :, None, None], device).unbind(1)  # [R, 1, 1] each
     to_y0, to_x0, to_y1, to_x1 = _positions(plan.to_box[rows, :, None, None], device).unbind(1)
     y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     inside = (y >= to_y0) & (y < to_y1) & (x >= to_x0) & (x < to_x1)  # [R, H, W]
+    # 2. The overlay at every output pixel: copied, or resampled from a box of another size.
     entry = _positions(plan.overlay[rows, None, None], device)
     if resample:
         precision = torch.float32 if nearest else base.dtype
@@ -115,6 +127,7 @@ def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: 
         from_y = (y - to_y0 + y0).clamp(0, height - 1)
         from_x = (x - to_x0 + x0).clamp(0, width - 1)
         overlay = view.look_up(entry, from_y, from_x).to(base.dtype)
+    # 3. Blend where it is not opaque, and write it over the base.
     lead = (1,) * (base.ndim - 3)
     where = _positions(rows, device)
     below, opacity = base[where], plan.opacity[rows]
@@ -124,8 +137,8 @@ def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: 
     return base.index_copy(0, where, torch.where(inside.view(-1, *lead, height, width), overlay, below))
 
 
-def _bilinear(view: _View, entry: Tensor, vertical: _Taps, horizontal: _Taps) -> Tensor:
-    """Four looked-up pixels for every output pixel, weighed in the precision of the weights."""
+def _bilinear(view: _View, entry: Tensor, vertical: Taps, horizontal: Taps) -> Tensor:
+    """Weighted sum of four source pixels for every output pixel, in the precision of the weights."""
     (top, bottom, down), (left, right, across) = vertical, horizontal
     lead = (1,) * (view.images.ndim - 3)
     down, across = (weight.view(len(weight), *lead, *weight.shape[1:]) for weight in (down, across))
@@ -138,5 +151,5 @@ def _bilinear(view: _View, entry: Tensor, vertical: _Taps, horizontal: _Taps) ->
 
 
 def _positions(values: Tensor, device: torch.device) -> Tensor:
-    """On the device, as torch's type for positions."""
+    """Positions as int64, the type that torch indexes with, on ``device``."""
     return values.to(device, torch.int64, non_blocking=True)

@@ -1,21 +1,24 @@
-"""The five augmentations as operations of Kornia 0.9, for its containers or by themselves.
+"""Kornia operations of the five augmentations, for Kornia 0.9's containers or by themselves.
 
 Masks, boxes and keypoints follow the pixels in Kornia's own ``AugmentationSequential``, ``ImageSequential`` and
 ``VideoSequential``, and any number of these operations may stand in one container. Labels are what Kornia's containers
 keep from their operations: `AugmentationSequential` here is Kornia's, but for its "class" key, which goes along.
 
->>> import torch, kornia.augmentation as K
->>> pipeline = AugmentationSequential(
-...     K.RandomHorizontalFlip(),
-...     RandomRecursiveMosaic(r=2, p=0.5),
-...     RandomCutMix(num_classes=10),
-...     RandomMixUp(num_classes=10),
-...     data_keys=["input", "mask", "class"],
-... )
->>> images, masks, labels = torch.rand(8, 3, 64, 64), torch.randint(0, 5, (8, 1, 64, 64)), torch.arange(8)
->>> images, masks, soft = pipeline(images, masks, labels)
->>> soft.shape
-torch.Size([8, 10])
+Examples:
+    >>> import torch
+    >>> import kornia.augmentation as K
+    >>> from mosaicaug.kornia import AugmentationSequential, RandomCutMix, RandomMixUp, RandomRecursiveMosaic
+    >>> pipeline = AugmentationSequential(
+    ...     K.RandomHorizontalFlip(),
+    ...     RandomRecursiveMosaic(r=2, p=0.5),
+    ...     RandomCutMix(num_classes=10),
+    ...     RandomMixUp(num_classes=10),
+    ...     data_keys=["input", "mask", "class"],
+    ... )
+    >>> images, masks, labels = torch.rand(8, 3, 64, 64), torch.randint(0, 5, (8, 1, 64, 64)), torch.arange(8)
+    >>> images, masks, soft = pipeline(images, masks, labels)
+    >>> soft.shape
+    torch.Size([8, 10])
 
 - Draws are those of `mosaicaug`, from torch's CPU generator: one seed, one result, with or without Kornia. ``p`` is
   applied in that draw, once, and ``same_on_batch=True`` is ``per="batch"``.
@@ -59,16 +62,21 @@ class RandomRecursiveMosaic(Operation):
     Args:
         r: recursions; the smallest patch is ``H // 2**r`` px high.
         permutation: "uniform" over the 24 shuffles of four quadrants, or "cyclic", the published code's six.
-        p: chance that an image is touched, 1 by default.
-        same_on_batch: one draw for all images.
-        keepdim: a single image ``[C, H, W]`` stays one.
-        data_keys: what a call without ``data_keys=`` takes; by default ["input"].
+
+    Keyword Args:
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default ["input"].
 
     Raises:
         ValueError, TypeError: an argument is out of range; images smaller than ``2**r`` px.
 
-    >>> RandomRecursiveMosaic(r=3, p=0.5)(torch.rand(2, 3, 32, 32)).shape
-    torch.Size([2, 3, 32, 32])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.kornia import RandomRecursiveMosaic
+        >>> RandomRecursiveMosaic(r=3, p=0.5)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(self, r: int = 3, *, permutation: Permutation = "uniform", **options: Unpack[Options]) -> None:
@@ -81,14 +89,22 @@ class RandomJigsaw(Operation):
     Args:
         n: tiles per side.
         permutation: "uniform", or "cyclic", which leaves no tile in place.
-        p, same_on_batch, keepdim, data_keys: as `RandomRecursiveMosaic`.
+
+    Keyword Args:
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default ["input"].
 
     Raises:
         ValueError, TypeError: an argument is out of range; images smaller than ``n`` px.
 
-    >>> jigsaw, images = RandomJigsaw(n=3), torch.rand(2, 3, 32, 32)
-    >>> torch.equal(jigsaw(images), jigsaw(images, params=jigsaw._params))
-    True
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.kornia import RandomJigsaw
+        >>> jigsaw, images = RandomJigsaw(n=3), torch.rand(2, 3, 32, 32)
+        >>> torch.equal(jigsaw(images), jigsaw(images, params=jigsaw._params))
+        True
     """
 
     def __init__(self, n: int = 4, *, permutation: Permutation = "uniform", **options: Unpack[Options]) -> None:
@@ -102,16 +118,23 @@ class RandomCutMix(Operation):
         alpha: of the Beta(alpha, alpha) that one minus the box's relative area is drawn from.
         num_classes: K, to get soft labels ``[B, K]`` instead of `Targets`.
         true_area: weigh labels by exact pixel shares; False keeps the drawn weight, though the box was clipped.
-        p, same_on_batch, keepdim: as `RandomRecursiveMosaic`; partners differ per image in either case.
-        data_keys: what a call without ``data_keys=`` takes; by default ["input", "class"]. Without "class" it mixes
-            images without their labels.
+
+    Keyword Args:
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images; partners differ per image in either case.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default
+            ["input", "class"]. Without "class" it mixes images without their labels.
 
     Raises:
         ValueError: an argument is out of range; labels are missing or do not fit.
 
-    >>> images, targets = RandomCutMix()(torch.rand(4, 3, 32, 32), torch.arange(4))
-    >>> torch.all(targets.weight_a + targets.weight_b == 1).item()
-    True
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.kornia import RandomCutMix
+        >>> images, targets = RandomCutMix()(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> torch.all(targets.weight_a + targets.weight_b == 1).item()
+        True
     """
 
     def __init__(
@@ -130,14 +153,24 @@ class RandomMixUp(Operation):
 
     Args:
         alpha: of the Beta(alpha, alpha) that the weight is drawn from.
-        num_classes, p, same_on_batch, keepdim, data_keys: as `RandomCutMix`.
+        num_classes: K, to get soft labels ``[B, K]`` instead of `Targets`.
+
+    Keyword Args:
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images; partners differ per image in either case.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default
+            ["input", "class"].
 
     Raises:
         ValueError: an argument is out of range; labels are missing or do not fit.
 
-    >>> images, soft = RandomMixUp(0.2, num_classes=10)(torch.rand(4, 3, 32, 32), torch.arange(4))
-    >>> soft.shape
-    torch.Size([4, 10])
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.kornia import RandomMixUp
+        >>> images, soft = RandomMixUp(0.2, num_classes=10)(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> soft.shape
+        torch.Size([4, 10])
     """
 
     def __init__(self, alpha: float = 1.0, *, num_classes: int | None = None, **options: Unpack[Options]) -> None:
@@ -151,13 +184,23 @@ class RandomSnapMix(Operation):
         beta: of the Beta(beta, beta) that one minus each box's relative area is drawn from.
         cam: ``cam(images, labels) -> maps [B, h, w]``, called on the images that come in; calls of the operation itself
             take ``maps=`` too.
-        num_classes, p, same_on_batch, keepdim, data_keys: as `RandomCutMix`.
+        num_classes: K, to get soft labels ``[B, K]`` instead of `Targets`.
+
+    Keyword Args:
+        p (float): chance that an image is augmented, 1 by default.
+        same_on_batch (bool): one draw for all images; partners differ per image in either case.
+        keepdim (bool): a single image ``[C, H, W]`` stays one.
+        data_keys (Sequence[str] | None): kinds of the inputs of a call without ``data_keys=``; by default
+            ["input", "class"].
 
     Raises:
         ValueError: an argument is out of range; labels or maps are missing or do not fit.
 
-    >>> snapmix = RandomSnapMix(cam=lambda images, labels: images.mean(1))
-    >>> images, targets = snapmix(torch.rand(4, 3, 32, 32), torch.arange(4))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.kornia import RandomSnapMix
+        >>> snapmix = RandomSnapMix(cam=lambda images, labels: images.mean(1))
+        >>> images, targets = snapmix(torch.rand(4, 3, 32, 32), torch.arange(4))
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Between Kornia and our augmentations: an operation for Kornia's containers, and a container that mixes labels."""
+"""`Operation`, an augmentation behind Kornia's interface, and `AugmentationSequential`, which mixes labels too."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BOX_MODES = {DataKey.BBOX: "vertices", DataKey.BBOX_XYXY: "xyxy", DataKey.BBOX_
 
 
 class Options(TypedDict, total=False):
-    """Kornia's own arguments."""
+    """Arguments of every operation, by Kornia's names."""
 
     p: float
     same_on_batch: bool
@@ -42,9 +42,9 @@ class Options(TypedDict, total=False):
     data_keys: Keys | None
 
 
-# Of Kornia's bases this is the one to which containers hand masks, boxes and keypoints without asking for a matrix.
+# Of Kornia's base classes only this one gets masks, boxes and keypoints from containers without a matrix.
 class Operation(K.IntensityAugmentationBase2D):
-    """An augmentation of ours behind Kornia's interface."""
+    """Augmentation of `mosaicaug` behind Kornia's interface, for its containers or by itself."""
 
     def __init__(
         self,
@@ -69,16 +69,16 @@ class Operation(K.IntensityAugmentationBase2D):
 
     @property
     def name(self) -> str:
-        """The class's name, for messages."""
+        """Name of the class, for messages."""
         return type(self).__name__
 
     @property
     def last_plan(self) -> Plan | None:
-        """The plan of the last call."""
-        return self._find_plan(self._params) if self._params else None
+        """Plan of the last call, None before it."""
+        return self._read_plan(self._params) if self._params else None
 
     def forward_parameters(self, batch_shape: Sequence[int]) -> Params:
-        """Draw for images of ``batch_shape``.
+        """Draw the parameters for images of ``batch_shape``.
 
         Tiles and partners are counted from each image's own place, so that containers may repeat and select rows.
         """
@@ -88,7 +88,7 @@ class Operation(K.IntensityAugmentationBase2D):
         params["tiles"], params["overlay"] = plan.tiles - plan.home[:, :1], plan.overlay - arange(len(plan))
         if plan.drawn_share is not None:
             params["drawn_share"] = plan.drawn_share
-        params["batch_prob"] = ((plan.tiles != plan.home).any(1) | plan.has_overlay).float()  # whom the plan changes
+        params["batch_prob"] = ((plan.tiles != plan.home).any(1) | plan.has_overlay).float()
         params["forward_input_shape"] = torch.tensor(batch_shape, device="cpu")
         return params
 
@@ -101,7 +101,7 @@ class Operation(K.IntensityAugmentationBase2D):
         carried: list[Any] | None = None,
         **_: Any,
     ) -> Any:
-        """Do to ``inputs`` what is drawn, or what ``params`` say.
+        """Transform ``inputs`` by a new draw, or by ``params``.
 
         Args:
             inputs: one for each of ``data_keys``: "input" ``[B, C, H, W]`` or video (one plan per clip), "mask"
@@ -120,12 +120,14 @@ class Operation(K.IntensityAugmentationBase2D):
         Raises:
             ValueError: ``inputs`` do not fit ``data_keys`` or each other, or labels are missing.
         """
+        # 1. Names of the inputs.
         keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
         names = [key.name.lower() for key in keys[: len(inputs)]]
         if len(inputs) > len(keys):
             raise ValueError(
                 f"{self.name}: data_keys name {names}, got {len(inputs)} inputs; pass data_keys= that name all of them"
             )
+        # 2. Images, if there are any: what mixes them needs their labels.
         keys, images = keys[: len(inputs)], None
         if DataKey.INPUT in keys:
             given = inputs[keys.index(DataKey.INPUT)]
@@ -137,16 +139,18 @@ class Operation(K.IntensityAugmentationBase2D):
                     f"{self.name}: mixing images mixes labels too, got only {names}; pass them as 'class', in "
                     "containers to mosaicaug.kornia.AugmentationSequential, or build it with data_keys= without 'class'"
                 )
+        # 3. The draw: a new one, or that of an earlier call.
         if params is None:
             if images is None:
                 raise ValueError(f"{self.name}: draws for images, got only {names}; pass them, or params=")
             params = self.forward_parameters(images.shape)
         self._params = params
+        # 4. Every input by its kind, and the labels that travel with the images.
         outputs: list[Any] = []
         for key, value in zip(keys, inputs, strict=True):
             if key == DataKey.INPUT:
                 pixels = value[(None,) * (4 - value.ndim)]
-                made = apply(pixels, self._find_plan(params, pixels))
+                made = apply(pixels, self._read_plan(params, pixels))
                 outputs.append(made.view(value.shape) if self.keepdim else made)
             elif key == DataKey.MASK:
                 outputs.append(self.transform_masks(value, params))
@@ -156,26 +160,26 @@ class Operation(K.IntensityAugmentationBase2D):
                 outputs.append(self.transform_classes(value, params, images=images, maps=maps))
             else:
                 boxes = Boxes.from_tensor(value, mode=_BOX_MODES[key], validate_boxes=False)
-                outputs.append(self._place_boxes(boxes, params).to_tensor(_BOX_MODES[key]))
+                outputs.append(self._move_boxes(boxes, params).to_tensor(_BOX_MODES[key]))
         if carried is not None:
             carried[:] = [self.transform_classes(labels, params, images=images, maps=maps) for labels in carried]
         return outputs[0] if len(outputs) == 1 else outputs
 
     def transform_masks(self, input: Tensor, params: Params, *_: Any, **__: Any) -> Tensor:  # noqa: A002 - Kornia's
-        """Masks ``[B, C, H, W]``, ``[B, H, W]``, or of a single image: moved, never blended or interpolated."""
+        """Move masks ``[B, C, H, W]``, ``[B, H, W]`` or of a single image, without blending or interpolating."""
         one_each = input.ndim == 3 and len(input) == len(params["tiles"])
         masks = input[:, None] if one_each else input[(None,) * (4 - input.ndim)]
-        made = apply_masks(masks, self._find_plan(params, masks))
+        made = apply_masks(masks, self._read_plan(params, masks))
         return made.view(input.shape) if self.keepdim else made
 
     def transform_boxes(self, input: Boxes, params: Params, *_: Any, **__: Any) -> Boxes:  # noqa: A002
-        """Boxes, each as its largest piece; of those that crops and warps have left beyond the edges, what shows."""
-        return self._place_boxes(input, params, clip=True)
+        """Move boxes, each as its largest piece; those that earlier crops left beyond the edges are clipped first."""
+        return self._move_boxes(input, params, clip=True)
 
     def transform_keypoints(self, input: Keypoints, params: Params, *_: Any, **__: Any) -> Keypoints:  # noqa: A002
-        """Keypoints, NaN where there is nothing."""
+        """Move keypoints; those that vanish become NaN."""
         points = input.data
-        self.last_keypoints = apply_keypoints(points[(None,) * (3 - points.ndim)], self._find_plan(params))
+        self.last_keypoints = apply_keypoints(points[(None,) * (3 - points.ndim)], self._read_plan(params))
         values, source = self.last_keypoints
         made = input.clone()
         made._data = values.masked_fill((source < 0)[..., None], torch.nan).view(*points.shape[:-2], -1, 2)
@@ -190,7 +194,7 @@ class Operation(K.IntensityAugmentationBase2D):
         maps: Tensor | None = None,
         **__: Any,
     ) -> Any:
-        """Labels ``[B]`` or ``[B, K]``, mixed as `mosaicaug` does; SnapMix takes ``maps``, or ``images`` for its cam.
+        """Mix labels ``[B]`` or ``[B, K]`` as `mosaicaug` does; SnapMix takes ``maps``, or ``images`` for its cam.
 
         Raises:
             ValueError: labels or maps are missing or do not fit, or labels were mixed to `Targets` before.
@@ -202,15 +206,16 @@ class Operation(K.IntensityAugmentationBase2D):
                 f"{self.name}: labels must be integer [B] or soft [B, K], got {type(input).__name__}; where one "
                 "operation mixes what another one has mixed, give num_classes= to both"
             )
-        plan = self._find_plan(params, of_clips=True)
+        plan = self._read_plan(params, of_clips=True)
         check_labels(self.name, input, len(plan), self.augmentation.num_classes)
         if images is not None:
             clips = images if len(images) == len(plan) else images.view(len(plan), -1, *images.shape[1:])
-            maps = self.augmentation.find_maps(clips, input, maps)
+            maps = self.augmentation._resolve_maps(clips, input, maps)
         return self.augmentation.targets(plan, input, maps=maps)
 
-    def _place_boxes(self, boxes: Boxes, params: Params, *, clip: bool = False) -> Boxes:
-        plan, edges = self._find_plan(params), boxes.to_tensor("xyxy")
+    def _move_boxes(self, boxes: Boxes, params: Params, *, clip: bool = False) -> Boxes:
+        """Boxes in Kornia's form, moved as `apply_boxes` does with one slot for each."""
+        plan, edges = self._read_plan(params), boxes.to_tensor("xyxy")
         if isinstance(edges, list):
             edges = pad_sequence(edges, batch_first=True)
         edges = edges[(None,) * (3 - edges.ndim)]
@@ -225,8 +230,8 @@ class Operation(K.IntensityAugmentationBase2D):
         made._data, made._valid, made._N = vertices.view(*batch, -1, 4, 2), (source >= 0).view(*batch, -1), None
         return made
 
-    def _find_plan(self, params: Params, pixels: Tensor | None = None, *, of_clips: bool = False) -> Plan:
-        """The plan that ``params`` hold, for ``pixels`` if given; of clips, where `VideoSequential` has frames."""
+    def _read_plan(self, params: Params, pixels: Tensor | None = None, *, of_clips: bool = False) -> Plan:
+        """Make the plan that ``params`` hold, for ``pixels`` if given; of clips, where `VideoSequential` has frames."""
         missing = {*_FIELDS, "forward_input_shape"} - set(params)
         if missing:
             raise ValueError(f"{self.name}: params lack {sorted(missing)}; pass the _params of an earlier call")
@@ -253,9 +258,10 @@ class Operation(K.IntensityAugmentationBase2D):
 
 
 class _LabelOps(AugmentationSequentialOps):
-    """Sends labels along with the images, which reach every operation; Kornia's sends labels to none."""
+    """Operations of a container, with labels sent along with the images; Kornia's own sends labels to none."""
 
     def transform(self, *arg: Any, module: Any, param: Any, extra_args: Any, data_keys: Any = None) -> Any:
+        """Transform as Kornia does, and put the labels that operations mixed in their place."""
         keys = self.preproc_datakeys(data_keys)
         places = [place for place, key in enumerate(keys) if key == DataKey.CLASS]
         mixing = [part for part in module.modules() if isinstance(part, Operation) and part.augmentation.mixes]
@@ -275,16 +281,18 @@ class _LabelOps(AugmentationSequentialOps):
 
 
 class AugmentationSequential(K.AugmentationSequential):
-    """Kornia's ``AugmentationSequential``, whose labels go through operations that mix, nested containers included.
+    """Kornia's ``AugmentationSequential`` with labels mixed along with their images, in nested containers too.
 
     Takes Kornia's arguments and calls: ``data_keys=["input", "class"]``, for example, or a dict with the key "class".
 
     Raises:
         ValueError: labels do not fit, or a second operation mixes what the first one left as `Targets`.
 
-    >>> from mosaicaug.kornia import RandomCutMix, RandomJigsaw
-    >>> pipeline = AugmentationSequential(RandomJigsaw(), RandomCutMix(), data_keys=["input", "class"])
-    >>> images, targets = pipeline(torch.rand(4, 3, 32, 32), torch.arange(4))
+    Examples:
+        >>> import torch
+        >>> from mosaicaug.kornia import AugmentationSequential, RandomCutMix, RandomJigsaw
+        >>> pipeline = AugmentationSequential(RandomJigsaw(), RandomCutMix(), data_keys=["input", "class"])
+        >>> images, targets = pipeline(torch.rand(4, 3, 32, 32), torch.arange(4))
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,5 +1,34 @@
-"""The `pmsi` command."""
+"""The `pmsi` command; without the packages of its extra, one line that says what to install."""
 
-from pmsi.cli.commands import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import sys
+from importlib.util import find_spec
+
+# Package to import -> package to install, of what the extra `pmsi` in pyproject.toml lists.
+EXTRA = {
+    "PIL": "pillow",
+    "filelock": "filelock",
+    "jinja2": "jinja2",
+    "lightning_fabric": "lightning-fabric",
+    "matplotlib": "matplotlib",
+    "numpy": "numpy",
+    "rich": "rich",
+    "torchvision": "torchvision",
+    "tyro": "tyro",
+}
+
+
+def main() -> int:
+    """Run the `pmsi` command; the exit code is 2 where a package of its extra is not installed."""
+    missing = [package for module, package in EXTRA.items() if find_spec(module) is None]
+    if missing:
+        lack = f"(missing: {', '.join(missing)})"
+        print(f"pmsi: needs the extra packages: pip install 'mosaicaug[pmsi]' {lack}", file=sys.stderr)
+        return 2
+    from pmsi.cli import commands  # not above: it imports these packages
+
+    return commands.main()
+
+
+__all__ = ["EXTRA", "main"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from pmsi.data.dataset import Dataset

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from mosaicaug import Plan, apply
@@ -65,7 +65,7 @@ class Activations:
 def make_preview(dataset: Dataset, recipe: Recipe, seed: int) -> Preview:
     """The first images of a run's first mini-batch, phase by phase."""
     captions = caption_phases(recipe)
-    first = next(plan_epoch(recipe, len(dataset.train.labels), seed=seed, epoch=0, labels=dataset.train.labels))
+    first = next(plan_epoch(recipe, dataset.train.labels, seed=seed, epoch=0))
     stored = dataset.train.take(first.index)
     shown = [apply(stored, draw.plan, window=first.window) for draw in first.draws[: len(captions)]]
     return Preview(torch.stack([images[:_PREVIEW_IMAGES] for images in shown]), tuple(captions))

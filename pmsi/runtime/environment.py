@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 
 def describe_environment(fabric: Fabric) -> dict[str, str]:
     """Versions and hardware, for the record."""
-    packages = ("torch", "torchvision", "lightning", "numpy", "mosaicaug")
+    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "mosaicaug")
     versions = {name: importlib.metadata.version(name) for name in packages}
     device = _processor() if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device)
     count = torch.get_num_threads()

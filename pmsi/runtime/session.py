@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.processes import Processes

@@ -1,4 +1,4 @@
-"""Mini-batches of an epoch: order, crops, augmentation draws, and each process's share. Positions only, no pixels."""
+"""Mini-batches of an epoch: order, crops, augmentation draws, and the share of each process. Positions, no pixels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def draw_balanced(
     samples: int = 4,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Mini-batches of as many images of each of some classes, int64 ``[num_batches, classes * samples]``.
+    """Draw mini-batches of ``samples`` images of each of some classes, int64 ``[num_batches, classes * samples]``.
 
-    Classes are drawn without replacement for each batch; a class's images come in random order, and all over again
+    Classes are drawn without replacement for each batch; the images of a class come in random order, which starts anew
     when fewer than ``samples`` are left.
 
     Args:
@@ -67,47 +67,69 @@ def draw_balanced(
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One mini-batch of training: which images, which part of each, and what every phase makes of them."""
+    """Plan of one training mini-batch: images, labels, crops, and the draw of every phase.
 
-    index: Tensor  # int64 [B]
-    window: Tensor  # int64 [B, 3]
+    Args:
+        index: int64 ``[B]``, rows of the training images.
+        labels: int64 ``[B]``.
+        window: int64 ``[B, 3]``: y, x and flip of each crop.
+        draws: one for each phase; phases may share one.
+    """
+
+    index: Tensor
+    labels: Tensor
+    window: Tensor
     draws: list[Draw]
 
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """What one of several processes makes of a mini-batch: its own images, whose partners may be another's.
+    """Share of a mini-batch that one process computes: its own images, and partners that they are mixed with.
 
     Args:
-        rows: its images among the batch's.
-        entries: int64 ``[E]``, batch entries whose pixels it needs: ``rows`` first, then partners.
-        plans: of each phase, for those entries; the first are the process's images, the others are not wanted.
+        batch: the whole mini-batch.
+        rows: own images among the batch's B.
+        index: int64 ``[E]``, rows of the training images whose pixels are needed: the own first, then partners.
+        window: int64 ``[E, 3]``, crops of these.
+        plans: one for each phase over these E images; only the first outputs, the own images, are used.
     """
 
+    batch: BatchPlan
     rows: slice
-    entries: Tensor
+    index: Tensor
+    window: Tensor
     plans: list[Plan]
 
+    @property
+    def count(self) -> int:
+        """Number of own images."""
+        return len(range(len(self.batch.index))[self.rows])
 
-def take_local(iteration: BatchPlan, rows: slice) -> LocalBatch:
-    """The share of the process that has ``rows`` of the batch: all processes together make the whole batch."""
-    batch, own = len(iteration.index), torch.arange(len(iteration.index))[rows]
-    if len(own) == batch:
-        return LocalBatch(rows, own, [draw.plan for draw in iteration.draws])
-    plans = {id(draw.plan): draw.plan for draw in iteration.draws}  # phases may share one
-    lends = torch.zeros(batch, dtype=torch.bool)
+
+def take_local(batch: BatchPlan, rows: slice) -> LocalBatch:
+    """Share of the process that computes ``rows``; the shares of all processes make the whole batch."""
+    own = torch.arange(len(batch.index))[rows]
+    rows = slice(*rows.indices(len(batch.index))[:2])
+    if len(own) == len(batch.index):
+        return LocalBatch(batch, rows, batch.index, batch.window, [draw.plan for draw in batch.draws])
+    # 1. Partners: images of other processes that a plan lays over own ones.
+    plans = {id(draw.plan): draw.plan for draw in batch.draws}  # phases may share one
+    lends = torch.zeros(len(batch.index), dtype=torch.bool)
     for plan in plans.values():
         lends[plan.overlay[rows][plan.has_overlay[rows]].long()] = True
     lends[rows] = False
+    # 2. Each plan once, over own images and partners.
     entries = torch.cat([own, lends.nonzero().flatten()])
     taken = {key: _take(plan, entries, len(own)) for key, plan in plans.items()}
-    return LocalBatch(rows, entries, [taken[id(draw.plan)] for draw in iteration.draws])
+    local = [taken[id(draw.plan)] for draw in batch.draws]
+    return LocalBatch(batch, rows, batch.index[entries], batch.window[entries], local)
 
 
 def _take(plan: Plan, entries: Tensor, count: int) -> Plan:
-    """The first ``count`` of ``entries`` as planned, the others as they are. Tiles move within their own image."""
+    """Plan over ``entries`` of the batch: the first ``count`` as planned, the others untouched."""
     place = torch.full((len(plan),), -1).scatter(0, entries, torch.arange(len(entries)))
     parts = plan.grid**2
+    # Tiles move within their own image.
     within = plan.tiles[entries] - parts * entries[:, None]
     assert ((within >= 0) & (within < parts)).all()
     planned = torch.arange(len(entries)) < count
@@ -124,7 +146,7 @@ def _take(plan: Plan, entries: Tensor, count: int) -> Plan:
 
 
 def count_batches(recipe: Recipe, count: int) -> int:
-    """Mini-batches of an epoch over ``count`` training images; a last smaller one is dropped.
+    """Number of mini-batches in an epoch over ``count`` training images; a last smaller one is dropped.
 
     Raises:
         ValueError: fewer images than one batch.
@@ -134,34 +156,39 @@ def count_batches(recipe: Recipe, count: int) -> int:
     return count // recipe.batch_size
 
 
-def plan_epoch(
-    recipe: Recipe, count: int, *, seed: int, epoch: int, start: int = 0, labels: Tensor | None = None
-) -> Iterator[BatchPlan]:
-    """One epoch over ``count`` training images in random order, with random crops and flips.
+def plan_epoch(recipe: Recipe, labels: Tensor, *, seed: int, epoch: int, start: int = 0) -> Iterator[BatchPlan]:
+    """Plan one epoch over all training images in random order, with random crops and flips.
 
     Order, crops and flips come from one stream and the augmentation from others, so that recipes that differ in their
     augmentation see the same crops of the same images in the same order. Each mini-batch has an augmentation stream of
-    its own: an epoch that goes on at mini-batch ``start`` is the same epoch.
+    its own: an epoch that continues at mini-batch ``start`` is the same epoch.
 
     Args:
-        labels: of the images, int64 ``[count]``; needed for ``recipe.classes_per_batch``.
+        recipe: sizes, mini-batch and augmentation.
+        labels: int64 ``[N]`` of the training images, on the CPU.
+        seed, epoch: key of all draws.
+        start: first mini-batch to yield.
 
     Raises:
-        ValueError: the images do not fill one mini-batch.
+        ValueError: the images do not fill one mini-batch, or cannot be balanced (``recipe.classes_per_batch``).
+
+    >>> labels = torch.arange(64) % 4
+    >>> first, second = plan_epoch(Recipe(resize=36, crop=32), labels, seed=0, epoch=0)
+    >>> first.index.shape, first.window.shape, [draw.plan.grid for draw in first.draws]
+    (torch.Size([32]), torch.Size([32, 3]), [8, 4, 2, 1])
     """
-    batch, crop = recipe.batch_size, recipe.crop
+    batch, crop, count = recipe.batch_size, recipe.crop, len(labels)
+    batches = count_batches(recipe, count)
     crops = make_generator(seed, epoch, 0)
     order = torch.randperm(count, generator=crops)
     if recipe.classes_per_batch is not None:
-        assert labels is not None
         samples = batch // recipe.classes_per_batch
-        batches = count_batches(recipe, count)
         order = draw_balanced(
             labels, batches, classes=recipe.classes_per_batch, samples=samples, generator=crops
         ).flatten()
     room = recipe.resize - crop + 1
     windows = (torch.rand(count, 3, generator=crops, dtype=torch.float64) * torch.tensor([room, room, 2])).long()
-    for done in range(start, count_batches(recipe, count)):
+    for done in range(start, batches):
         rows = slice(done * batch, (done + 1) * batch)
         draws = draw_phases(recipe, (batch, 3, crop, crop), make_generator(seed, epoch, 1, done))
-        yield BatchPlan(order[rows], windows[rows], draws)
+        yield BatchPlan(order[rows], labels[order[rows]], windows[rows], draws)

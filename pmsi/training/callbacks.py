@@ -1,4 +1,4 @@
-"""Callbacks of a training run: the protocol, and TensorBoard."""
+"""Callbacks of a training run: the protocol, a silent one, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,37 +8,53 @@ from typing import Any, Protocol
 
 
 class Callback(Protocol):
-    """Who is told how far a run is."""
+    """Interface of an object that is called as a run proceeds."""
 
     def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        """``done`` of ``total`` mini-batches are trained, with these mean losses (none: they are not here yet)."""
+        """Called after each mini-batch.
+
+        Args:
+            done, total: mini-batches of the epoch.
+            losses: means over the epoch so far, one per phase; empty while they are not yet copied from the device.
+        """
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        """An epoch is trained, tested and saved."""
+        """Called when an epoch is trained, tested and saved, with its line of ``metrics.jsonl``."""
+
+
+class Silent:
+    """Callback that does nothing."""
+
+    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None: ...
+
+    def on_epoch(self, record: dict[str, Any]) -> None: ...
 
 
 class TensorBoard:
-    """Scalars of every epoch in ``folder``; a run that goes on from an earlier epoch writes over what came after it.
+    """Callback that writes scalars of every epoch; a continued run overwrites what came after its checkpoint.
 
     Args:
-        watch: told as well.
+        folder: gets the event files.
+        callback: called as well.
 
     Raises:
         ImportError: the package tensorboard is missing.
     """
 
-    def __init__(self, folder: Path, watch: Callback) -> None:
+    def __init__(self, folder: Path, callback: Callback) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an extra
 
         self.open: Any = SummaryWriter
-        self.folder, self.watch = folder, watch
+        self.folder, self.callback = folder, callback
         self.writer: Any = None
 
     def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        self.watch.on_batch(done, total, losses)
+        """Call the other callback."""
+        self.callback.on_batch(done, total, losses)
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        self.watch.on_epoch(record)
+        """Write accuracies, losses, speed and learning rates of an epoch."""
+        self.callback.on_epoch(record)
         epoch = record["epoch"]
         if self.writer is None:
             self.writer = self.open(str(self.folder), purge_step=epoch)

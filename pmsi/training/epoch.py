@@ -1,20 +1,24 @@
-"""State of the epoch under way (losses, counts, times), and a clock that does not wait for the GPU."""
+"""State of the current epoch (losses, counts, times), and a clock that does not wait for the GPU."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
+
+T = TypeVar("T")
 
 
 class Clock:
-    """Time that passes within ``with clock:``, as the device lives it; nothing waits for the device until it is read.
+    """Accumulates the time spent in ``with clock:`` blocks. On a GPU it records events and synchronises only in `read`.
 
     Args:
-        seconds: that have passed already.
+        device: whose time is measured.
+        seconds: start value.
     """
 
     def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
@@ -31,7 +35,7 @@ class Clock:
             self.read()
 
     def read(self) -> float:
-        """Seconds so far."""
+        """Seconds accumulated so far."""
         for start, end in zip(self.marks[::2], self.marks[1::2], strict=True):
             self.seconds += start.elapsed_time(end) / 1000 if self.is_cuda else end - start
         self.marks.clear()
@@ -44,14 +48,15 @@ class Clock:
 
 
 class EpochState:
-    """The epoch under way.
+    """State of the current epoch: mini-batches done, losses and times.
 
     Args:
         phases: S + 1.
-        done: mini-batches.
-        losses: ``[S + 1]``, summed over them.
-        seconds: of training before this process.
-        waited: of these, for input.
+        device: of the losses.
+        done: mini-batches trained so far.
+        losses: ``[S + 1]``, sums over them.
+        seconds: training time of the epoch in processes before this one.
+        input_seconds: part of it that was spent on inputs.
     """
 
     def __init__(
@@ -62,25 +67,35 @@ class EpochState:
         done: int = 0,
         losses: Sequence[float] = (),
         seconds: float = 0.0,
-        waited: float = 0.0,
+        input_seconds: float = 0.0,
     ) -> None:
         self.done = done
         self.losses = torch.tensor(losses or [0.0] * phases, device=device)
         # int64 [S + 1], the first mini-batch, from 1, whose loss was not finite; or far away
         self.first_bad = torch.full((phases,), 2**62, device=device)
-        self.input, self.seconds, self.started = Clock(device, waited), seconds, time.perf_counter()
+        self.input, self.seconds, self.started = Clock(device, input_seconds), seconds, time.perf_counter()
         self.copied: Any = None  # when `shown` is to be read
         self.shown = torch.zeros(phases, pin_memory=device.type == "cuda")
 
+    def time_inputs(self, inputs: Iterable[T]) -> Iterator[T]:
+        """Yield the same, and count the time they take to come as input time."""
+        left = iter(inputs)
+        while True:
+            with record_function("pmsi: input"), self.input:
+                found = next(left, None)
+            if found is None:
+                return
+            yield found
+
     def add(self, losses: Tensor) -> None:
-        """One mini-batch more. Nothing here waits for the device."""
+        """Count one more mini-batch with its losses ``[S + 1]``. Does not wait for the device."""
         self.done += 1
         self.losses += losses
         bad = torch.where(losses.isfinite(), self.first_bad, self.done)
         self.first_bad = torch.minimum(self.first_bad, bad)
 
     def latest_losses(self) -> list[float]:
-        """Mean losses ``[S + 1]`` of the epoch, as far as they have come from the device."""
+        """Mean losses ``[S + 1]`` of the epoch, as copied from the device so far; empty before the first copy."""
         if not self.losses.is_cuda:
             return (self.losses / self.done).tolist()
         shown: list[float] = []
@@ -91,16 +106,25 @@ class EpochState:
         return shown
 
     def elapsed(self) -> float:
-        """Of training, in this process and before."""
+        """Seconds of training, in this process and before."""
         return self.seconds + time.perf_counter() - self.started
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
         losses = self.losses.tolist()
         return {"done": self.done, "losses": losses, "seconds": self.elapsed(), "waited": self.input.read()}
 
+    @classmethod
+    def from_dict(cls, state: dict[str, Any], device: torch.device) -> Self:
+        """Epoch of a checkpoint, continued on ``device``."""
+        losses, seconds = state["losses"], state["seconds"]
+        return cls(
+            len(losses), device, done=state["done"], losses=losses, seconds=seconds, input_seconds=state["waited"]
+        )
 
-def _record_event(**options: Any) -> Any:
+
+def _record_event(*, enable_timing: bool = False) -> Any:
     make: Any = torch.cuda.Event
-    event = make(**options)
+    event = make(enable_timing=enable_timing)
     event.record()
     return event

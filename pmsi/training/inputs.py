@@ -1,12 +1,11 @@
-"""What a process's network sees in each phase of a mini-batch: from stored images to normalised inputs and targets."""
+"""Network inputs of the phases of a mini-batch: from stored images to normalised inputs and targets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from mosaicaug import Plan, Targets
@@ -14,27 +13,31 @@ from pmsi.data.preprocess import preprocess
 from pmsi.data.storage import to_device
 from pmsi.recipe import Recipe
 from pmsi.runtime.devices import input_dtype
-from pmsi.training.batches import BatchPlan, LocalBatch
+from pmsi.training.batches import LocalBatch
+from pmsi.training.phases import needs_maps
 
 PhaseInput = tuple[Tensor, Tensor | Targets]  # normalised images [B, 3, H, W], and their targets
 
 
-class Inputs:
-    """Makes them, each when its turn comes.
+class PhaseInputs:
+    """Builds the network input of each phase, one at a time, in one buffer that all phases share.
 
-    All phases share one buffer, one after the other: on a CPU, fresh memory costs more than writing to it.
+    (On a CPU, fresh memory costs more than writing to it.) An input is overwritten when the next one is made.
 
     Args:
-        recipe: whose phases.
-        labels: of all training images, int64 ``[N]``, on the host.
+        recipe: sizes and augmentation.
         fabric: device and precision.
-        look: SnapMix's maps ``[B, h, w]`` of the whole batch, from this process's raw inputs and all labels.
+        maps: makes SnapMix's maps ``[B, h, w]`` of the whole batch from the raw inputs of this process and all labels;
+            needed for augmentations that weigh labels by maps.
+
+    Raises:
+        ValueError: the augmentation needs ``maps``.
     """
 
-    def __init__(
-        self, recipe: Recipe, labels: Tensor, fabric: Fabric, look: Callable[[Tensor, Tensor], Tensor]
-    ) -> None:
-        self.recipe, self.labels, self.device, self.look = recipe, labels, fabric.device, look
+    def __init__(self, recipe: Recipe, fabric: Fabric, maps: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+        if maps is None and needs_maps(recipe):
+            raise ValueError(f"PhaseInputs: augmentation {recipe.augmentation} needs class activation maps; pass maps=")
+        self.recipe, self.device, self.maps = recipe, fabric.device, maps if needs_maps(recipe) else None
         self.buffer = torch.empty(
             (recipe.batch_size, 3, recipe.crop, recipe.crop),
             dtype=input_dtype(fabric),
@@ -42,32 +45,36 @@ class Inputs:
             memory_format=torch.channels_last,
         )
 
-    def make(self, iteration: BatchPlan, share: LocalBatch, images: Tensor, index: Tensor) -> Iterator[PhaseInput]:
-        """Of this process's share of a mini-batch, phase by phase. SnapMix looks at once: that is no input's time.
+    def make(self, share: LocalBatch, images: Tensor, index: Tensor) -> Iterator[PhaseInput]:
+        """Yield the inputs of this process, one per phase.
+
+        Maps are computed before the first yield, so that their time is not counted as input time.
 
         Args:
-            images, index: where the pixels of the share's entries lie.
+            share: of the mini-batch.
+            images, index: stored images, and the rows of them that ``share.index`` asks for, as a store yields them.
         """
-        labels = to_device(self.labels[iteration.index], self.device)
-        window, own = iteration.window[share.entries], share.rows.stop - share.rows.start
-        how: dict[str, Any] = {"index": index, "window": window, "out": self.buffer[: len(index)]}
-
-        def make(plan: Plan) -> Tensor:
-            return preprocess(images, plan, dtype=self.buffer.dtype, **how)[:own]
-
+        labels = to_device(share.batch.labels, self.device)
         maps = None
-        if self.recipe.augmentation == "snapmix":
-            maps = self.look(make(Plan.identity(len(index), (self.recipe.crop,) * 2)), labels)
+        if self.maps is not None:
+            raw = Plan.identity(len(index), (self.recipe.crop,) * 2)
+            maps = self.maps(self._show(share, images, index, raw), labels)
+        return self._make_each(share, images, index, labels, maps)
 
-        def make_each() -> Iterator[PhaseInput]:
-            shown: tuple[Plan, Tensor] | None = None
-            for draw, plan in zip(iteration.draws, share.plans, strict=True):
-                if shown is None or shown[0] is not plan:  # phases may share one input
-                    shown = plan, make(plan)
-                targets = draw.targets(labels, maps)
-                if isinstance(targets, Targets):
-                    yield shown[1], Targets(*(part[share.rows] for part in targets))
-                else:
-                    yield shown[1], targets[share.rows]
+    def _make_each(
+        self, share: LocalBatch, images: Tensor, index: Tensor, labels: Tensor, maps: Tensor | None
+    ) -> Iterator[PhaseInput]:
+        made: tuple[Plan, Tensor] | None = None
+        for draw, plan in zip(share.batch.draws, share.plans, strict=True):
+            if made is None or made[0] is not plan:  # phases may share one input
+                made = plan, self._show(share, images, index, plan)
+            targets = draw.targets(labels, maps)
+            if isinstance(targets, Targets):
+                yield made[1], Targets(*(part[share.rows] for part in targets))
+            else:
+                yield made[1], targets[share.rows]
 
-        return make_each()
+    def _show(self, share: LocalBatch, images: Tensor, index: Tensor, plan: Plan) -> Tensor:
+        """Own images of a share under a plan, normalised, in the buffer."""
+        out = self.buffer[: len(index)]
+        return preprocess(images, plan, index, share.window, dtype=out.dtype, out=out)[: share.count]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from pmsi.models.base import Network

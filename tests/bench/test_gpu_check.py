@@ -27,7 +27,7 @@ def test_gpu_check_keeps_what_earlier_parts_found(tmp_path: Path, monkeypatch: p
     times = make_times(centre("cutmix"), median=0.02, q1=0.02, q3=0.02, rounds=5)
     rows = [make_row(centre("cutmix"), "ours", **times)]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(results, "describe", lambda _: fake)
+    monkeypatch.setattr(results, "describe_environment", lambda _: fake)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     ran = gpu_check.make_part("tests", "failed", passed=3, failed=1, failures=["test_apply::test_x[cuda]"], tail="red")
     monkeypatch.setattr(gpu_check, "run_tests", lambda _: (ran, rows))
@@ -84,5 +84,9 @@ def test_gpu_check_finds_the_tests_that_take_a_device(tmp_path: Path) -> None:
         ("test_triton.py", "def test_c(): ...\n"),
     ]:
         (tmp_path / name).write_text(text)
-    assert [path.name for path in gpu_check.find_tests(tmp_path)] == ["test_apply.py", "test_triton.py"]
-    assert {"test_apply.py", "test_transforms.py"} <= {path.name for path in gpu_check.find_tests()}
+    assert [path.name for path in gpu_check.list_tests(tmp_path)] == ["test_apply.py", "test_triton.py"]
+    assert {"test_apply.py", "test_transforms.py"} <= {path.name for path in gpu_check.list_tests()}
+
+
+def test_the_check_on_a_gpu_ends_in_eight_minutes() -> None:
+    assert sum(gpu_check.LIMITS.values()) + len(gpu_check.LIMITS) * gpu_check.GRACE <= 480

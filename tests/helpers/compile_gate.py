@@ -1,7 +1,7 @@
-"""Builds the kernel for GPUs that are not there and reads what came out: `python -m tests.helpers.compile_gate`.
+"""Gate on the compiled kernel, for GPUs that need not be there: `python -m tests.helpers.compile_gate`.
 
-Every specialisation is compiled for sm_80 and sm_90. Printed are registers per thread; found fault with are loads and
-stores of pixels that are narrower than the layout allows, and registers spilled to local memory.
+Every specialisation is compiled for sm_80 and sm_90. Registers per thread are printed; faults are loads and stores of
+pixels that are narrower than the layout allows, and registers spilled to local memory.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Built:
-    """What the compiler made of a case."""
+    """Properties of a compiled case."""
 
     registers: int
     spilled: int  # bytes of local memory
@@ -72,10 +72,12 @@ def make_cases() -> Iterator[Case]:
         ),
     }
     layouts = ("NCHW", "channels_last")
+    # 1. Each augmentation in each dtype and layout.
     for (name, draw), dtype, last in itertools.product(
         plans.items(), (torch.uint8, torch.bfloat16, torch.float32), layouts
     ):
         yield make_case(name, [draw((4, 3, 448, 448))], dtype, dtype, last, last)
+    # 2. The whole pipeline: index, window, mean and scale, from uint8.
     whole = torch.uint8, torch.bfloat16
     stages = Request(
         torch.bfloat16,
@@ -97,6 +99,7 @@ def make_cases() -> Iterator[Case]:
     small = {"index": stages.index, "window": stages.window, "mean": stages.mean, "scale": stages.scale}
     apart = {f"{name}_ptr": value for name, value in small.items()} | {f"{name}_at": 0 for name in small}
     yield Case(on_gpu.name, {**on_gpu.arguments, **apart})
+    # 3. Sizes, dtypes and plans that need a path of their own.
     for size, dtype in itertools.product((224, 447), (torch.uint8, torch.float32)):
         yield make_case(f"jigsaw {size} px", [Jigsaw(8).sample((4, 3, size, size))], dtype, dtype, "NCHW", "NCHW")
     for dtype in (torch.float16, torch.float64):
@@ -171,7 +174,7 @@ def build(case: Case, architecture: int) -> Built:
 
 
 def count_widths(ptx: str, kind: str) -> dict[int, int]:
-    """How many accesses to global memory there are of each width, bytes."""
+    """Number of accesses to global memory of each width, bytes."""
     widths: dict[int, int] = {}
     for vector, bits in re.findall(rf"\b{kind}\.global(?:\.\w+::\w+)*(?:\.v(\d))?\.[bfus](\d+)", ptx):
         width = int(vector or 1) * int(bits) // 8
@@ -179,8 +182,8 @@ def count_widths(ptx: str, kind: str) -> dict[int, int]:
     return widths
 
 
-def find_faults(case: Case, built: Built) -> list[str]:
-    """What is wrong with it."""
+def list_faults(case: Case, built: Built) -> list[str]:
+    """Faults of a compiled case, one line each."""
     a = case.arguments
     each = (
         a["PLANES"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
@@ -202,7 +205,7 @@ def main() -> int:
     for case in make_cases():
         for architecture in ARCHITECTURES:
             built = build(case, architecture)
-            wrong = find_faults(case, built)
+            wrong = list_faults(case, built)
             faults += len(wrong)
             widest = f"{max(built.loads)}/{max(built.stores)}"
             print(

@@ -1,4 +1,4 @@
-"""What a plan means, pixel by pixel, in plain loops: the slow reference that every backend is held to.
+"""Oracle: the meaning of a plan, pixel by pixel in plain loops, that every backend is held to.
 
 A plan comes as the bare numbers of its fields, and nothing of the package under test is imported here.
 """
@@ -29,7 +29,7 @@ class Source(NamedTuple):
 
 
 def seeded(seed: int) -> torch.Generator:
-    """What draws a test's random numbers."""
+    """Make the generator of a test's random numbers."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -56,7 +56,7 @@ def copy_pixels(images: Tensor, plan: Fields, *, window: Window = None, index: I
     for entry in range(batch):
         for y in range(height):
             for x in range(width):
-                [source] = find_sources(plan, entry, y, x, window=window, index=index)
+                [source] = list_sources(plan, entry, y, x, window=window, index=index)
                 assert source.weight == 1
                 out[entry, ..., y, x] = images[source.image, ..., source.y, source.x]
     return out
@@ -70,35 +70,35 @@ def blend_pixels(images: Tensor, plan: Fields, *, window: Window = None, index: 
     for entry in range(batch):
         for y in range(height):
             for x in range(width):
-                for source in find_sources(plan, entry, y, x, window=window, index=index):
+                for source in list_sources(plan, entry, y, x, window=window, index=index):
                     out[entry, ..., y, x] += source.weight * stored[source.image, ..., source.y, source.x]
     return out
 
 
-def find_mask_pixels(
+def mask_pixels(
     plan: Fields, entry: int, y: int, x: int, *, window: Window = None, index: Index = None
 ) -> set[tuple[int, int, int]]:
-    """Which stored pixels (image, y, x) a mask may show there: the heaviest, or any of several as heavy."""
+    """Stored pixels (image, y, x) that a mask may show there: the heaviest, or any of several as heavy."""
     weights: dict[tuple[int, int, int], float] = {}
-    seen = find_sources(plan, entry, y, x, window=window, index=index)
+    seen = list_sources(plan, entry, y, x, window=window, index=index)
     for place, source in enumerate(seen):
         blended = place > 0 and plan["opacity"][entry] <= 0.5  # the image itself comes first, and is as heavy at least
         weights.setdefault(source[1:], 0.0 if blended else source.weight)
     return {pixel for pixel, weight in weights.items() if weight > max(weights.values()) - 1e-5}
 
 
-def find_sources(
+def list_sources(
     plan: Fields, entry: int, y: int, x: int, *, window: Window = None, index: Index = None
 ) -> list[Source]:
     """The stored pixels that make output pixel ``y, x`` of batch entry ``entry``, those of weight 0 left out."""
     width = plan["size"][1]
-    seen = [(1.0, *_find_base(plan, entry, y, x))]
+    seen = [(1.0, *_base_source(plan, entry, y, x))]
     top, left, bottom, right = plan["to_box"][entry]
     if top <= y < bottom and left <= x < right:
         opacity, partner = plan["opacity"][entry], plan["overlay"][entry]
         from_top, from_left, from_bottom, from_right = plan["from_box"][entry]
-        rows = _find_taps(y - top, bottom - top, from_bottom - from_top)
-        columns = _find_taps(x - left, right - left, from_right - from_left)
+        rows = _taps(y - top, bottom - top, from_bottom - from_top)
+        columns = _taps(x - left, right - left, from_right - from_left)
         seen = [(1 - opacity, *seen[0][1:])]
         for row, row_weight in rows:
             for column, column_weight in columns:
@@ -106,7 +106,7 @@ def find_sources(
     return [Source(weight, *_look_through(e, v, u, width, window, index)) for weight, e, v, u in seen if weight > 0]
 
 
-def _find_base(plan: Fields, entry: int, y: int, x: int) -> tuple[int, int, int]:
+def _base_source(plan: Fields, entry: int, y: int, x: int) -> tuple[int, int, int]:
     height, width = plan["size"]
     grid = math.isqrt(len(plan["tiles"][entry]))
     tile_height, tile_width = height // grid, width // grid
@@ -118,7 +118,7 @@ def _find_base(plan: Fields, entry: int, y: int, x: int) -> tuple[int, int, int]
     return image, row * tile_height + y % tile_height, column * tile_width + x % tile_width
 
 
-def _find_taps(offset: int, length: int, source_length: int) -> list[tuple[int, float]]:
+def _taps(offset: int, length: int, source_length: int) -> list[tuple[int, float]]:
     """Source pixels of one axis and their weights, corners aligned; one length of both is a copy."""
     if length == 1:
         return [(0, 1.0)]
@@ -155,8 +155,8 @@ def weigh_snapmix(plan: Fields, labels: Sequence[Any], maps: Sequence[Any]) -> t
             weights_a.append(1.0)
             weights_b.append(0.0)
             continue
-        weight_a = 1 - _find_mass(maps[entry], to_box, (height, width))
-        weight_b = _find_mass(maps[partner], from_box, (height, width))
+        weight_a = 1 - _map_mass(maps[entry], to_box, (height, width))
+        weight_b = _map_mass(maps[partner], from_box, (height, width))
         if labels[entry] == labels[partner]:
             weight_a = weight_b = weight_a + weight_b
         share = area / (height * width)
@@ -165,7 +165,7 @@ def weigh_snapmix(plan: Fields, labels: Sequence[Any], maps: Sequence[Any]) -> t
     return weights_a, weights_b
 
 
-def _find_mass(values: Sequence[Sequence[float]], box: Sequence[int], size: tuple[int, int]) -> float:
+def _map_mass(values: Sequence[Sequence[float]], box: Sequence[int], size: tuple[int, int]) -> float:
     """Share of a map, stretched to ``size`` with its least value taken off, that lies in ``box``."""
     full = [[_stretch(values, y, x, size) for x in range(size[1])] for y in range(size[0])]
     flat = [value for row in full for value in row]
@@ -188,7 +188,7 @@ def _stretch(values: Sequence[Sequence[float]], y: int, x: int, size: tuple[int,
     return math.fsum(down * across * values[row][column] for row, down in taps[0] for column, across in taps[1])
 
 
-def find_chi_square_p(counts: Numbers) -> float:
+def chi_square_p(counts: Numbers) -> float:
     """Chance of counts as uneven as these if all categories are equally likely."""
     expected = counts.sum() / counts.size
     statistic = float(((counts - expected) ** 2 / expected).sum())
@@ -196,7 +196,7 @@ def find_chi_square_p(counts: Numbers) -> float:
     return float(torch.special.gammaincc(shape, scale))
 
 
-def find_ks_p(distance: float, count: float) -> float:
+def ks_p(distance: float, count: float) -> float:
     """Chance of so large a Kolmogorov-Smirnov distance (Stephens' approximation)."""
     scaled = (math.sqrt(count) + 0.12 + 0.11 / math.sqrt(count)) * distance
     return min(1.0, 2 * sum((1 if k % 2 else -1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101)))
@@ -206,11 +206,11 @@ def compare_samples(one: Numbers, two: Numbers) -> float:
     """Two-sample Kolmogorov-Smirnov test; ties only make the chance that it gives larger."""
     points = np.concatenate([one, two])
     below = [np.searchsorted(np.sort(values), points, side="right") / len(values) for values in (one, two)]
-    return find_ks_p(float(np.abs(below[0] - below[1]).max()), len(one) * len(two) / len(points))
+    return ks_p(float(np.abs(below[0] - below[1]).max()), len(one) * len(two) / len(points))
 
 
-def find_beta_cdf(x: Numbers, alpha: float) -> Numbers:
-    """Of Beta(alpha, alpha), by integration over t**alpha, which takes the pole at 0 away."""
+def beta_cdf(x: Numbers, alpha: float) -> Numbers:
+    """Distribution function of Beta(alpha, alpha), by integration over t**alpha, which removes the pole at 0."""
     grid = np.linspace(0, 0.5**alpha, 20001)
     density = (1 - grid ** (1 / alpha)) ** (alpha - 1)
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])

@@ -24,7 +24,7 @@ from mosaicaug import (
     apply_keypoints,
     apply_masks,
 )
-from tests.helpers.oracle import find_mask_pixels, number_pixels, seeded
+from tests.helpers.oracle import mask_pixels, number_pixels, seeded
 
 SIZE = (22, 27)
 DTYPES = [torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64]
@@ -45,7 +45,7 @@ def draw(make: Callable[[], Augmentation], batch: int = 6, seed: int = 3) -> Pla
 
 
 def draw_boxes(batch: int, count: int, seed: int) -> Tensor:
-    """With whole numbers, a few of them empty: ``[B, N, 4]``."""
+    """Boxes ``[B, N, 4]`` of whole numbers, a few of them empty."""
     corners = torch.rand(batch, count, 2, 2, generator=seeded(seed)) * torch.tensor([SIZE[1] + 1, SIZE[0] + 1])
     return corners.floor().sort(2).values.flatten(2)
 
@@ -75,7 +75,7 @@ def test_a_mask_shows_the_oracles_pixel(
     for entry in range(len(plan)):
         for y in range(SIZE[0]):
             for x in range(SIZE[1]):
-                allowed = find_mask_pixels(fields, entry, y, x, **options)
+                allowed = mask_pixels(fields, entry, y, x, **options)
                 assert int(got[entry, y, x]) in {int(stored[pixel]) for pixel in allowed}
 
 
@@ -145,7 +145,7 @@ def test_a_box_that_no_tile_cuts_stays_whole(aug: Augmentation) -> None:
 
 
 def test_tiles_that_move_together_cut_nothing() -> None:
-    """By hand: the upper half of a 4 x 4 grid stays but for its two outer columns, the lower half trades places."""
+    """Upper half of a 4 x 4 grid stays but for its two outer columns, the lower half trades places."""
     order = [3, 1, 2, 0, 7, 5, 6, 4, 10, 11, 8, 9, 14, 15, 12, 13]
     plan = Plan.of_tiles(torch.tensor([order], dtype=torch.int32), (8, 12))
     placed = apply_boxes(torch.tensor([[[0, 0, 12, 8], [4.0, 1, 5, 3], [5, 3, 8, 6]]]), plan)
@@ -296,7 +296,7 @@ def test_labels_follow() -> None:
 
 
 def test_tiles_from_all_over_the_batch() -> None:
-    """What no augmentation draws, but a plan may hold: tiles of another image, and one tile twice."""
+    """Plans that no augmentation draws: tiles of another image, and one tile twice."""
     plan = Plan.of_tiles(torch.tensor([[4, 4, 2, 3], [0, 5, 6, 7]], dtype=torch.int32), (8, 8))
     boxes, points = torch.tensor([[[0.0, 0, 3, 3]], [[1.0, 1, 4, 4]]]), torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
     placed = apply_boxes(boxes, plan)

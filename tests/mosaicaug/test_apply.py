@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
+from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply, mix_labels
 from tests.helpers.oracle import blend_pixels, copy_pixels, number_pixels, seeded
 
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -309,3 +309,81 @@ def test_out_takes_the_last_of_the_pass(device: torch.device) -> None:
     out = torch.full((6, 3, 13, 12), float("nan"), dtype=torch.bfloat16, device=device)
     apply(stored, plan, dtype=torch.bfloat16, out=out, **options)
     assert torch.equal(out, apply(stored, plan, dtype=torch.bfloat16, **options))
+
+
+# Refusals.
+
+
+IMAGES, LABELS = torch.rand(4, 3, 16, 16), torch.arange(4)
+
+
+def test_a_plan_for_another_batch_or_size() -> None:
+    with pytest.raises(ValueError, match=r"apply.*5.*4"):
+        apply(IMAGES, Plan.identity(5, (16, 16)))
+    with pytest.raises(ValueError, match=r"apply.*16, 8.*16, 16"):
+        apply(IMAGES, Plan.identity(4, (16, 8)))
+    with pytest.raises(ValueError, match=r"mix_labels.*5.*4"):
+        mix_labels(Plan.identity(5, (16, 16)), LABELS)
+
+
+def test_out_that_overlaps_the_input() -> None:
+    plan = Plan.identity(4, (16, 16))
+    memory = torch.rand(6, 3, 16, 16)
+    for images, out in [
+        (memory[:4], memory[:4]),
+        (memory[:4], memory[1:5]),
+        (memory[1:5], memory[:4]),
+        (memory[:4], memory.flatten()[384 : 384 + 4 * 768].view(4, 3, 16, 16)),
+    ]:
+        before = memory.clone()
+        with pytest.raises(ValueError, match=r"apply.*out.*memory"):
+            apply(images, plan, out=out)
+        assert torch.equal(memory, before)
+    memory = torch.rand(8, 3, 16, 16)  # neighbours in one storage do not overlap
+    assert torch.equal(apply(memory[:4], plan, out=memory[4:]), memory[:4])
+
+
+def test_out_that_would_lose_gradients() -> None:
+    images, plan, out = IMAGES.clone().requires_grad_(), Plan.identity(4, (16, 16)), torch.zeros_like(IMAGES)
+    with pytest.raises(ValueError, match=r"apply.*out.*gradients"):
+        apply(images, plan, out=out)
+    with pytest.raises(ValueError, match=r"apply.*out.*gradients"):
+        apply(IMAGES, plan, out=torch.zeros_like(IMAGES, requires_grad=True))
+    with torch.no_grad():
+        assert torch.equal(apply(images, plan, out=out), IMAGES)
+
+
+APPLY: dict[str, tuple[dict[str, Any], str]] = {
+    "out of another shape": ({"out": torch.zeros(4, 3, 16, 15)}, r"out.*16, 15"),
+    "out of another dtype": ({"out": torch.zeros(4, 3, 16, 16), "dtype": torch.float16}, r"out.*float16.*float32"),
+    "out that is not contiguous": ({"out": torch.zeros(4, 3, 16, 32)[..., ::2]}, r"out must be contiguous.*1536.*2"),
+    "out of another layout": (
+        {"out": torch.zeros(4, 3, 16, 16), "memory_format": torch.channels_last},
+        r"out.*channels_last",
+    ),
+    "dtype": ({"dtype": torch.int32}, r"dtype.*int32"),
+    "memory format": ({"memory_format": torch.preserve_format}, r"memory_format.*preserve"),
+    "backend": ({"backend": "cupy"}, r"backend.*cupy"),
+    "mean of another length": ({"mean": [0.0, 1.0]}, r"mean.*3.*2"),
+    "std of another length": ({"std": [1.0] * 4}, r"std.*3.*4"),
+    "std of 0": ({"std": [1.0, 0.0, 1.0]}, r"std.*0"),
+    "index of another length": ({"index": torch.arange(3)}, r"index.*4.*3"),
+    "index past the images": ({"index": torch.tensor([0, 1, 2, 4])}, r"index.*4"),
+    "index below 0": ({"index": torch.tensor([0, 1, 2, -1])}, r"index.*-1"),
+    "index of floats": ({"index": torch.zeros(4)}, r"index.*float32"),
+    "window of another shape": ({"window": torch.zeros(4, 2, dtype=torch.int64)}, r"window.*4, 2"),
+    "window past the image": ({"window": torch.tensor([[0, 1, 0]] * 4)}, r"window.*1"),
+    "window below 0": ({"window": torch.tensor([[-1, 0, 0]] * 4)}, r"window.*-1"),
+    "window of floats": ({"window": torch.zeros(4, 3)}, r"window.*float32"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), APPLY.values(), ids=APPLY.keys())
+def test_options_of_apply_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"apply.*{message}"):
+        apply(IMAGES, Plan.identity(4, (16, 16)), **options)
+
+
+def test_windows_larger_than_the_images() -> None:
+    with pytest.raises(ValueError, match=r"apply.*17, 16.*16, 16"):
+        apply(IMAGES, Plan.identity(4, (17, 16)), window=torch.zeros(4, 3, dtype=torch.int64))

@@ -115,7 +115,7 @@ def make_net() -> nn.Module:
 
 
 class Step(nn.Module):
-    """What a training step makes of a batch: the augmented images too, to compare."""
+    """Training step on a batch; it returns the augmented images too, to compare."""
 
     def __init__(self, aug: Augmentation) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ def test_a_step_draws_as_without_a_compiler(aug: Augmentation) -> None:
 
 
 def test_draws_in_one_graph_are_many_and_in_order() -> None:
-    """The same augmentation twice is no common subexpression, for which graphs with gradients are searched."""
+    """Two calls of one augmentation are no common subexpression, for which graphs with gradients are searched."""
     torch.compiler.reset()
     first, second = CutMix(), Jigsaw(3)
 

@@ -52,7 +52,7 @@ def test_kornia_3077_lambda_is_not_inverted(aug: CutMix | MixUp) -> None:
 
 
 def test_kornia_4649_p_is_not_applied_twice() -> None:
-    """At p = 0.5, 2000 of 4000 within five standard deviations, 158; p squared would be 1000."""
+    """Count at p = 0.5: 2000 of 4000 within five standard deviations, 158; p squared would be 1000."""
     images, labels = torch.rand(4000, 1, 32, 32), torch.arange(4000)
     jigsaw = Jigsaw(2, p=0.5, permutation="cyclic")
     for aug in (jigsaw, MixUp(p=0.5), Compose([jigsaw]), OneOf([jigsaw, MixUp(p=0.5)])):

@@ -1,4 +1,4 @@
-"""What other libraries have or lack and this one must have: a test for each row of that table, by the row's name."""
+"""Features that other libraries have or lack and this one must have: a test for each row of that table."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def make_images(dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (6,
     return values if dtype == torch.uint8 else (values / 255).to(dtype)
 
 
-def find_plan(aug: Augmentation) -> Plan:
+def last_plan(aug: Augmentation) -> Plan:
     assert aug.last_plan is not None
     return aug.last_plan
 
@@ -72,7 +72,7 @@ def find_plan(aug: Augmentation) -> Plan:
 def test_jigsaw() -> None:
     images, aug = number_pixels((4, 3, 12, 15)), Jigsaw(3)
     got = aug(images)
-    assert torch.equal(got, copy_pixels(images, find_plan(aug).to_dict()))
+    assert torch.equal(got, copy_pixels(images, last_plan(aug).to_dict()))
     for before, after in zip(images, got, strict=True):
         cut = [image.unfold(1, 4, 4).unfold(2, 5, 5)[0].flatten(0, 1).flatten(1).tolist() for image in (before, after)]
         assert sorted(cut[0]) == sorted(cut[1]) and cut[0] != cut[1]  # noqa: PT018
@@ -104,7 +104,7 @@ def test_cutmix_and_mixup() -> None:
 
 @row("snapmix")
 def test_snapmix() -> None:
-    """Where all of a map's mass is in the box that comes in, the partner weighs 1."""
+    """Partner of weight 1: all of its map's mass is in the box that comes in."""
     aug, maps = SnapMix(1.0), torch.zeros(6, 20, 20)
     plan = aug.sample((6, 3, 20, 20), generator=seeded(2))
     for image, (partner, box) in enumerate(zip(plan.overlay.tolist(), plan.from_box.tolist(), strict=True)):
@@ -178,11 +178,11 @@ def test_dtypes_layouts_and_video(
     aug = make()
     made, _ = aug(images, torch.arange(6, device=device))
     assert (made.dtype, made.device, made.stride()) == (images.dtype, images.device, images.stride())
-    exact = apply(images.double(), find_plan(aug), backend="torch").cpu()
+    exact = apply(images.double(), last_plan(aug), backend="torch").cpu()
     step = 0.501 if dtype == torch.uint8 else 2.0 ** (-9 if dtype == torch.bfloat16 else -12) * 1.01
     assert (made.cpu().double() - exact).abs().max() <= step  # rounded once
     if len(shape) == 5:  # one draw for all frames of a clip
-        frames = [apply(images[:, time], find_plan(aug)) for time in range(2)]
+        frames = [apply(images[:, time], last_plan(aug)) for time in range(2)]
         assert torch.equal(made, torch.stack(frames, 1))
 
 
@@ -198,7 +198,7 @@ def test_sizes_the_grid_does_not_divide(make: Make, size: tuple[int, int]) -> No
     got = aug(images)
     assert got.shape == images.shape
     assert torch.equal(got.flatten(2).sort().values, images.flatten(2))
-    assert torch.equal(got, copy_pixels(images, find_plan(aug).to_dict()))
+    assert torch.equal(got, copy_pixels(images, last_plan(aug).to_dict()))
 
 
 @row("soft labels in")
@@ -208,8 +208,8 @@ def test_soft_labels_in(make: Make) -> None:
     aug = make()
     _, got = aug(make_images(), soft, maps=torch.rand(6, 4, 4, generator=seeded(4)))
     assert got.shape == (6, 9)
-    hard, partner = torch.arange(6), find_plan(aug).overlay.long()
-    weights = aug.targets(find_plan(aug), hard, maps=torch.rand(6, 4, 4, generator=seeded(4)))
+    hard, partner = torch.arange(6), last_plan(aug).overlay.long()
+    weights = aug.targets(last_plan(aug), hard, maps=torch.rand(6, 4, 4, generator=seeded(4)))
     assert isinstance(weights, Targets)
     want = soft * weights.weight_a[:, None] + soft[partner] * weights.weight_b[:, None]
     apart = partner != hard  # images mixed with themselves have one class for SnapMix
@@ -262,8 +262,8 @@ def test_masks_boxes_and_keypoints(make: Make) -> None:
 def test_replay(make: Make) -> None:
     images, labels, aug = make_images(), torch.arange(6), make()
     made, _ = aug(images, labels)
-    logged = json.dumps(find_plan(aug).to_dict())
-    assert torch.equal(apply(images, find_plan(aug)), made)
+    logged = json.dumps(last_plan(aug).to_dict())
+    assert torch.equal(apply(images, last_plan(aug)), made)
     assert torch.equal(apply(images, Plan.from_dict(json.loads(logged))), made)
 
 
@@ -271,7 +271,7 @@ def test_replay(make: Make) -> None:
 @tiles
 def test_inverse(make: Make) -> None:
     images, aug = make_images(), make()
-    assert torch.equal(apply(aug(images), find_plan(aug).invert()), images)
+    assert torch.equal(apply(aug(images), last_plan(aug).invert()), images)
 
 
 @row("own generator")
@@ -301,7 +301,7 @@ def test_gradients(make: Make) -> None:
     weight = torch.rand(made.shape, generator=seeded(3), dtype=torch.float64)
     [gradient] = torch.autograd.grad((made * weight).sum(), images)
     step = torch.rand(images.shape, generator=seeded(4), dtype=torch.float64)
-    moved = apply(images.detach() + step, find_plan(aug)) - apply(images.detach(), find_plan(aug))
+    moved = apply(images.detach() + step, last_plan(aug)) - apply(images.detach(), last_plan(aug))
     assert math.isclose(float((gradient * step).sum()), float((moved * weight).sum()), rel_tol=1e-9)
     assert gradient.abs().sum() > 1
 

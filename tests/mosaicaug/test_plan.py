@@ -277,7 +277,7 @@ def test_plans_are_drawn_on_the_cpu_and_in_one_precision_whatever_the_defaults(a
 
 
 class CountOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """How many operations torch dispatches, views too: what a small draw costs, on any machine."""
+    """Counter of the operations that torch dispatches, views too: the cost of a small draw on any machine."""
 
     count = 0
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from mosaicaug import Augmentation, Compose, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix
+from mosaicaug.sampling import batch_generator
 from tests.helpers.oracle import (
+    beta_cdf,
+    chi_square_p,
     compare_samples,
     draw_published_boxes,
-    find_beta_cdf,
-    find_chi_square_p,
-    find_ks_p,
+    ks_p,
     seeded,
 )
 
@@ -80,9 +81,9 @@ def test_mosaic_shuffles_uniformly_on_every_level() -> None:
     levels = read_levels(plan)
     assert len(levels) == 3
     for shuffle, _ in levels:
-        assert find_chi_square_p(np.bincount(shuffle, minlength=24)) > LEAST_P
+        assert chi_square_p(np.bincount(shuffle, minlength=24)) > LEAST_P
     for _, patch in levels[:2]:
-        assert find_chi_square_p(np.bincount(patch[patch >= 0], minlength=4)) > LEAST_P
+        assert chi_square_p(np.bincount(patch[patch >= 0], minlength=4)) > LEAST_P
     assert (levels[0][1] < 0).sum() == ((levels[1][0] == 0) & (levels[2][0] == 0)).sum()
 
 
@@ -92,7 +93,7 @@ def test_mosaic_levels_are_independent() -> None:
     kinds = np.unique(first)
     assert len(kinds) == 6
     code = (np.searchsorted(kinds, first) * 4 + patch) * 6 + np.searchsorted(kinds, second)
-    assert find_chi_square_p(np.bincount(code, minlength=144)) > LEAST_P
+    assert chi_square_p(np.bincount(code, minlength=144)) > LEAST_P
 
 
 @pytest.mark.parametrize(("r", "arrangements"), [(1, 6), (2, 144), (3, 3456)])
@@ -101,7 +102,7 @@ def test_cyclic_mosaic_has_the_published_arrangements(r: int, arrangements: int)
     plan = RecursiveMosaic(r=r, permutation="cyclic").sample((60000, 3, 8, 8), generator=seeded(3))
     _, counts = np.unique(read_own_tiles(plan), axis=0, return_counts=True)
     assert len(counts) == arrangements
-    assert find_chi_square_p(counts) > LEAST_P
+    assert chi_square_p(counts) > LEAST_P
     assert not (plan.tiles == plan.home).any()
 
 
@@ -144,7 +145,7 @@ def test_jigsaw_of_four_tiles_is_fair(permutation: Permutation, arrangements: in
     plan = Jigsaw(2, permutation=permutation).sample((12000, 3, 8, 8), generator=seeded(4))
     _, counts = np.unique(read_own_tiles(plan), axis=0, return_counts=True)
     assert len(counts) == arrangements
-    assert find_chi_square_p(counts) > LEAST_P
+    assert chi_square_p(counts) > LEAST_P
 
 
 @pytest.mark.parametrize("permutation", ["uniform", "cyclic"])
@@ -156,7 +157,7 @@ def test_jigsaw_sends_every_tile_anywhere(permutation: Permutation) -> None:
         if permutation == "cyclic":
             assert counts[tile] == 0
             counts = np.delete(counts, tile)
-        assert find_chi_square_p(counts) > LEAST_P / 9
+        assert chi_square_p(counts) > LEAST_P / 9
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7])
@@ -173,8 +174,8 @@ def test_cyclic_jigsaw_is_one_cycle(n: int) -> None:
 def test_mixup_draws_from_beta(alpha: float) -> None:
     weight = MixUp(alpha).sample((20000, 3, 8, 8), generator=seeded(6)).opacity.double().numpy()
     at = np.linspace(0, 1, 2001)[1:-1]  # inside, where float32 does not heap many draws on one number
-    distance = np.abs(np.searchsorted(np.sort(weight), at, side="right") / len(weight) - find_beta_cdf(at, alpha))
-    assert find_ks_p(float(distance.max()), len(weight)) > LEAST_P
+    distance = np.abs(np.searchsorted(np.sort(weight), at, side="right") / len(weight) - beta_cdf(at, alpha))
+    assert ks_p(float(distance.max()), len(weight)) > LEAST_P
     centred = weight - 0.5
     variance, fourth = 1 / (4 * (2 * alpha + 1)), 3 / (16 * (2 * alpha + 1) * (2 * alpha + 3))
     # Four and a half standard errors of each moment.
@@ -236,7 +237,7 @@ def test_box_centres_are_uniform_over_the_pixels_of_each_axis() -> None:
         centre = torch.where(high < extent, high - half, low + half)
         assert torch.equal(low, (centre - half).clamp(min=0))
         assert torch.equal(high, (centre + half).clamp(max=extent))
-        assert find_chi_square_p(torch.bincount(centre, minlength=extent).numpy()) > LEAST_P
+        assert chi_square_p(torch.bincount(centre, minlength=extent).numpy()) > LEAST_P
         assert centre.max() < extent
 
 
@@ -259,7 +260,7 @@ def test_partners_are_one_permutation_of_the_batch(aug: CutMix | MixUp | SnapMix
         overlay = aug.sample((5, 3, 16, 16), generator=generator).overlay
         assert overlay.sort().values.tolist() == [0, 1, 2, 3, 4]
         seen[int(overlay[0])] += 1
-    assert find_chi_square_p(seen) > LEAST_P
+    assert chi_square_p(seen) > LEAST_P
 
 
 def test_boxes_of_one_size_but_for_snapmix() -> None:
@@ -275,11 +276,11 @@ def test_boxes_of_one_size_but_for_snapmix() -> None:
 Touched = Callable[[Plan], Tensor]
 
 
-def find_moved(plan: Plan) -> Tensor:
+def moved_images(plan: Plan) -> Tensor:
     return (plan.tiles != plan.home).any(1)
 
 
-def find_covered(plan: Plan) -> Tensor:
+def covered_images(plan: Plan) -> Tensor:
     return (plan.to_box[:, 2:] > plan.to_box[:, :2]).all(1)
 
 
@@ -292,11 +293,11 @@ def expect_rate(touched: Tensor, rate: float) -> None:
 @pytest.mark.parametrize(
     ("make", "find"),
     [
-        (lambda p: RecursiveMosaic(2, p=p, permutation="cyclic"), find_moved),
-        (lambda p: Jigsaw(2, p=p, permutation="cyclic"), find_moved),
-        (lambda p: CutMix(p=p), find_covered),
-        (lambda p: MixUp(p=p), find_covered),
-        (lambda p: SnapMix(p=p), find_covered),
+        (lambda p: RecursiveMosaic(2, p=p, permutation="cyclic"), moved_images),
+        (lambda p: Jigsaw(2, p=p, permutation="cyclic"), moved_images),
+        (lambda p: CutMix(p=p), covered_images),
+        (lambda p: MixUp(p=p), covered_images),
+        (lambda p: SnapMix(p=p), covered_images),
     ],
     ids=["RecursiveMosaic", "Jigsaw", "CutMix", "MixUp", "SnapMix"],
 )
@@ -309,7 +310,7 @@ def test_p_is_hit_once(make: Callable[[float], Any], find: Touched) -> None:
 
 def test_p_per_batch_is_hit_once_for_all() -> None:
     aug, generator = Jigsaw(2, p=0.3, per="batch", permutation="cyclic"), seeded(14)
-    moved = torch.stack([find_moved(aug.sample((3, 3, 8, 8), generator=generator)) for _ in range(1000)])
+    moved = torch.stack([moved_images(aug.sample((3, 3, 8, 8), generator=generator)) for _ in range(1000)])
     assert torch.equal(moved.all(1), moved.any(1))
     expect_rate(moved.all(1), 0.3)
 
@@ -317,7 +318,7 @@ def test_p_per_batch_is_hit_once_for_all() -> None:
 def test_p_is_hit_once_inside_compose() -> None:
     aug = Compose([Jigsaw(2, p=0.5, permutation="cyclic"), CutMix(p=0.3)])
     plan = aug.sample((10000, 3, *WIDE), generator=seeded(15))
-    moved, covered = find_moved(plan), find_covered(plan)
+    moved, covered = moved_images(plan), covered_images(plan)
     for touched, rate in [(moved, 0.5), (covered, 0.3), (moved & covered, 0.15)]:
         expect_rate(touched, rate)
 
@@ -325,7 +326,7 @@ def test_p_is_hit_once_inside_compose() -> None:
 def test_p_is_hit_once_inside_one_of_and_weights_are_kept() -> None:
     aug = OneOf([Jigsaw(2, p=0.5, permutation="cyclic"), MixUp(p=0.8), CutMix()], weights=[2, 1, 1])
     plan = aug.sample((10000, 3, *WIDE), generator=seeded(16))
-    moved, covered = find_moved(plan), find_covered(plan)
+    moved, covered = moved_images(plan), covered_images(plan)
     blended = covered & (plan.opacity < 1)
     for touched, rate in [(moved, 0.25), (blended, 0.2), (covered & ~blended, 0.25)]:
         expect_rate(touched, rate)
@@ -339,3 +340,10 @@ def test_per_batch_gives_equal_rows(aug: Augmentation) -> None:
     plan = aug.sample((6, 3, 64, 64), generator=seeded(20))
     for rows in (read_own_tiles(plan), plan.to_box.numpy(), plan.from_box.numpy(), plan.opacity.numpy()):
         assert (rows == rows[0]).all()
+
+
+def test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet() -> None:
+    """Torch's generator reads 32 bits of a seed."""
+    keys = itertools.product(range(8), [*range(300), 10**6], range(20))
+    firsts = [int(batch_generator(*key).initial_seed()) % 2**32 for key in keys]
+    assert len(set(firsts)) == len(firsts)

@@ -61,7 +61,7 @@ def test_weights_are_pixel_shares(aug: CutMix | MixUp, size: tuple[int, int], de
 
 
 def test_a_drawn_weight_is_kept_on_demand() -> None:
-    """With the same seed the box is the same; only the label weight is not cut at the border."""
+    """One seed, one box; only the label weight is not cut at the border."""
     labels = torch.arange(500)
     counted, drawn = CutMix(), CutMix(true_area=False)
     plans = [aug.sample((500, 3, 64, 64), generator=seeded(1)) for aug in (counted, drawn)]
@@ -277,3 +277,9 @@ def test_cross_entropy_of_hard_labels_and_soft_labels_is_torchs(options: dict[st
     soft = F.one_hot(labels, 6).float()
     for targets in (labels, soft, Targets(labels, labels, one, zero), Targets(labels, labels, one / 2, one / 2)):
         torch.testing.assert_close(cross_entropy(logits, targets, **options), want)
+
+
+def test_reductions_that_do_not_exist() -> None:
+    targets = Targets(torch.arange(4), torch.arange(4), torch.ones(4), torch.zeros(4))
+    with pytest.raises(ValueError, match=r"cross_entropy.*reduction.*median"):
+        cross_entropy(torch.rand(4, 4), targets, reduction="median")

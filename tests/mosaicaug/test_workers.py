@@ -1,4 +1,4 @@
-"""In a DataLoader's workers every draw is another one, and one seed gives one epoch, whatever starts the workers."""
+"""Draws in a DataLoader's workers: all are different, and one seed gives one epoch, forked or spawned."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_one_seed_is_one_run(options: dict[str, Any]) -> None:
 
 
 def test_spawned_workers_draw_as_forked_ones() -> None:
-    """What a data set and a collate_fn hold is pickled for them."""
+    """Augmentations in a data set and in a collate_fn are pickled for spawned workers."""
     options: dict[str, Any] = {"transform": V2Transform(Jigsaw(4)), "collate_fn": mix_types_of_batch, "workers": 1}
     batches = load(**options, start="spawn")
     assert same(batches, load(**options))

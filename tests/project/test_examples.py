@@ -1,7 +1,8 @@
-"""Every example runs as its first line says, is short, and its picture in docs/ is the one that it makes."""
+"""Every example runs alone as its first line says, is short, and its picture in the docs is the one that it makes."""
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -12,25 +13,35 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs" / "images"
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
-LONG = {"gallery", "dali_train"}  # README's picture, and a whole training script
+LONG = {"dali_train"}  # a whole training script, which tests/mosaicaug/doors/test_dali.py runs
 NEEDS = {"kornia_pipeline": "kornia", "dali_pipeline": "nvidia.dali", "timm_train_step": "timm"}
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "dali_train"])  # tests/test_dali.py trains
-def test_example_makes_its_picture(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in LONG])
+def test_example_copied_alone_makes_its_picture(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "torch"))
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    (tmp_path / "docs").mkdir()
-    command = [sys.executable, f"examples/{name}.py"]
+    shutil.copy(ROOT / "examples" / f"{name}.py", tmp_path)
+    command = [sys.executable, f"{name}.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    made = tmp_path / "docs" / f"{name}.png"
-    assert str(made) in done.stdout
-    new, kept = (np.asarray(Image.open(path).convert("RGB"), float) for path in (made, ROOT / "docs" / f"{name}.png"))
+    assert f"{name}.png" in done.stdout
+    new, kept = (np.asarray(Image.open(folder / f"{name}.png").convert("RGB"), float) for folder in (tmp_path, IMAGES))
     assert new.shape == kept.shape
     # A grey level of the mean: room for another release of a font renderer, not for another draw.
-    assert np.abs(new - kept).mean() < 1.0, f"docs/{name}.png is not what examples/{name}.py makes: make pictures"
+    assert np.abs(new - kept).mean() < 1.0, f"docs/images/{name}.png is not what the example makes: make pictures"
+
+
+def test_the_gallery_takes_two_pictures_of_ones_own(tmp_path: Path) -> None:
+    for name, colour in (("one.jpg", (200, 30, 30)), ("two.png", (30, 30, 200))):
+        Image.new("RGB", (300, 200), colour).save(tmp_path / name)
+    command = [sys.executable, str(ROOT / "examples" / "gallery.py"), "one.jpg", "two.png"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=300)
+    picture = np.asarray(Image.open(tmp_path / "gallery.png").convert("RGB"), int)
+    red, blue = ((np.abs(picture - colour).sum(2) < 30).mean() for colour in ((200, 30, 30), (30, 30, 200)))
+    assert red > 0.3, "most cells show the first picture"
+    assert blue > 0.1
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -38,3 +49,20 @@ def test_examples_are_short_and_say_how_to_run_them(name: str) -> None:
     lines = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").splitlines()
     assert f"`python examples/{name}.py" in lines[0]
     assert len(lines) < 60 or name in LONG
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_no_example_imports_another(name: str) -> None:
+    tree = ast.parse((ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8"))
+    imported = {
+        module.split(".")[0]
+        for node in ast.walk(tree)
+        for module in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not imported & {*EXAMPLES, "examples"}

@@ -6,10 +6,12 @@ import ast
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from graphlib import CycleError
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.imports import count_arrows, read_imports
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 LADDERS: dict[str, list[set[str]]] = {
     "mosaicaug": [
         {"plan", "zorder", "checks"},
-        {"sampling", "targets", "backends"},
+        {"sampling", "targets", "rectangles", "backends"},
         {"apply"},
         {"annotations", "augmentation"},
         {"transforms", "compose", "operators"},
@@ -39,7 +41,6 @@ RUNGS = {
     package: {thing: level for level, rung in enumerate(ladder) for thing in rung}
     for package, ladder in LADDERS.items()
 }
-CLIMBS = {"pmsi/experiments/compare.py: pmsi.report.comparison write_report"}  # until one engine makes all studies
 # Each is imported in one file of mosaicaug at most.
 GUESTS = {
     "triton": "backends/triton/kernel.py",
@@ -48,19 +49,18 @@ GUESTS = {
     "torchvision": "torchvision.py",
     "PIL": "torchvision.py",
 }
-NEEDLESS = ["torchvision", "matplotlib", "kornia", "triton", "nvidia", "lightning", "rich", "tyro", "jinja2", "PIL"]
-
-
-def read_imports(path: Path, root: Path) -> Iterator[tuple[str, str | None]]:
-    """Every module that a file imports, anywhere in it, and the name taken from it."""
-    package = path.relative_to(root).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, None) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            yield from ((module, alias.name) for alias in node.names)
+NEEDLESS = [
+    "torchvision",
+    "matplotlib",
+    "kornia",
+    "triton",
+    "nvidia",
+    "lightning_fabric",
+    "rich",
+    "tyro",
+    "jinja2",
+    "PIL",
+]
 
 
 def find_wrong_arrows(root: Path) -> list[str]:
@@ -89,7 +89,7 @@ def find_wrong_arrows(root: Path) -> list[str]:
                 if not fine:
                     wrong.append(f"{package}/{place}: {module} {name or ''}".rstrip())
             wrong += find_hidden_names(path, public) if package == "pmsi" else []
-    return [line for line in wrong if line not in CLIMBS]
+    return wrong
 
 
 def find_hidden_names(path: Path, public: set[str]) -> list[str]:
@@ -171,6 +171,30 @@ def test_an_import_that_climbs_is_seen(planted: Path, place: str, line: str) -> 
     plant(planted, place, line)
     [wrong] = find_wrong_arrows(planted)
     assert wrong.startswith(place)
+
+
+def test_rooms_of_pmsi_stay_few_levels_apart() -> None:
+    found = count_arrows("pmsi")
+    assert found.levels <= 8, "print them: python -m tests.helpers.imports"
+    assert len(found.pairs) <= 40, "print them: python -m tests.helpers.imports"
+
+
+def test_arrows_and_circles_are_counted(planted: Path) -> None:
+    before = count_arrows("pmsi", planted)
+    plant(planted, "pmsi/paper.py", "from pmsi.recipe import Recipe")
+    plant(planted, "pmsi/paper.py", "import pmsi.recipe")  # the same arrow
+    after = count_arrows("pmsi", planted)
+    assert after.pairs - before.pairs == {("paper", "recipe")}
+    assert after.levels == before.levels
+    plant(planted, "pmsi/recipe.py", "from pmsi import paper")
+    with pytest.raises(CycleError, match="paper"):
+        count_arrows("pmsi", planted)
+
+
+def test_a_longer_chain_is_a_level_more(planted: Path) -> None:
+    before = count_arrows("pmsi", planted)
+    (planted / "pmsi" / "top.py").write_text("import pmsi.__main__\n")
+    assert count_arrows("pmsi", planted).levels == before.levels + 1
 
 
 def test_a_hidden_name_is_seen(planted: Path) -> None:

@@ -1,11 +1,10 @@
-"""What a user gets: README's code, its tables, and the wheel."""
+"""The packages as a user gets them: examples in docstrings, and the wheel."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import pkgutil
-import re
 import subprocess
 import sys
 import zipfile
@@ -16,7 +15,6 @@ import torch
 
 import mosaicaug
 import pmsi
-from bench import pages
 
 ROOT = Path(__file__).parents[2]
 MODULES = [
@@ -25,32 +23,6 @@ MODULES = [
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 ]
 EXTRAS = {"kornia": "kornia", "operation": "kornia", "dali": "nvidia.dali", "graph": "nvidia.dali"}
-
-
-def test_readme_code_runs() -> None:
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert code
-    names: dict[str, torch.Tensor] = {}
-    exec(code[1], names)
-    assert torch.equal(names["restored"], names["images"])
-    assert names["batch"].shape == (8, 3, 196, 196)
-
-
-@pytest.mark.parametrize("page", pages.PAGES)
-def test_tables_are_those_of_the_results(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert pages.insert(page, text) == text, "run `make tables`"
-
-
-def test_the_architecture_page_names_every_module() -> None:
-    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    files = [
-        path.relative_to(ROOT).as_posix()
-        for package in ("mosaicaug", "pmsi")
-        for path in ROOT.glob(f"{package}/**/*.py")
-    ]
-    missing = [file for file in files if not file.endswith("__init__.py") and f"`{file}`" not in page]
-    assert not missing
 
 
 @pytest.mark.parametrize("name", MODULES + ["mosaicaug"])

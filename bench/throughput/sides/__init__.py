@@ -1,4 +1,4 @@
-"""The sides of every task, by name."""
+"""Sides of every task by name: ours, the copy, and other libraries."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ SIDES: dict[str, dict[str, Callable[[Case, Batch], Run]]] = {
 
 
 def make_run(case: Case, side: str, batch: Batch) -> Run:
-    """A call of ``side`` on ``batch``; `UnfitError` where the side cannot run the case."""
+    """Call of ``side`` on ``batch``; raises `UnfitError` if the side cannot run the case."""
     return SIDES[case.task][side](case, batch)
 
 
 def read_images(result: Any) -> Tensor:
-    """The images in what a call returned."""
+    """Images ``[B, 3, H, W]`` in the result of a call."""
     first = result[0] if isinstance(result, tuple | list) else result
     return first if isinstance(first, Tensor) else dali.read_images(first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.measure import Run
-from bench.throughput.batch import NUM_CLASSES, Batch, need
+from bench.throughput.batch import NUM_CLASSES, Batch, import_library
 from bench.throughput.cases import Case
 from bench.throughput.sides.ours import make_augmentation
 from mosaicaug import Augmentation, SnapMix
@@ -13,20 +13,22 @@ from mosaicaug import Augmentation, SnapMix
 
 def make_torchvision_door(case: Case, batch: Batch) -> Run:
     """`V2Transform` on a ``tv_tensors.Image`` and labels."""
-    images = need("torchvision.tv_tensors", "torchvision").Image(batch.images)
-    transform = need("mosaicaug.torchvision", "torchvision").V2Transform(_make_with_maps(case, batch))
+    images = import_library("torchvision.tv_tensors", "torchvision").Image(batch.images)
+    transform = import_library("mosaicaug.torchvision", "torchvision").V2Transform(_make_with_maps(case, batch))
     return lambda: transform(images, batch.labels)
 
 
 def make_timm_door(case: Case, batch: Batch) -> Run:
-    """timm's interface: dense targets with label smoothing."""
-    mixup = need("mosaicaug.timm", "timm").Mixup(num_classes=NUM_CLASSES, augmentation=_make_with_maps(case, batch))
+    """Mixup in timm's interface: dense targets with label smoothing."""
+    mixup = import_library("mosaicaug.timm", "timm").Mixup(
+        num_classes=NUM_CLASSES, augmentation=_make_with_maps(case, batch)
+    )
     return lambda: mixup(batch.images, batch.labels)
 
 
 def make_kornia_door(case: Case, batch: Batch) -> Run:
-    """An operation in the container whose labels follow."""
-    library = need("mosaicaug.kornia", "Kornia")
+    """Operation in our `AugmentationSequential`, which mixes the labels too."""
+    library = import_library("mosaicaug.kornia", "Kornia")
     classes: dict[str, Any] = {
         "rmg": library.RandomRecursiveMosaic,
         "jigsaw": library.RandomJigsaw,

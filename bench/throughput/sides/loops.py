@@ -1,4 +1,4 @@
-"""Loops over cells or images, as in published training code, written from the description of what that code does."""
+"""Loops over cells or images like in published training code, written from descriptions of that code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.throughput.cases import Case
 
 
 def make_loop(case: Case, batch: Batch) -> Run:
-    """PMG's jigsaw, RMG-PMSI's mosaic and SnapMix, each drawn once per batch."""
+    """Jigsaw of PMG, mosaic of RMG-PMSI, and SnapMix, each drawn once per batch."""
     if case.per == "sample":
         raise UnfitError("the published loop draws once per batch")
     images, level = batch.images, case.level
@@ -52,7 +52,7 @@ def recurse(images: Tensor, r: int) -> Tensor:
 
 
 def paste_resampled(images: Tensor, beta: float = 5.0) -> Tensor:
-    """One pair of boxes for the batch; each image gets its partner's box, resampled on its own."""
+    """Paste into each image its partner's box, resampled; one pair of boxes for the batch."""
     out = images.clone()
     partners = torch.randperm(len(images)).tolist()
     to_box, from_box = (_draw_box(images.shape[-1], random.betavariate(beta, beta)) for _ in range(2))
@@ -68,7 +68,7 @@ def paste_resampled(images: Tensor, beta: float = 5.0) -> Tensor:
 
 
 def _draw_box(side: int, weight: float) -> tuple[int, int, int, int]:
-    """CutMix's box: area ``1 - weight``, uniform centre, clipped."""
+    """Box of CutMix: area ``1 - weight`` of the image, uniform centre, clipped; y0, x0, y1, x1."""
     half = int(side * math.sqrt(1 - weight)) // 2
     y, x = random.randrange(side), random.randrange(side)
     return max(y - half, 0), max(x - half, 0), min(y + half, side), min(x + half, side)

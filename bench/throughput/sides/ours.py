@@ -1,4 +1,4 @@
-"""Our sides and the plain copy that they are held to."""
+"""Our sides, and the plain copy that they are compared with."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from bench.measure import Run
-from bench.throughput.batch import MEAN, STD, Batch, pick
+from bench.throughput.batch import MEAN, STD, Batch, draw_index
 from bench.throughput.cases import Case
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix, apply
 
 
 def make_augmentation(case: Case) -> Augmentation:
-    """The augmentation of a case."""
+    """Augmentation of a case."""
     classes: dict[str, Any] = {
         "rmg": RecursiveMosaic,
         "jigsaw": Jigsaw,
@@ -29,7 +29,7 @@ def make_augmentation(case: Case) -> Augmentation:
 
 
 def make_ours(case: Case, batch: Batch) -> Run:
-    """Through the door: draw, fresh output, labels."""
+    """Call of the augmentation itself: draws, allocates its output, mixes labels."""
     aug = make_augmentation(case)
     if not aug.mixes:
         return lambda: aug(batch.images)
@@ -38,35 +38,35 @@ def make_ours(case: Case, batch: Batch) -> Run:
 
 
 def make_ours_out(case: Case, batch: Batch) -> Run:
-    """Draw, and write into a ready buffer."""
+    """Call that draws and writes into an allocated buffer."""
     aug, out = make_augmentation(case), torch.empty_like(batch.images)
     return lambda: apply(batch.images, aug.sample(batch.images.shape), out=out)
 
 
 def make_copy(case: Case, batch: Batch) -> Run:  # noqa: ARG001
-    """As many bytes, moved by `copy_` into a ready buffer."""
+    """Copy of the images into an allocated buffer by `copy_`: the same traffic in bytes."""
     out = torch.empty_like(batch.images)
     return lambda: out.copy_(batch.images)
 
 
 def make_draw(case: Case, batch: Batch) -> Run:  # noqa: ARG001
-    """A plan alone."""
+    """Draw of a plan, not applied."""
     aug = make_augmentation(case)
     return lambda: aug.sample(case.shape)
 
 
 def make_pipeline(case: Case, batch: Batch) -> Run:
-    """Pick, crop, flip, augment, normalise and cast in one call, its draws included."""
+    """Pipeline in one call of `apply`, draws included: pick, crop, flip, augment, normalise, cast."""
     return _make_pipeline(case, batch, None)
 
 
 def make_pipeline_out(case: Case, batch: Batch) -> Run:
-    """The same into a ready buffer."""
+    """Pipeline in one call of `apply`, into an allocated buffer."""
     return _make_pipeline(case, batch, torch.empty(case.shape, dtype=case.torch_dtype, device=batch.images.device))
 
 
 def make_pipeline_copy(case: Case, batch: Batch) -> Run:
-    """A copy that reads and writes as many bytes in all."""
+    """Copy that reads and writes the pipeline's smallest traffic in bytes."""
     assert case.bytes is not None
     source = batch.images.new_zeros(case.bytes // 2)
     out = torch.empty_like(source)
@@ -74,7 +74,7 @@ def make_pipeline_copy(case: Case, batch: Batch) -> Run:
 
 
 def count_plan_bytes(case: Case) -> int:
-    """Bytes of a plan's tensors."""
+    """Memory of a plan's tensors in bytes."""
     plan = make_augmentation(case).sample(case.shape)
     values = (getattr(plan, field.name) for field in dataclasses.fields(plan))
     return sum(value.nbytes for value in values if isinstance(value, Tensor))
@@ -90,7 +90,7 @@ def _make_pipeline(case: Case, batch: Batch, out: Tensor | None) -> Run:
     aug, stored, dtype = make_augmentation(case), batch.images, case.torch_dtype
 
     def run() -> Tensor:
-        index, window, plan = pick(case, stored), draw_window(case, stored), aug.sample(case.shape)
+        index, window, plan = draw_index(case, stored), draw_window(case, stored), aug.sample(case.shape)
         return apply(stored, plan, index=index, window=window, mean=MEAN, std=STD, dtype=dtype, out=out)
 
     return run

@@ -1,4 +1,4 @@
-"""The tiled base on a CPU: runs of pixels found by position, and copied where they belong."""
+"""Tiled base on a CPU: the source of each run of pixels, and the copies of runs to their places."""
 
 from __future__ import annotations
 
@@ -9,22 +9,32 @@ from torch import Tensor
 
 from mosaicaug.plan import Plan
 
-SCRATCH = 3 * 2**18  # bytes that a block may take beside the output, by a rough count
-STAGE = 5 * 2**20  # bytes of images that the cache holds while rows are picked from them
+SCRATCH_BYTES = 3 * 2**18  # that a block may take beside the output, by a rough count
+STAGE_BYTES = 5 * 2**20  # of images that the cache holds while rows are picked from them
 
 Block = tuple[slice, slice]  # images, rows
 
 
 class View:
-    """What the plan sees: stored images ``[N, *lead, height, width]`` through an index and windows."""
+    """Stored images seen through an index and windows: batch entries of the plan's size.
+
+    Args:
+        images: stored images ``[N, *lead, C, height, width]``.
+        index: ``[B]``, stored image of each entry; None for the entries themselves.
+        window: ``[B, 3]``, crop and flip of each entry; None for whole images.
+        size: height and width of an entry, px.
+    """
 
     def __init__(self, images: Tensor, index: Tensor | None, window: Tensor | None, size: tuple[int, int]) -> None:
         self.images, self.size = images, size
         self.index, self.window = (None if v is None else v.to("cpu", torch.int64) for v in (index, window))
         self.mirrors = self.window is not None and bool(self.window[:, 2].any())
 
-    def find(self, entry: Tensor, y: Tensor, x: Tensor | int, run: int) -> Tensor:
-        """Where, counted in elements, the ``run`` pixels lie that ``entry`` shows from ``y, x`` on."""
+    def run_offsets(self, entry: Tensor, y: Tensor, x: Tensor | int, run: int) -> Tensor:
+        """Offsets (elements) in the first plane of the ``run`` pixels that ``entry`` shows from ``y, x`` on.
+
+        Of a mirrored entry, this is the run's last pixel, the first in memory.
+        """
         if self.window is not None:
             top, left, flip = self.window[entry].unbind(-1)
             x = left + (torch.where(flip != 0, self.size[1] - run - x, x) if self.mirrors else x)
@@ -34,25 +44,27 @@ class View:
         return stored * strides[0] + y * strides[-2] + x * strides[-1]
 
     def is_mirrored(self, entry: Tensor) -> Tensor | None:
-        """Whether ``entry`` is shown mirrored; None where nothing is."""
+        """Mirrored entries, bool like ``entry``; None if no entry is mirrored."""
         return self.window[entry, 2] != 0 if self.window is not None and self.mirrors else None
 
-    def read(self, begin: Tensor, run: int, into: Tensor, mirrored: Tensor | None) -> None:
-        """Copy the runs at ``begin`` ``[k, h, g]`` into ``[k, *lead, h, g * run]``, turned where ``mirrored``."""
+    def copy_runs(self, offsets: Tensor, run: int, into: Tensor, mirrored: Tensor | None) -> None:
+        """Copy the runs at ``offsets`` ``[k, h, g]`` into ``[k, *lead, h, g * run]``, mirrored where asked."""
         into = into.view(*into.shape[:-1], -1, run)
         shape = (*self.images.shape[1:-2], run)
         strides = (*self.images.stride()[1:-2], self.images.stride(-1))
         stored = self.images.untyped_storage().nbytes() // self.images.element_size()
         reach = sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
-        places = stored - self.images.storage_offset() - reach
-        runs = self.images.as_strided((places, *shape), (1, *strides))  # one from every element on
-        torch.ops.aten.index.Tensor_out(runs, [begin], out=into.movedim((-3, -2), (1, 2)))
+        count = stored - self.images.storage_offset() - reach
+        # A view with one run of all planes beginning at every element: indexing it copies whole runs.
+        runs = self.images.as_strided((count, *shape), (1, *strides))
+        torch.ops.aten.index.Tensor_out(runs, [offsets], out=into.movedim((-3, -2), (1, 2)))
         if mirrored is not None and mirrored.any():
-            turned, where = into.flip(-1), mirrored.view(len(mirrored), *(1,) * (into.ndim - 4), *mirrored.shape[1:], 1)
-            into.copy_(turned if mirrored.all() else torch.where(where, turned, into))
+            flipped = into.flip(-1)
+            where = mirrored.view(len(mirrored), *(1,) * (into.ndim - 4), *mirrored.shape[1:], 1)
+            into.copy_(flipped if mirrored.all() else torch.where(where, flipped, into))
 
     def crop(self, entry: int, box: list[int]) -> Tensor:
-        """What ``entry`` shows in ``box``, ``[*lead, h, w]``; shares memory unless mirrored."""
+        """Pixels of ``entry`` in ``box`` (y0, x0, y1, x1), ``[*lead, h, w]``; shares memory unless mirrored."""
         y0, x0, y1, x1 = box
         stored = self.images[entry if self.index is None else int(self.index[entry])]
         if self.window is None:
@@ -64,53 +76,53 @@ class View:
         return stored[..., top + y0 : top + y1, end - x1 : end - x0].flip(-1)
 
 
-class Base:
-    """The tiled base."""
+class TiledBase:
+    """Tiled base of a plan's outputs, written block by block or, where memory allows, row by row."""
 
     def __init__(self, view: View, plan: Plan) -> None:
         self.view, self.moves = view, plan.moves_tiles
-        self.reads = self.moves or view.window is not None
+        self.reads = self.moves or view.window is not None  # pixels come from elsewhere than their own place
         self.grid = grid = plan.grid if self.moves else 1
-        self.tile = plan.size[0] // grid, plan.size[1] // grid
+        self.tile = plan.size[0] // grid, plan.size[1] // grid  # height and width, px
         if self.reads:
             tiles = plan.tiles if self.moves else torch.arange(len(plan), dtype=torch.int32)
             self.tiles = tiles.view(-1, grid, grid)
 
     @functools.cached_property
-    def begin(self) -> Tensor:
-        """Where each tile's source begins, int64 ``[B, G, G]``."""
+    def tile_offsets(self) -> Tensor:
+        """Offset (elements) of each tile's source, int64 ``[B, G, G]``."""
         grid, (height, width) = self.grid, self.tile
         tiles = self.tiles.long()
-        return self.view.find(tiles // grid**2, tiles // grid % grid * height, tiles % grid * width, width)
+        return self.view.run_offsets(tiles // grid**2, tiles // grid % grid * height, tiles % grid * width, width)
 
     @functools.cached_property
-    def mirrored(self) -> Tensor | None:
-        """Which tiles are mirrored, bool ``[B, G, G]``."""
+    def mirrored_tiles(self) -> Tensor | None:
+        """Tiles whose source is mirrored, bool ``[B, G, G]``; None if there are none."""
         return self.view.is_mirrored(self.tiles.long() // self.grid**2)
 
     @functools.cached_property
-    def picks(self) -> bool:
-        """Whether each image is best cropped first, and its tiles picked from that: it is small and keeps its tiles."""
+    def crops_first(self) -> bool:
+        """True if images are small and keep their tiles: each is then cropped, and its tiles picked from the crop."""
         height, width = self.view.size
-        small = self.view.images[:1, ..., :height, :width].nbytes <= SCRATCH
-        return self.moves and self.view.window is not None and small and self.places is not None
+        small = self.view.images[:1, ..., :height, :width].nbytes <= SCRATCH_BYTES
+        return self.moves and self.view.window is not None and small and self.source_rows is not None
 
     @functools.cached_property
-    def places(self) -> Tensor | None:
+    def source_rows(self) -> Tensor | None:
         """First row of pixels of each tile's source, int32 ``[B, G, 1, G]``, counted from the image's first tile.
 
         Row y of the tile in ``row, column`` of a plane has the number ``(row * height + y) * G + column``. None if
         there is a margin, or if a tile comes from another image.
         """
         grid, (height, width) = self.grid, self.tile
-        above, image = self.tiles // grid, torch.arange(len(self.tiles), dtype=torch.int32).view(-1, 1, 1)
-        if self.view.size != (grid * height, grid * width) or not bool((above // grid == image).all()):
+        tile_rows, image = self.tiles // grid, torch.arange(len(self.tiles), dtype=torch.int32).view(-1, 1, 1)
+        if self.view.size != (grid * height, grid * width) or not bool((tile_rows // grid == image).all()):
             return None
-        own = self.tiles.add(above, alpha=grid * (height - 1)).sub_(image * (height * grid**2))
-        return own.view(-1, grid, 1, grid)
+        rows = self.tiles.add(tile_rows, alpha=grid * (height - 1)).sub_(image * (height * grid**2))
+        return rows.view(-1, grid, 1, grid)
 
     def scratch_bytes(self, stage: torch.dtype) -> float:
-        """Per element of a block that is made in ``stage``."""
+        """Bytes beside the output that an element of a block takes if blocks are made in the dtype ``stage``."""
         size = self.view.images.element_size()
         converts = self.reads and self.view.images.dtype != stage
         positions = 10 / self.tile[1] if self.reads else 0
@@ -119,58 +131,69 @@ class Base:
     def write(self, block: Block, into: Tensor) -> None:
         """Fill ``into`` ``[k, *lead, h, W]`` with the base of the block."""
         view, (images, rows) = self.view, block
+        # 1. Nothing moves: one copy, or one per image through the index and the windows.
         if not self.reads and view.index is None:
             into.copy_(view.images[images, ..., rows, :])
         elif not self.moves:
             for entry, image in enumerate(into, images.start):
                 _copy(view.crop(entry, [rows.start, 0, rows.stop, view.size[1]]), image)
-        elif self.picks and rows == slice(0, view.size[0]):
+        # 2. Tiles within small images: crop each, then pick rows from the crop.
+        elif self.crops_first and rows == slice(0, view.size[0]):
             for entry, image in enumerate(into, images.start):
-                self._pick(entry, image)
+                self._write_cropped(entry, image)
+        # 3. Another dtype: runs are copied as they are, then cast.
         elif into.dtype != view.images.dtype:
             scratch = torch.empty_like(into, dtype=view.images.dtype)
             self.write(block, scratch)
             into.copy_(scratch)
+        # 4. Any tiles: one run per row of a tile, then the margin at the right and at the bottom.
         else:
             (height, width), tiled = self.tile, max(rows.start, min(rows.stop, self.grid * self.tile[0]))
             y = torch.arange(rows.start, tiled)
             if len(y):
                 row = y // height
-                begin = self.begin[images][:, row].add_((y % height * view.images.stride(-2))[:, None])
-                mirrored = None if self.mirrored is None else self.mirrored[images][:, row]
-                view.read(begin, width, into[..., : len(y), : self.grid * width], mirrored)
-                self._keep(images, rows.start, into[..., : len(y), self.grid * width :])
-            self._keep(images, tiled, into[..., len(y) :, :])
+                offsets = self.tile_offsets[images][:, row].add_((y % height * view.images.stride(-2))[:, None])
+                mirrored = None if self.mirrored_tiles is None else self.mirrored_tiles[images][:, row]
+                view.copy_runs(offsets, width, into[..., : len(y), : self.grid * width], mirrored)
+                self._copy_margin(images, rows.start, into[..., : len(y), self.grid * width :])
+            self._copy_margin(images, tiled, into[..., len(y) :, :])
 
     def write_rows(self, out: Tensor) -> bool:
         """Fill the whole output if memory is nothing but rows of tiles, which `index_select` copies as wholes.
 
         Rows are picked from a fresh copy of their images, which the cache still holds. That copy is put where the last
-        images of the output go, which are made last. False, and nothing is done, if memory is not like that or a tile
-        comes from another image.
+        images of the output go, which are made last.
+
+        Returns:
+            False, and nothing is written, if memory is not like that or a tile comes from another image.
         """
+        # 1. Memory must be rows of tiles: both contiguous, or both channels_last, where a pixel is C elements.
         images, index, grid, (height, width) = self.view.images, self.view.index, self.grid, self.tile
-        if self.view.window is not None or out.dtype != images.dtype or self.places is None:
+        if self.view.window is not None or out.dtype != images.dtype or self.source_rows is None:
             return False
         if not (images.is_contiguous() and out.is_contiguous()):
             images, out = images.movedim(1, -1), out.movedim(1, -1)
             if images.ndim != 4 or not (images.is_contiguous() and out.is_contiguous()):
                 return False
             width *= images.shape[-1]
+
+        # 2. Block size: as many images as the cache holds, and as many row numbers as the scratch memory.
         batch, plane = len(out), height * grid * grid  # rows of a plane
         rows = out[:1].numel() // width  # of an image
-        most = max(STAGE // out[:1].nbytes, 1) if index is None else 1
-        block = min(most, SCRATCH // (12 * rows), batch)
+        most = max(STAGE_BYTES // out[:1].nbytes, 1) if index is None else 1
+        block = min(most, SCRATCH_BYTES // (12 * rows), batch)
         if block == 0 or block * rows >= 2**31:
             return False
-        from_row, from_image = _find_steps(height, grid, rows // plane, block)
+
+        # 3. Several blocks' row numbers at a time; per block, copy its images to the stage and pick rows from there.
+        first_row, first_plane = _row_numbers(height, grid, rows // plane, block)
         stage, staged = out[-block:], batch - block
-        for top in range(0, batch, chunk := max(SCRATCH // (12 * plane * block), 1) * block):
-            within = (self.places[top : top + chunk] + from_row).view(-1, 1, plane)
+        for top in range(0, batch, chunk := max(SCRATCH_BYTES // (12 * plane * block), 1) * block):
+            in_plane = (self.source_rows[top : top + chunk] + first_row).view(-1, 1, plane)
             for first in range(top, min(top + chunk, batch), block):
-                picked = within[first - top : first - top + block] + from_image[: batch - first]
+                picked = in_plane[first - top : first - top + block] + first_plane[: batch - first]
                 last = first + len(picked)
-                if last > staged:
+                if last > staged:  # these overwrite the stage itself, so they are picked from the images
                     source = images[first:last] if index is None else images[int(index[first]), None]
                 elif index is None:
                     source = stage.copy_(images[first:last])
@@ -179,28 +202,28 @@ class Base:
                 torch.index_select(source.view(-1, width), 0, picked.flatten(), out=out[first:last].view(-1, width))
         return True
 
-    def _pick(self, entry: int, into: Tensor) -> None:
-        """Fill one image ``[*lead, H, W]`` plane by plane."""
-        assert self.places is not None
+    def _write_cropped(self, entry: int, into: Tensor) -> None:
+        """Fill one image ``[*lead, H, W]`` plane by plane, with rows picked from its crop."""
+        assert self.source_rows is not None
         height, width = self.view.size
         crop = self.view.crop(entry, [0, 0, height, width]).contiguous().view(-1, height * self.grid, self.tile[1])
-        from_row, _ = _find_steps(self.tile[0], self.grid, 1, 1)
-        rows = (self.places[entry] + from_row).flatten()
+        first_row, _ = _row_numbers(self.tile[0], self.grid, 1, 1)
+        rows = (self.source_rows[entry] + first_row).flatten()
         planes = into if into.ndim == 3 else [plane for frame in into for plane in frame]
         for plane, made in zip(crop, planes, strict=True):
             made.copy_(plane.index_select(0, rows).view(height, width))
 
-    def _keep(self, images: slice, top: int, margin: Tensor) -> None:
+    def _copy_margin(self, images: slice, top: int, margin: Tensor) -> None:
         """Fill rows of the margin, from ``top`` on and up to the right edge."""
         if margin.numel():
             height, width = margin.shape[-2:]
             entry, y = torch.arange(images.start, images.stop)[:, None, None], torch.arange(top, top + height)[:, None]
-            begin = self.view.find(entry, y, self.view.size[1] - width, width)
-            self.view.read(begin, width, margin, self.view.is_mirrored(entry))
+            offsets = self.view.run_offsets(entry, y, self.view.size[1] - width, width)
+            self.view.copy_runs(offsets, width, margin, self.view.is_mirrored(entry))
 
 
 def _copy(source: Tensor, into: Tensor) -> None:
-    """``[*lead, h, w]``; plane by plane where channels come to lie side by side, since loops over channels are slow."""
+    """Copy ``[*lead, h, w]``; plane by plane where channels come to lie side by side, as loops over them are slow."""
     if into.ndim == 3 and into.stride(0) == 1 and source.stride(0) != 1:
         for plane, made in zip(source, into, strict=True):
             made.copy_(plane)
@@ -209,7 +232,7 @@ def _copy(source: Tensor, into: Tensor) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _find_steps(height: int, grid: int, planes: int, images: int) -> tuple[Tensor, Tensor]:
+def _row_numbers(height: int, grid: int, planes: int, images: int) -> tuple[Tensor, Tensor]:
     """Numbers of the first row of each row of pixels ``[height, 1]``, and of each plane ``[images, planes, 1]``."""
     planes_before = torch.arange(images * planes, dtype=torch.int32).view(images, planes, 1)
     return torch.arange(height, dtype=torch.int32)[:, None] * grid, planes_before * (height * grid**2)

@@ -1,1 +1,1 @@
-"""The Triton backend: kernel, launch parameters, and the plan's table."""
+"""Triton backend: the kernel, the arguments of its launch, and the plan's table."""

@@ -1,4 +1,4 @@
-"""The Triton backend: one kernel for every plan, one launch and one small upload per call.
+"""Triton backend: one kernel for every plan, one launch and one small upload per call.
 
 A program makes a few chunks of one output image, in the order in which the output is stored, so that stores are always
 wide. A chunk is as many elements as 16 bytes hold, or fewer where a tile is not a whole number of chunks wide; it lies
@@ -9,7 +9,6 @@ does not use is left out at compile time.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 import triton
@@ -18,7 +17,7 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 from mosaicaug.backends.request import Request
-from mosaicaug.backends.triton.launch import prepare
+from mosaicaug.backends.triton.launch import Launch, prepare
 from mosaicaug.backends.triton.table import Table
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # the reference rounds after every step, and so do we
@@ -59,10 +58,11 @@ def _bilinear_taps(offset, start, end, length, COMPUTE: tl.constexpr):
 
 
 @triton.jit
-def _load_per_channel(values_ptr, phase, c, VEC: tl.constexpr, INNER: tl.constexpr):
-    """Value of each element's channel ``c``; ``phase`` is the channel of a chunk's first element."""
+def _per_channel(values_ptr, chunk_start, c, VEC: tl.constexpr, INNER: tl.constexpr):
+    """Value of each element's channel ``c``, where the channels of a pixel lie side by side."""
     if INNER != 3:
         return tl.load(values_ptr + c)
+    phase = chunk_start % 3  # channel of a chunk's first element
     # The three values are rotated by the phase once per chunk; element j then takes number j % 3, which costs nothing.
     zero, one, two = tl.load(values_ptr), tl.load(values_ptr + 1), tl.load(values_ptr + 2)
     rotated_0 = tl.where(phase == 0, zero, tl.where(phase == 1, one, two))
@@ -216,6 +216,7 @@ def _apply_plan_kernel(
         mean_ptr = mean_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + mean_at
     if SCALE:
         scale_ptr = scale_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + scale_at
+    ALIGN_BYTES: tl.constexpr = ALIGN * (images_ptr.dtype.element_ty.primitive_bitwidth // 8)  # of a run of the source
     for k in tl.static_range(PLANES):
         plane = tl.program_id(1) * PLANES + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side
         channel, frame = plane % CHANNELS, plane // CHANNELS
@@ -226,10 +227,7 @@ def _apply_plan_kernel(
             plane_offset += channel.to(tl.int64) * stride_c
         # Load the base.
         if CONTIGUOUS:
-            run_ptr = tl.multiple_of(
-                base_ptr + (plane_offset + base_begin + chunk_start),
-                ALIGN * (images_ptr.dtype.element_ty.primitive_bitwidth // 8),
-            )
+            run_ptr = tl.multiple_of(base_ptr + (plane_offset + base_begin + chunk_start), ALIGN_BYTES)
             value = tl.load(run_ptr[:, None] + tl.arange(0, VEC)[None, :], mask=base_mask, other=0)
         else:
             value = tl.load((base_ptr + plane_offset)[:, None] + base_offset, mask=base_mask, other=0)
@@ -238,10 +236,7 @@ def _apply_plan_kernel(
         # Load the overlay, interpolate, blend, and lay it over the base.
         if OVERLAY > 0:
             if OVERLAY == 1 and CONTIGUOUS:
-                run_ptr = tl.multiple_of(
-                    top_ptr + (plane_offset + chunk_start),
-                    ALIGN * (images_ptr.dtype.element_ty.primitive_bitwidth // 8),
-                )
+                run_ptr = tl.multiple_of(top_ptr + (plane_offset + chunk_start), ALIGN_BYTES)
                 over = tl.load(run_ptr[:, None] + tl.arange(0, VEC)[None, :], mask=over_mask, other=0)
             else:
                 over = tl.load((top_ptr + plane_offset)[:, None] + near_offset, mask=over_mask, other=0)
@@ -250,11 +245,9 @@ def _apply_plan_kernel(
             if OVERLAY == 3 and COMPUTE is not None:
                 right = tl.load((top_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
                 below = tl.load((bottom_ptr + plane_offset)[:, None] + near_offset, mask=inside, other=0).to(COMPUTE)
-                below_right = tl.load((bottom_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(
-                    COMPUTE
-                )
+                corner = tl.load((bottom_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
                 near_column = (1 - down[:, None]) * over + down[:, None] * below
-                far_column = (1 - down[:, None]) * right + down[:, None] * below_right
+                far_column = (1 - down[:, None]) * right + down[:, None] * corner
                 over = tl.where(same_size, over, (1 - across) * near_column + across * far_column)
             if BLEND:
                 weight = opacity.to(COMPUTE)
@@ -262,15 +255,11 @@ def _apply_plan_kernel(
             value = tl.where(inside, over, value)
         # Normalise.
         if MEAN:
-            if INNER == 1:
-                value = value - tl.load(mean_ptr + channel)
-            else:
-                value = value - _load_per_channel(mean_ptr, chunk_start % INNER, c, VEC, INNER)
+            mean = tl.load(mean_ptr + channel) if INNER == 1 else _per_channel(mean_ptr, chunk_start, c, VEC, INNER)
+            value = value - mean
         if SCALE:
-            if INNER == 1:
-                value = value * tl.load(scale_ptr + channel)
-            else:
-                value = value * _load_per_channel(scale_ptr, chunk_start % INNER, c, VEC, INNER)
+            scale = tl.load(scale_ptr + channel) if INNER == 1 else _per_channel(scale_ptr, chunk_start, c, VEC, INNER)
+            value = value * scale
         # Cast and store.
         out_offset = (image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + plane) * (HEIGHT * ROW * VEC) + chunk * VEC
         out_offset = tl.multiple_of(out_offset, VEC)[:, None] + tl.arange(0, VEC)[None, :]
@@ -278,7 +267,7 @@ def _apply_plan_kernel(
 
 
 def check_device(device: torch.device) -> None:
-    """ValueError if the kernel cannot run there."""
+    """ValueError unless the kernel runs on ``device``: a GPU, or a CPU under Triton's interpreter."""
     if device.type != "cuda" and not (device.type == "cpu" and isinstance(_apply_plan_kernel, InterpretedFunction)):
         raise ValueError(
             f"apply: backend='triton' needs CUDA images, got {device.type}; move them with images.cuda(), use "
@@ -287,9 +276,10 @@ def check_device(device: torch.device) -> None:
 
 
 def run(images: Tensor, table: Table, request: Request, out: Tensor | None) -> Tensor:
-    """Carry out the plans of ``table`` on checked arguments, into ``out`` ``[plans * B, *lead, H, W]`` if passed.
+    """Carry out the plans of ``table`` on checked arguments, into ``out`` if one is passed.
 
-    ``out`` is contiguous or channels_last.
+    ``images`` are ``[N, *lead, C, H, W]`` on a GPU; ``out`` is ``[plans * B, *lead, C, H, W]``, contiguous or
+    channels_last, and is returned, or else fresh memory.
     """
     if out is None:
         out = request.make_output((table.outputs, *images.shape[1:-2], *table.size), images.device)
@@ -301,9 +291,7 @@ def run(images: Tensor, table: Table, request: Request, out: Tensor | None) -> T
     return out
 
 
-def typed_arguments(
-    images: Tensor, table: Table, request: Request, out: Tensor
-) -> tuple[tuple[int, int], dict[str, Any]]:
+def typed_arguments(images: Tensor, table: Table, request: Request, out: Tensor) -> Launch:
     """Number of programs to launch, and the kernel's arguments with Triton's types."""
     programs, arguments = prepare(images, table, request, out)
     arguments.update((name, TYPES[value]) for name, value in arguments.items() if isinstance(value, torch.dtype))

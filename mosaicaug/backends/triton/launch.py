@@ -16,12 +16,14 @@ from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.backends.triton.table import Overlay, Table, upload
 
+Launch = tuple[tuple[int, int], dict[str, Any]]  # programs along both axes, and the kernel's arguments
+
 CHUNKS = 256  # per program: two for each thread of four warps
 # A copy moves bits, whatever they mean; so there is one kernel for each size of element.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
+def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Launch:
     """Number of programs to launch, and the kernel's arguments by name.
 
     Args:

@@ -1,4 +1,4 @@
-"""Plans as the Triton kernel reads them: one row of 32-bit words, and what has to be known to compile for them."""
+"""`Table`: plans in the form that the Triton kernel reads, one row of 32-bit words and its compile-time facts."""
 
 from __future__ import annotations
 
@@ -13,27 +13,34 @@ from mosaicaug.plan import Plan
 
 
 class Overlay(IntEnum):
-    """What the kernel has to be able to do with overlays; each can do all that those before it can."""
+    """Capability of the kernel for overlays; each includes those before it."""
 
     NONE = 0
     IN_PLACE = 1  # from_box == to_box
-    ELSEWHERE = 2  # of one size
-    RESAMPLED = 3
+    ELSEWHERE = 2  # boxes of one size
+    RESAMPLED = 3  # boxes of two sizes
 
 
 @dataclass(frozen=True)
 class Table:
-    """``plans`` plans of ``batch`` images each, one after another.
+    """Plans of one batch and size, one after another.
 
-    ``words`` holds, per plan, its grid and where its tiles begin; then, if there are overlays, for all images the
-    partner, the opacity's bits, ``from_box`` and ``to_box``; then tiles.
+    Args:
+        words: int32 ``[K]``. Per plan its grid and the first word of its tiles; then, if there are overlays, for all
+            images the partner, the opacity's bits, ``from_box`` and ``to_box``; then the tiles.
+        plans: number of plans.
+        batch: B, images of each plan.
+        size: output height and width, px.
+        grids: tiles per side of every plan; empty if no plan moves a tile.
+        overlay: the hardest overlay of all plans.
+        blend: True if any opacity is below 1.
     """
 
-    words: Tensor  # int32 [K]
+    words: Tensor
     plans: int
     batch: int
     size: tuple[int, int]
-    grids: tuple[int, ...]  # of the plans that move tiles
+    grids: tuple[int, ...]
     overlay: Overlay
     blend: bool
 
@@ -44,12 +51,12 @@ class Table:
 
     @property
     def outputs(self) -> int:
-        """Images that come out."""
+        """Number of output images."""
         return self.plans * self.batch
 
     @property
     def overlay_at(self) -> int:
-        """Where the fields of overlays begin."""
+        """First word of the overlays' fields."""
         return 2 * self.plans
 
     def __str__(self) -> str:
@@ -58,7 +65,7 @@ class Table:
         return f"{self.batch} images of {self.size} px with {moves} and {overlays}"
 
     def can_take(self, other: Table) -> bool:
-        """Whether a kernel compiled for this table can read ``other`` in its place."""
+        """True if a kernel compiled for this table can read ``other`` in its place."""
         same = (self.plans, self.batch, self.size, self.overlay, self.blend, self.words.shape)
         return same == (other.plans, other.batch, other.size, other.overlay, other.blend, other.words.shape) and (
             not other.grids or other.grids == self.grids
@@ -66,19 +73,26 @@ class Table:
 
 
 class PlanBuffer:
-    """A plan in fixed memory of a GPU, so that `mosaicaug.apply` can be captured in a CUDA graph and replayed.
+    """Plan in fixed memory of a GPU, so that `mosaicaug.apply` can be captured in a CUDA graph and replayed.
 
     Args:
         plan: the first plan; it has to use all that later ones will (moved tiles, overlays, blending).
         device: of the images.
 
-    >>> images = torch.rand(8, 3, 32, 32, device="cuda")  # doctest: +SKIP
-    >>> buffer = PlanBuffer(aug.sample(images.shape), "cuda")  # doctest: +SKIP
-    >>> apply(images, buffer)  # doctest: +SKIP
-    >>> with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):  # doctest: +SKIP
-    ...     out = apply(images, buffer)
-    >>> buffer.copy_(aug.sample(images.shape))  # doctest: +SKIP
-    >>> graph.replay()  # doctest: +SKIP
+    Attributes:
+        plan: the plan that it holds now.
+
+    Examples:
+        >>> import torch
+        >>> from mosaicaug import PlanBuffer, RecursiveMosaic, apply
+        >>> aug = RecursiveMosaic(r=3)
+        >>> images = torch.rand(8, 3, 32, 32, device="cuda")  # doctest: +SKIP
+        >>> buffer = PlanBuffer(aug.sample(images.shape), "cuda")  # doctest: +SKIP
+        >>> apply(images, buffer)  # doctest: +SKIP
+        >>> with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):  # doctest: +SKIP
+        ...     out = apply(images, buffer)
+        >>> buffer.copy_(aug.sample(images.shape))  # doctest: +SKIP
+        >>> graph.replay()  # doctest: +SKIP
     """
 
     def __init__(self, plan: Plan, device: torch.device | str = "cuda") -> None:
@@ -94,7 +108,13 @@ class PlanBuffer:
         return self.plan.size
 
     def copy_(self, plan: Plan) -> PlanBuffer:
-        """Take ``plan`` over, without waiting for the GPU.
+        """Replace the plan, without waiting for the GPU.
+
+        Args:
+            plan: of the same batch, size and grid; it may use no more than the first plan did.
+
+        Returns:
+            This buffer.
 
         Raises:
             ValueError: it has another batch, size or grid, or uses what the first plan did not.
@@ -110,9 +130,15 @@ class PlanBuffer:
 
 
 def pack(plans: Sequence[Plan], *, overlay: Overlay = Overlay.NONE, blend: bool = False) -> Table:
-    """The table of plans of one batch and size, on the CPU, for a kernel that can do ``overlay`` and ``blend``."""
+    """Make the table of plans, on the CPU.
+
+    Args:
+        plans: of one batch and size.
+        overlay: capability that the kernel has at least.
+        blend: True to have the kernel blend even if these plans do not.
+    """
     first = plans[0]
-    kinds = [_find_overlay(plan) for plan in plans]
+    kinds = [_overlay_kind(plan) for plan in plans]
     overlay, blend = max(overlay, *(kind for kind, _ in kinds)), blend or any(blends for _, blends in kinds)
     fields: list[Tensor] = []
     if overlay:
@@ -130,12 +156,12 @@ def pack(plans: Sequence[Plan], *, overlay: Overlay = Overlay.NONE, blend: bool 
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device that the host does not wait for."""
+    """Copy to the device, without the host waiting for it."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
-def _find_overlay(plan: Plan) -> tuple[Overlay, bool]:
-    """The hardest overlay of a plan, and whether any is blended in."""
+def _overlay_kind(plan: Plan) -> tuple[Overlay, bool]:
+    """Hardest overlay of a plan, and True if any is blended in."""
     laid = plan.has_overlay
     if not laid.any():
         return Overlay.NONE, False

@@ -1,4 +1,4 @@
-"""What only a GPU can show: nothing waits for it, graphs replay with new plans, and offsets reach beyond 32 bits."""
+"""GPU alone: nothing waits for it, graphs replay with new plans, and offsets reach beyond 32 bits."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_offsets_beyond_32_bits() -> None:
 
 
 def test_memory_beside_input_and_output() -> None:
-    """At most the plan and 1 MiB for 32 images."""
+    """Peak memory: at most the plan and 1 MiB for 32 images."""
     images = torch.rand(32, 3, 448, 448, device="cuda")
     out = torch.empty_like(images)
     for aug in AUGMENTATIONS:
@@ -146,12 +146,12 @@ def test_memory_beside_input_and_output() -> None:
 @pytest.mark.parametrize("precision", ["32", "bf16", "fp16"])
 @pytest.mark.parametrize("method", ["none", "cutmix", "mixup", "snapmix", "jigsaw", "rmg"])
 def test_a_mini_batch_of_training_does_not_wait_for_the_gpu(tmp_path: Path, method: Method, precision: Any) -> None:
-    """From stored images to the bar's losses, in every precision; its losses are close to the CPU's."""
+    """Mini-batch from stored images to the bar's losses, in every precision; its losses are close to the CPU's."""
     recipe = replace(RECIPE, augmentation=method, dropout=0.0, resize=68, crop=64)
     dataset, session = make_dataset(side=68), Session(open_fabric("cuda", precision))
     trainer = make_trainer(tmp_path / "gpu", recipe, dataset=dataset, session=session)
     on_cpu = make_trainer(tmp_path / "cpu", recipe, dataset=dataset)
-    first, *others = plan_epoch(recipe, 12, seed=0, epoch=0)
+    first, *others = plan_epoch(recipe, dataset.train.labels, seed=0, epoch=0)
     for one in (trainer, on_cpu):
         one.objective.train()
     torch.testing.assert_close(trainer.step(first).cpu(), on_cpu.step(first), rtol=0.05, atol=0.02)

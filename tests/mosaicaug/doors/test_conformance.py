@@ -29,7 +29,7 @@ DTYPES = [torch.uint8, torch.float16, torch.float32]
 
 
 class Batch(NamedTuple):
-    """What goes in, and what comes out of a door: targets are None where labels are counted elsewhere."""
+    """Input or output of a door: targets are None where labels are computed elsewhere."""
 
     images: Tensor
     targets: Any
@@ -51,7 +51,7 @@ def look(images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG001
 
 
 def go_through_torch(name: str, given: Batch) -> Batch:
-    """By the slow reference backend, with a generator."""
+    """Call the slow reference backend, with a generator."""
     aug, generator = AUGMENTATIONS[name](), torch.Generator().manual_seed(SEED)
     plan = aug.sample(given.images.shape, generator=generator)
     made = apply(given.images.clone().requires_grad_(given.images.is_floating_point()), plan, backend="torch")
@@ -64,7 +64,7 @@ def go_through_class(name: str, given: Batch) -> Batch:
 
 
 def go_through_triton(name: str, given: Batch) -> Batch:
-    """On a GPU where there is one; in Triton's interpreter otherwise."""
+    """Call the Triton backend: on a GPU where there is one, in Triton's interpreter otherwise."""
     pytest.importorskip("triton")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     aug = AUGMENTATIONS[name]()
@@ -106,7 +106,7 @@ def go_through_torchvision(name: str, given: Batch) -> Batch:
 
 
 def go_through_dali(name: str, given: Batch) -> Batch:
-    """What `multi_paste` cannot take goes round it: float16 is copied as the bits of int16, or mixed as float32."""
+    """Call DALI; `multi_paste` takes no float16, which is copied as the bits of int16 or mixed as float32."""
     library: Any = pytest.importorskip("nvidia.dali")
     from mosaicaug import dali as doors
 
@@ -152,8 +152,8 @@ DOORS = {
 }
 
 
-def find_bound(door: str, name: str, dtype: torch.dtype) -> float:
-    """How far a pixel may be off."""
+def largest_difference(door: str, name: str, dtype: torch.dtype) -> float:
+    """Largest difference allowed between pixels."""
     if door != "dali" or name in COPIES:
         return 0.0
     if dtype == torch.uint8:
@@ -169,7 +169,7 @@ def test_one_seed_one_result(door: str, name: str, dtype: torch.dtype, channels_
     given = make_batch(dtype, channels_last)
     want, got = go_through_torch(name, given), DOORS[door](name, given)
     assert (got.images.dtype, got.images.shape) == (dtype, want.images.shape)
-    bound = find_bound(door, name, dtype)
+    bound = largest_difference(door, name, dtype)
     if bound:
         assert (got.images.double() - want.images.double()).abs().max() <= bound
     else:

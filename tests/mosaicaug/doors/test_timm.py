@@ -31,7 +31,7 @@ def see_all(images: Tensor, _: Tensor) -> Tensor:
 
 
 def collect_own_weights(mixup_fn: Any, mode: str) -> np.ndarray[Any, Any]:
-    """What an image's own label weighs, where its partner is another one, as timm's always is: one draw each."""
+    """Weight of an image's own label where its partner is another one, as timm's always is: one draw each."""
     labels, found = torch.arange(8), []
     for _ in range(500 if mode == "batch" else 60):
         _, target = mixup_fn(torch.zeros(8, 1, 64, 64), labels)
@@ -145,7 +145,7 @@ def test_the_seed_governs() -> None:
 
 @pytest.mark.parametrize("options", [{"cutmix_alpha": 1.0}, {"augmentation": RecursiveMosaic(3)}])
 def test_a_training_step_of_timm(options: dict[str, Any]) -> None:
-    """As in timm's script: the call, the loss for soft targets, and the switch at ``--mixup-off-epoch``."""
+    """Steps of timm's script: the call, the loss for soft targets, and the switch at ``--mixup-off-epoch``."""
     model = timm.create_model("resnet10t", pretrained=False, num_classes=CLASSES)
     loss_fn, optimizer = timm.loss.SoftTargetCrossEntropy(), torch.optim.SGD(model.parameters(), lr=0.1)
     mixup_fn = Mixup(mixup_alpha=0.8, num_classes=CLASSES, **options)

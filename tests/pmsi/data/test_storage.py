@@ -11,13 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mosaicaug import apply
 from pmsi.data import storage as store
 from pmsi.data.dataset import Dataset, load_dataset
 from pmsi.data.storage import DeviceStore, FileStore, HostStore, ImageFiles, ImageStore, Split, make_store
-from pmsi.recipe import Method
 from pmsi.runtime.checkpoints import load_checkpoint
-from pmsi.training.batches import plan_epoch, take_local
 from tests.helpers.small_run import RECIPE, Watch, make_trainer, name_differences
 
 CPU = torch.device("cpu")
@@ -125,35 +122,3 @@ def test_images_that_fill_half_of_a_gpu_stay_on_the_host(monkeypatch: pytest.Mon
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 0))
         monkeypatch.setattr(torch.Tensor, "to", lambda images, *_, **__: images)
         assert make_store(split, torch.device("cuda:0")).where == where
-
-
-@pytest.mark.parametrize("augmentation", ["rmg", "jigsaw", "cutmix", "mixup", "snapmix"])
-@pytest.mark.parametrize("shares", [2, 4])
-def test_shares_make_the_whole_batch(augmentation: Method, shares: int) -> None:
-    """Each process's images, from the entries it fetches alone, are its rows of what one process makes."""
-    recipe = replace(RECIPE, augmentation=augmentation, batch_size=8, per="sample", cutmix_p=0.7, mix_scope="phase")
-    images = torch.randint(0, 256, (40, 3, 36, 36), dtype=torch.uint8)
-    whole = next(plan_epoch(recipe, 40, seed=3, epoch=0))
-    for rank in range(shares):
-        rows = slice(rank * 8 // shares, (rank + 1) * 8 // shares)
-        share = take_local(whole, rows)
-        assert len(share.entries) == len(set(share.entries.tolist())) <= 8
-        assert torch.equal(share.entries[: 8 // shares], torch.arange(8)[rows])
-        fetched = images[whole.index[share.entries]]
-        for draw, plan in zip(whole.draws, share.plans, strict=True):
-            wanted = apply(images, draw.plan, index=whole.index, window=whole.window)[rows]
-            found = apply(fetched, plan, window=whole.window[share.entries])[: 8 // shares]
-            assert torch.equal(found, wanted)
-
-
-def test_a_share_fetches_no_more_than_it_needs() -> None:
-    tiles = next(plan_epoch(replace(RECIPE, batch_size=8), 40, seed=0, epoch=0))
-    assert take_local(tiles, slice(2, 4)).entries.tolist() == [2, 3]
-    mixed = next(plan_epoch(replace(RECIPE, batch_size=8, augmentation="mixup", mixup_p=1.0), 40, seed=0, epoch=0))
-    assert len(take_local(mixed, slice(2, 4)).entries) <= 4
-
-
-def test_a_whole_share_is_the_iteration_itself() -> None:
-    whole = next(plan_epoch(RECIPE, 12, seed=0, epoch=0))
-    share = take_local(whole, slice(0, 4))
-    assert all(draw.plan is plan for draw, plan in zip(whole.draws, share.plans, strict=True))

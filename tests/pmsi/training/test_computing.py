@@ -279,7 +279,7 @@ def test_waiting_for_input_is_counted_as_input(
         now[0] += 1
         return preprocess(*words, **options)
 
-    monkeypatch.setattr("pmsi.training.inputs.show", tick)
+    monkeypatch.setattr("pmsi.training.inputs.preprocess", tick)
     trainer = make_trainer(tmp_path, replace(RECIPE, epochs=1, augmentation=method))
     trainer.run(Watch())
     assert trainer.history[0]["seconds"] == made * BATCHES

@@ -7,12 +7,10 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor
 
 from mosaicaug import Augmentation, CutMix, MixUp, Plan, SnapMix, Targets
 from pmsi.recipe import METHODS, RECIPES, Method, Recipe
 from pmsi.runtime.seeding import make_generator
-from pmsi.training.batches import plan_epoch
 from pmsi.training.phases import Draw, Phase, caption_phases, draw_phases, list_phases
 from tests.helpers.small_run import RECIPE
 
@@ -141,71 +139,6 @@ def test_captions() -> None:
     assert caption(augmentation="none", progressive=False) == ["the one phase"]
     for scope in ("phase", "progressive"):
         assert caption(augmentation="mixup", mix_scope=scope) == ["phase 1", "phase 2", "phase 3", "phase 4"]
-
-
-def stack(recipe: Recipe, count: int, *, seed: int = 0, epoch: int = 0) -> tuple[Tensor, Tensor]:
-    iterations = list(plan_epoch(recipe, count, seed=seed, epoch=epoch))
-    return torch.stack([one.index for one in iterations]), torch.cat([one.window for one in iterations])
-
-
-def test_every_augmentation_sees_the_same_crops_in_the_same_order() -> None:
-    epochs = [stack(replace(RECIPE, augmentation=method), 13, seed=3) for method in METHODS]
-    assert all(torch.equal(order, epochs[0][0]) for order, _ in epochs)
-    assert all(torch.equal(window, epochs[0][1]) for _, window in epochs)
-
-
-def test_each_image_comes_once_an_epoch_and_a_last_smaller_batch_is_dropped() -> None:
-    order, window = stack(RECIPE, 15)
-    assert order.shape == (3, 4)
-    assert window.shape == (12, 3)
-    assert len(set(order.flatten().tolist())) == 12
-    assert set(order.flatten().tolist()) <= set(range(15))
-
-
-def test_order_and_crops_change_with_epoch_and_seed() -> None:
-    epochs = [stack(RECIPE, 40, seed=seed, epoch=epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
-    for a in range(4):
-        for b in range(a):
-            assert not torch.equal(epochs[a][0], epochs[b][0])
-            assert not torch.equal(epochs[a][1], epochs[b][1])
-    assert torch.equal(stack(RECIPE, 40)[1], epochs[0][1])
-
-
-def test_windows_lie_inside_and_reach_every_place() -> None:
-    """1000 draws of 5 places: each within 5 standard deviations (13) of 200; flips (16) of 500."""
-    _, window = stack(RECIPE, 1000)
-    for axis in (0, 1):
-        places = window[:, axis].bincount()
-        assert len(places) == 5
-        assert (places - 200).abs().max() < 64
-    flips = window[:, 2].bincount()
-    assert len(flips) == 2
-    assert (flips - 500).abs().max() < 80
-    assert len({tuple(row) for row in window.tolist()}) == 50  # y, x and flip are drawn apart
-
-
-def test_too_few_images_for_one_batch() -> None:
-    with pytest.raises(ValueError, match="3 training images do not fill a batch of 4; lower --batch-size"):
-        next(plan_epoch(RECIPE, 3, seed=0, epoch=0))
-
-
-def test_balanced_mini_batches_hold_equally_many_images_of_each_class() -> None:
-    recipe, labels = replace(RECIPE, batch_size=6, classes_per_batch=3), torch.arange(40) // 8
-    batches = list(plan_epoch(recipe, 40, seed=1, epoch=2, labels=labels))
-    assert len(batches) == 6
-    for batch in batches:
-        assert labels[batch.index].bincount(minlength=5).sort().values.tolist() == [0, 0, 2, 2, 2]
-        assert len(set(batch.index.tolist())) == 6
-    again = list(plan_epoch(recipe, 40, seed=1, epoch=2, start=4, labels=labels))
-    assert [one.index.tolist() for one in again] == [one.index.tolist() for one in batches[4:]]
-
-
-def test_generators_are_a_function_of_the_whole_key() -> None:
-    keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 1, 0), (1, 0, 1)]
-    states = {int(torch.randint(2**62, (1,), generator=make_generator(*key))) for key in keys}
-    assert len(states) == len(keys)
-    first, again = (torch.rand(3, generator=make_generator(5, 6)) for _ in range(2))
-    assert torch.equal(first, again)
 
 
 @pytest.mark.parametrize("augmentation", ["rmg", "jigsaw"])

@@ -1,0 +1,102 @@
+"""Tables that document the source, as Markdown: fields of recipes, levels of packages, one line for each file."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+from collections.abc import Iterator
+from dataclasses import fields
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from bench.results import ROOT
+from pmsi.recipe import RECIPES, Recipe
+
+
+def render_recipe_fields() -> str:
+    """All fields of `pmsi.recipe.Recipe`: type, value in the recipe ``paper``, other recipes' values, help text."""
+    hints, texts = get_type_hints(Recipe), read_field_docs(Recipe)
+    lines = ["| field | type | `paper` | other recipes | meaning |", "|---|---|---|---|---|"]
+    for field in fields(Recipe):
+        values = {name: getattr(recipe, field.name) for name, recipe in RECIPES.items()}
+        others = ", ".join(f"`{name}` {value}" for name, value in values.items() if value != values["paper"])
+        shown = name_type(hints[field.name])
+        lines.append(f"| `{field.name}` | {shown} | {values['paper']} | {others} | {texts[field.name]} |")
+    return "\n".join(lines) + "\n"
+
+
+def read_field_docs(cls: type[Any]) -> dict[str, str]:
+    """Read the strings below the fields of a class."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        node.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
+        for node, text in zip(tree.body, tree.body[1:], strict=False)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def name_type(hint: Any) -> str:
+    """Write a type in words: the choices of a literal, "or" between the members of a union."""
+    if get_origin(hint) is Literal:
+        return ", ".join(str(choice) for choice in get_args(hint))
+    if isinstance(hint, types.UnionType):
+        return " or ".join(name_type(part) for part in get_args(hint))
+    return "None" if hint is types.NoneType else str(hint.__name__)
+
+
+def render_files(package: str) -> str:
+    """One line for each file of a package: the first sentence of its docstring."""
+    lines = ["| file | what it holds |", "|---|---|"]
+    for path in sorted((ROOT / package).rglob("*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if docstring:
+            first = docstring.split("\n\n")[0].replace("\n", " ")
+            lines.append(f"| `{path.relative_to(ROOT).as_posix()}` | {first} |")
+    return "\n".join(lines) + "\n"
+
+
+def render_ladder(package: str) -> str:
+    """Files and folders of a package by level, each with those of the package that it imports.
+
+    A level is one above the highest level that is imported.
+    """
+    imports = read_arrows(ROOT / package)
+    levels: dict[str, int] = {}
+    for thing in TopologicalSorter(imports).static_order():  # raises CycleError for a circle
+        levels[thing] = 1 + max((levels[below] for below in imports[thing]), default=0)
+    count = sum(len(below) for below in imports.values())
+    title = f"`{package}`: {len(levels)} files and folders on {max(levels.values())} levels, {count} arrows."
+    lines = [
+        f"| {levels[thing]} | `{thing}` | {', '.join(sorted(imports[thing])) or '-'} |"
+        for thing in sorted(levels, key=lambda name: (-levels[name], name))
+    ]
+    heads = ["| level | file or folder | imports |", "|---:|---|---|"]
+    return "\n".join([title, "", *heads, *lines]) + "\n"
+
+
+def read_arrows(folder: Path) -> dict[str, set[str]]:
+    """Read which files and folders of a package import which; its own ``__init__`` is none of them."""
+    things = {path.stem for path in folder.iterdir() if (path / "__init__.py").exists() or path.suffix == ".py"}
+    arrows: dict[str, set[str]] = {thing: set() for thing in things - {"__init__"}}
+    for path in folder.rglob("*.py"):
+        thing = path.relative_to(folder).parts[0].removesuffix(".py")
+        for module in _read_imports(path):
+            parts = module.split(".")
+            if thing in arrows and parts[0] == folder.name and parts[1:2] and parts[1] in arrows and parts[1] != thing:
+                arrows[thing].add(parts[1])
+    return arrows
+
+
+def _read_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -1,0 +1,58 @@
+"""The option `--benchmark`: what it runs, and where the results go."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import results
+from bench.conftest import choose_path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_part_of_the_cases_does_not_pass_for_all() -> None:
+    cpu, gpu = ({"device": name, "device_type": kind} for name, kind in (("AMD EPYC", "cpu"), ("NVIDIA H200", "cuda")))
+    assert choose_path("throughput", None, cpu, complete=True) == results.FOLDER / "throughput-cpu-amd-epyc.json"
+    assert choose_path("throughput", None, gpu, complete=True) == results.FOLDER / "throughput-nvidia-h200.json"
+    assert choose_path("throughput", None, cpu, complete=False) is None
+    assert choose_path("throughput", Path("here.json"), cpu, complete=True) == Path("here.json")
+    assert choose_path("engine", Path("here.json"), cpu, complete=True) == Path("engine-here.json")
+    assert choose_path("engine", None, gpu, complete=True) == results.FOLDER / "engine-nvidia-h200.json"
+
+
+def run_pytest(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
+    # A run of its own, not a worker of this one, where nothing is timed.
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_the_option_times_what_was_selected(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    chosen = "augment-mixup-1x224-uint8-nchw-sample and (copy or kornia)"
+    done = run_pytest("--benchmark", "--benchmark-device=cpu", f"--benchmark-out={out}", "-k", chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"results of some cases are in {out}" in done.stdout
+    copy, kornia = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert (copy["side"], copy["ratio_to_copy"], copy["bytes"]) == ("copy", 1.0, 2 * 3 * 224 * 224)
+    assert 0 < copy["q1_ms"] <= copy["median_ms"] <= copy["q3_ms"]
+    assert kornia["side"] == "kornia"
+    assert "median_ms" not in kornia
+    assert kornia["skipped"]
+
+
+def test_the_option_names_what_is_missing() -> None:
+    done = run_pytest("--benchmark", "-p", "no:benchmark")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert done.stderr.strip() == "ERROR: --benchmark needs pytest-benchmark: pip install 'mosaicaug[bench]'"
+
+
+def test_without_the_option_nothing_is_timed() -> None:
+    done = run_pytest("--collect-only", "bench")
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout + done.stderr

@@ -1,0 +1,63 @@
+"""The reference backend against the oracle, called directly: every other backend is held to its bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
+from mosaicaug.backends import reference
+from mosaicaug.backends.request import Request
+from tests.helpers.oracle import blend_pixels, copy_pixels, number_pixels, seeded
+
+
+def run(images: Tensor, plan: Plan, out: Tensor | None = None, *, channels_last: bool = False, **values: Any) -> Tensor:
+    request = Request(values.pop("dtype", images.dtype), channels_last=channels_last, **values)
+    return reference.run(images, plan, request, out)
+
+
+@pytest.mark.parametrize("aug", [RecursiveMosaic(2), Jigsaw(3), CutMix()], ids=str)
+def test_copies_are_the_oracles_bits(aug: RecursiveMosaic | Jigsaw | CutMix) -> None:
+    images = number_pixels((4, 2, 13, 12))
+    plan = aug.sample(images.shape, generator=seeded(1))
+    window, index = [[0, 0, 0], [1, 2, 1], [2, 1, 0], [0, 2, 1]], [3, 0, 0, 2]
+    assert torch.equal(run(images, plan), copy_pixels(images, plan.to_dict()))
+    stored = number_pixels((4, 2, 15, 14))
+    got = run(stored, plan, window=torch.tensor(window), index=torch.tensor(index))
+    assert torch.equal(got, copy_pixels(stored, plan.to_dict(), window=window, index=index))
+
+
+@pytest.mark.parametrize("aug", [MixUp(), SnapMix(1.0)], ids=str)
+def test_blends_are_the_oracles_within_80_roundings(aug: MixUp | SnapMix) -> None:
+    images = torch.rand(4, 2, 13, 12, generator=seeded(2), dtype=torch.float64)
+    plan = aug.sample(images.shape, generator=seeded(3))
+    assert (run(images, plan) - blend_pixels(images, plan.to_dict())).abs().max() <= 80 * 2.0**-53
+
+
+def test_nothing_is_shared_with_the_images() -> None:
+    images = number_pixels((2, 3, 4, 4))
+    got = run(images, Plan.identity(2, (4, 4)))
+    assert torch.equal(got, images)
+    assert got.data_ptr() != images.data_ptr()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_output_is_made_in_the_layout_asked_for_or_filled(channels_last: bool) -> None:
+    images = number_pixels((2, 3, 4, 5))
+    plan = Jigsaw(2).sample(images.shape)
+    made = run(images, plan, channels_last=channels_last, dtype=torch.float64)
+    assert (made.dtype, made.stride(1) == 1) == (torch.float64, channels_last)
+    out = torch.empty(2, 3, 4, 5)
+    assert run(images, plan, out) is out
+    assert torch.equal(out.double(), made)
+
+
+def test_nearest_takes_pixels_that_are_there() -> None:
+    images = number_pixels((4, 1, 9, 9))
+    plan = SnapMix(1.0).sample(images.shape, generator=seeded(4))
+    assert plan.has_overlay.any()
+    got = run(images, plan, nearest=True)
+    assert set(got.flatten().tolist()) <= set(images.flatten().tolist())

@@ -1,0 +1,92 @@
+"""Arguments of a launch: widths that the layout allows, one upload for all small tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mosaicaug import CutMix, Jigsaw, MixUp, Plan, SnapMix
+from mosaicaug.backends.request import Request
+from mosaicaug.backends.triton.launch import prepare, upload_inputs
+from mosaicaug.backends.triton.table import pack
+
+triton = pytest.importorskip("triton")
+
+
+SHAPE = (4, 3, 24, 32)
+
+
+def test_small_tensors_travel_together() -> None:
+    """Words of 32 bits, those of float64 at even places."""
+    table = pack([Jigsaw(3).sample(SHAPE)])
+    values = {
+        "index": torch.tensor([3, 1, 2]),
+        "mean": torch.tensor([1.5, -2.5], dtype=torch.float64),
+        "scale": torch.tensor([0.5, 0.25]).expand(2),
+        "window": None,
+    }
+    placed: dict[str, Any] = upload_inputs(table, torch.device("cpu"), **values)
+    words = placed["table_ptr"]
+    assert words[: len(table.words)].equal(table.words)
+    assert all(placed[f"{name}_ptr"] is words for name in ("index", "mean", "scale"))
+    assert words[placed["index_at"] :][:3].tolist() == [3, 1, 2]
+    assert words[2 * placed["mean_at"] :][:4].view(torch.float64).tolist() == [1.5, -2.5]
+    assert words[placed["scale_at"] :][:2].view(torch.float32).tolist() == [0.5, 0.25]
+    assert (placed["window_ptr"], placed["window_at"]) == (None, 0)
+
+
+def prepare_for(images: Tensor, plan: Plan, out: Tensor, **values: Any) -> dict[str, Any]:
+    return prepare(images, pack([plan]), Request(out.dtype, channels_last=False, **values), out)[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "grid", "dtype", "vec"),
+    [
+        ((32, 32), 4, torch.uint8, 8),  # a tile of 8 px
+        ((32, 128), 4, torch.uint8, 16),  # 16 bytes
+        ((32, 128), 4, torch.float32, 4),
+        ((32, 36), 4, torch.float32, 1),  # tiles of 9 px
+    ],
+)
+def test_chunks_divide_rows_and_tiles(size: tuple[int, int], grid: int, dtype: torch.dtype, vec: int) -> None:
+    images = torch.zeros(2, 3, *size, dtype=dtype)
+    plan = Jigsaw(grid, permutation="cyclic").sample(images.shape)
+    arguments = prepare_for(images, plan, torch.empty_like(images))
+    assert (arguments["VEC"], arguments["INNER"], arguments["CONTIGUOUS"]) == (vec, 1, True)
+    assert arguments["COMPUTE"] is None
+    assert arguments["images_ptr"].element_size() == images.element_size()
+
+
+def test_channels_last_has_whole_pixels_side_by_side() -> None:
+    images = torch.zeros(2, 3, 16, 16).movedim(-3, -1).contiguous().movedim(-1, -3)
+    arguments = prepare_for(images, Plan.identity(2, (16, 16)), torch.empty_like(images))
+    assert (arguments["INNER"], arguments["CONTIGUOUS"], arguments["PLANES"]) == (3, True, 1)
+    mixed = prepare_for(images, Plan.identity(2, (16, 16)), torch.empty(2, 3, 16, 16))
+    assert (mixed["INNER"], mixed["CONTIGUOUS"], mixed["ALIGN"], mixed["PLANES"]) == (1, False, 1, 3)
+
+
+def test_programs_cover_the_output() -> None:
+    images = torch.zeros(4, 3, 30, 40)
+    programs, arguments = prepare(
+        images, pack([CutMix().sample(images.shape)]), Request(torch.float32, channels_last=False), images.clone()
+    )
+    made = arguments["VEC"] * arguments["CHUNKS"] * arguments["PLANES"]
+    assert programs[0] % 4 == 0
+    assert programs[0] * programs[1] * made >= images.numel()
+    assert (programs[0] // 4 - 1) * arguments["VEC"] * arguments["CHUNKS"] < 30 * 40  # no program of an image is idle
+
+
+def test_arithmetic_is_asked_for_only_where_there_is_some() -> None:
+    images = torch.zeros(SHAPE)
+    cases: list[tuple[Plan, dict[str, Any], torch.dtype | None]] = [
+        (CutMix().sample(SHAPE), {}, None),
+        (MixUp().sample(SHAPE), {}, torch.float32),
+        (SnapMix().sample(SHAPE), {}, torch.float32),
+        (SnapMix().sample(SHAPE), {"nearest": True}, None),
+        (CutMix().sample(SHAPE), {"mean": torch.zeros(3)}, torch.float32),
+    ]
+    for plan, values, compute in cases:
+        assert prepare_for(images, plan, torch.empty_like(images), **values)["COMPUTE"] == compute

@@ -1,0 +1,83 @@
+"""Plans as words: what a kernel has to be compiled for, and a buffer that holds one plan after another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mosaicaug import CutMix, Jigsaw, MixUp, Plan, PlanBuffer, RecursiveMosaic, SnapMix, apply
+from mosaicaug.backends.triton.table import Overlay, pack
+from tests.helpers.oracle import number_pixels
+
+triton = pytest.importorskip("triton")
+
+
+SHAPE = (4, 3, 24, 32)
+
+
+@pytest.mark.parametrize(
+    ("plan", "overlay", "blend"),
+    [
+        (RecursiveMosaic(2).sample(SHAPE), Overlay.NONE, False),
+        (CutMix().sample(SHAPE, generator=torch.Generator().manual_seed(1)), Overlay.IN_PLACE, False),
+        (MixUp().sample(SHAPE), Overlay.IN_PLACE, True),
+        (SnapMix().sample(SHAPE), Overlay.RESAMPLED, False),
+        (MixUp(p=0.0).sample(SHAPE), Overlay.NONE, False),
+    ],
+)
+def test_a_kernel_is_compiled_for_what_the_plan_uses(plan: Plan, overlay: Overlay, *, blend: bool) -> None:
+    table = pack([plan])
+    assert (table.overlay, table.blend) == (overlay, blend)
+    assert table.grids == ((4,) if plan.grid == 4 else ())
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_plan_buffer_takes_one_plan_after_another() -> None:
+    images = number_pixels(SHAPE)
+    for aug in (RecursiveMosaic(2), Jigsaw(4), CutMix(), MixUp(), SnapMix()):
+        buffer = PlanBuffer(aug.sample(SHAPE, generator=torch.Generator().manual_seed(0)), "cpu")
+        words = buffer.table.words
+        for seed in range(4):
+            plan = aug.sample(SHAPE, generator=torch.Generator().manual_seed(seed))
+            assert torch.equal(apply(images, buffer.copy_(plan)), apply(images, plan, backend="torch"))
+        assert buffer.table.words is words
+        still = Plan.identity(4, SHAPE[-2:]).refine(aug.last_plan.grid if aug.last_plan else 1)
+        assert torch.equal(apply(images, buffer.copy_(still)), images)
+
+
+def test_plan_buffer_refuses_what_its_kernel_cannot_do() -> None:
+    buffer = PlanBuffer(CutMix().sample(SHAPE, generator=torch.Generator().manual_seed(1)), "cpu")
+    for plan in (
+        MixUp().sample(SHAPE),
+        SnapMix().sample(SHAPE),
+        RecursiveMosaic(2).sample(SHAPE),
+        Plan.identity(5, SHAPE[-2:]),
+        Plan.identity(4, (24, 24)),
+    ):
+        with pytest.raises(ValueError, match=r"PlanBuffer: holds 4 images of \(24, 32\) px.*got"):
+            buffer.copy_(plan)
+    still = PlanBuffer(Plan.identity(4, SHAPE[-2:]).refine(4), "cpu")
+    with pytest.raises(ValueError, match=r"PlanBuffer: holds .* no moved tiles .* got .* 4x4 tiles"):
+        still.copy_(RecursiveMosaic(2).sample(SHAPE))
+    with pytest.raises(ValueError, match=r"apply: a PlanBuffer needs the Triton backend"):
+        apply(number_pixels(SHAPE), buffer)
+
+
+def test_words_hold_the_plans_one_after_another() -> None:
+    plans = [Jigsaw(n, permutation="cyclic").sample((2, 3, 12, 12)) for n in (2, 3)]
+    table = pack(plans)
+    assert (table.plans, table.batch, table.outputs, table.grids, table.grid) == (2, 2, 4, (2, 3), 0)
+    for number, plan in enumerate(plans):
+        grid, begin = table.words[2 * number : 2 * number + 2].tolist()
+        assert grid == plan.grid
+        assert torch.equal(table.words[begin:][: plan.tiles.numel()], plan.tiles.flatten())
+
+
+def test_words_hold_the_fields_of_overlays() -> None:
+    plan = MixUp().sample(SHAPE)
+    table = pack([plan])
+    fields = table.words[table.overlay_at :]
+    assert torch.equal(fields[:4], plan.overlay)
+    assert torch.equal(fields[4:8].view(torch.float32), plan.opacity)
+    assert torch.equal(fields[8:24].view(4, 4), plan.from_box)
+    assert torch.equal(fields[24:40].view(4, 4), plan.to_box)

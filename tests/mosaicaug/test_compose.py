@@ -1,0 +1,98 @@
+"""`Compose` and `OneOf`: members in order, one of them per image, and members that do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mosaicaug import (
+    Augmentation,
+    Compose,
+    CutMix,
+    Jigsaw,
+    MixUp,
+    OneOf,
+    Plan,
+    RecursiveMosaic,
+    SnapMix,
+    Targets,
+    apply,
+)
+from tests.helpers.oracle import number_pixels, seeded
+
+
+def test_compose_applies_its_members_in_order() -> None:
+    images = number_pixels((6, 2, 17, 24))
+    first, second = RecursiveMosaic(3, p=0.8), Jigsaw(4, p=0.8)
+    aug = Compose([first, second])
+    got = aug(images)
+    plans = first.last_plan, second.last_plan
+    assert plans[0] is not None
+    assert plans[1] is not None
+    assert torch.equal(got, apply(apply(images, plans[0]), plans[1]))
+    assert not torch.equal(got, apply(apply(images, plans[1]), plans[0]))
+
+
+@pytest.mark.parametrize("make", [lambda: CutMix(p=0.8), lambda: MixUp(p=0.8), lambda: SnapMix(p=0.8)])
+def test_compose_cuts_the_overlay_from_the_partner_as_it_came_in(make: Callable[[], Augmentation]) -> None:
+    images = number_pixels((8, 1, 16, 16))
+    tiles, mixing = Jigsaw(4, permutation="cyclic"), make()
+    got, _ = Compose([tiles, mixing])(images, torch.arange(8), maps=torch.rand(8, 2, 2))
+    assert tiles.last_plan is not None
+    assert mixing.last_plan is not None
+    base, mixed = apply(images, tiles.last_plan), apply(images, mixing.last_plan)
+    rows = zip(mixing.last_plan.to_box.tolist(), mixing.last_plan.opacity.tolist(), strict=True)
+    for entry, ((top, left, bottom, right), opacity) in enumerate(rows):
+        want, box = base[entry].clone(), (0, slice(top, bottom), slice(left, right))
+        want[box] += mixed[entry][box] - (1 - opacity) * images[entry][box] - opacity * base[entry][box]
+        torch.testing.assert_close(got[entry], want, rtol=1e-5, atol=1e-3)
+
+
+def test_one_of_gives_every_image_one_members_result() -> None:
+    images = number_pixels((60, 1, 16, 16))
+    members = [Jigsaw(2, permutation="cyclic"), CutMix(), MixUp()]
+    got, _ = OneOf(members)(images, torch.arange(60))
+    results = [apply(images, member.last_plan) for member in members if member.last_plan is not None]
+    same = torch.stack([(got == result).flatten(1).all(1) for result in results])
+    assert len(results) == 3
+    assert same.any(0).all()
+    assert (same.sum(1) > 5).all()
+
+
+def test_one_of_per_batch_and_weights() -> None:
+    members = [Jigsaw(2, permutation="cyclic"), CutMix(), MixUp()]
+    for seed in range(20):
+        plan = OneOf(members, per="batch").sample((9, 3, 512, 512), generator=seeded(seed))
+        kinds = [(plan.tiles != plan.home).any(1), plan.to_box[:, 2:].gt(0).all(1) & plan.opacity.eq(1)]
+        assert all(bool(kind.all()) == bool(kind.any()) for kind in kinds)
+    sure = OneOf(members, weights=[0, 3, 0]).sample((200, 3, 512, 512))
+    assert torch.equal(sure.tiles, sure.home)
+    assert (sure.opacity == 1).all()
+
+
+def test_members_that_do_not_fit_together() -> None:
+    for members in ([CutMix(), Jigsaw(2)], [CutMix(), MixUp()]):
+        with pytest.raises(ValueError, match=r"Compose.*last"):
+            Compose(members)
+    for make in (Compose, OneOf):
+        with pytest.raises(ValueError, match=rf"{make.__name__}"):
+            make([])
+        with pytest.raises(ValueError, match=rf"{make.__name__}.*Identity"):
+            make([torch.nn.Identity()])  # type: ignore[list-item]
+    for weights in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
+        with pytest.raises(ValueError, match=r"OneOf.*2.*weights"):
+            OneOf([Jigsaw(2), CutMix()], weights=weights)
+    with pytest.raises(ValueError, match=r"OneOf.*num_classes"):
+        OneOf([CutMix(num_classes=3), MixUp()])
+
+
+def test_targets_of_one_of_belong_to_its_last_draw() -> None:
+    aug = OneOf([CutMix(), MixUp()])
+    with pytest.raises(ValueError, match=r"OneOf\.targets.*last draw"):
+        aug.targets(Plan.identity(4, (8, 8)), torch.arange(4))
+    plan = aug.sample((4, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"OneOf\.targets.*last draw"):
+        aug.targets(Plan.identity(5, (8, 8)), torch.arange(5))
+    assert isinstance(aug.targets(plan, torch.arange(4)), Targets)
