@@ -22,6 +22,7 @@ import mosaicaug
 from bench import pages
 from pmsi import recipe
 from pmsi.cli import options
+from pmsi.data import layouts
 from pmsi.training import phases
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ def run_code(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 @pytest.fixture(autouse=True)
 def same_tables() -> Iterator[None]:
     """Take out what pages add to the tables of networks, augmentations and layouts."""
-    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS]
+    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS, layouts.LAYOUTS]
     kept = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, kept, strict=True):
