@@ -81,11 +81,12 @@ def test_programs_cover_the_output() -> None:
 
 def test_arithmetic_is_asked_for_only_where_there_is_some() -> None:
     images = torch.zeros(SHAPE)
-    for plan, values, compute in [
+    cases: list[tuple[Plan, dict[str, Any], torch.dtype | None]] = [
         (CutMix().sample(SHAPE), {}, None),
         (MixUp().sample(SHAPE), {}, torch.float32),
         (SnapMix().sample(SHAPE), {}, torch.float32),
         (SnapMix().sample(SHAPE), {"nearest": True}, None),
         (CutMix().sample(SHAPE), {"mean": torch.zeros(3)}, torch.float32),
-    ]:
+    ]
+    for plan, values, compute in cases:
         assert prepare_for(images, plan, torch.empty_like(images), **values)["COMPUTE"] == compute
