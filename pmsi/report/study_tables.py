@@ -27,15 +27,9 @@ from pmsi.report.sections import (
     robustness_table,
 )
 from pmsi.report.table import Table
+from pmsi.training.phases import AUGMENTATIONS
 
-METHOD_LABELS = {
-    "none": "none (baseline)",
-    "cutmix": "CutMix",
-    "mixup": "MixUp",
-    "snapmix": "SnapMix",
-    "jigsaw": "jigsaw",
-    "rmg": "RMG (the paper's)",
-}
+METHOD_LABELS: Mapping[str, str] = {method: entry.label for method, entry in AUGMENTATIONS.items()}
 # Names of rows in place of the printed ones, by table.
 LABELS: Mapping[str, Mapping[str, str]] = {
     "table4": METHOD_LABELS,
