@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 LONG = {"dali_train"}  # a whole training script, which tests/mosaicaug/doors/test_dali.py runs
+TRAINING = {"compare_augmentations"}  # studies: they write a page
 NEEDS = {"kornia_pipeline": "kornia", "dali_pipeline": "nvidia.dali", "timm_train_step": "timm"}
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in LONG])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in LONG | TRAINING])
 def test_example_copied_alone_runs_and_makes_its_picture(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "torch"))
     shutil.copy(ROOT / "examples" / f"{name}.py", tmp_path)
@@ -35,6 +36,16 @@ def test_example_copied_alone_runs_and_makes_its_picture(name: str, tmp_path: Pa
     assert new.shape == kept.shape
     # A grey level of the mean: room for another release of a font renderer, not for another draw.
     assert np.abs(new - kept).mean() < 1.0, f"docs/images/{name}.png is not what the example makes: make pictures"
+
+
+@pytest.mark.parametrize("name", sorted(TRAINING))
+def test_example_copied_alone_trains_and_writes_its_page(name: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples" / f"{name}.py", tmp_path)
+    command = [sys.executable, f"{name}.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (page,) = (tmp_path / "runs").rglob("report.html")
+    assert f"Report: {page}" in done.stdout
 
 
 def test_the_gallery_takes_two_pictures_of_ones_own(tmp_path: Path) -> None:
