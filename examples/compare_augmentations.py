@@ -1,7 +1,6 @@
-"""Compare augmentations from Python: two rows of Table IV on rendered typefaces, a table and a page.
+"""Two rows of Table IV compared from Python, with table and page: `python examples/compare_augmentations.py`.
 
-Run it: python compare_augmentations.py   (needs the extra pmsi; half a minute, into runs/compare_augmentations)
-The runs are far too short for accuracies to mean anything; `pmsi compare` trains the same rows for longer.
+Half a minute on one core, so far too short for accuracies to mean anything; `pmsi compare` trains the rows for longer.
 """
 
 from dataclasses import replace

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import mosaicaug
+import pmsi
 from bench import pages
 from pmsi import recipe
 from pmsi.cli import options
@@ -123,6 +124,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/api").glob("*.md"))
     documented = set(re.findall(r"^::: mosaicaug\.(\w+)", text, re.MULTILINE))
     assert documented >= {*mosaicaug.__all__, "kornia", "dali", "timm", "torchvision"}
+    assert {*re.findall(r"^::: pmsi\.(\w+)", text, re.MULTILINE)} >= {*pmsi.__all__} - {"RECIPES"}
 
 
 def test_every_page_is_in_the_navigation() -> None:
