@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,51 @@ class Dataset:
     test: Split
     protocol: str
     skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def from_tensors(
+        cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: Sequence[str] | None = None
+    ) -> Dataset:
+        """Data set of images in memory.
+
+        Args:
+            train, test: images uint8 ``[N, 3, R, R]`` in RGB, and labels int64 ``[N]``, on the CPU.
+            classes: K names; None numbers the classes from 0 to the highest label.
+
+        Raises:
+            TypeError: images are not uint8, or labels not int64.
+            ValueError: shapes do not fit, or a label has no class.
+
+        >>> images, labels = torch.zeros(6, 3, 36, 36, dtype=torch.uint8), torch.arange(6) % 3
+        >>> Dataset.from_tensors((images, labels), (images[:2], labels[:2])).classes
+        ('0', '1', '2')
+        """
+        for images, labels in (train, test):
+            if images.dtype != torch.uint8 or labels.dtype != torch.int64:
+                raise TypeError(
+                    f"Dataset: needs uint8 images and int64 labels, got {images.dtype} and {labels.dtype};"
+                    " give images of 0 to 255 before normalisation"
+                )
+            square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+            if not square or labels.shape != images.shape[:1] or not len(labels):
+                raise ValueError(
+                    f"Dataset: needs images [N, 3, R, R] and labels [N], got {list(images.shape)} and"
+                    f" {list(labels.shape)}"
+                )
+        if train[0].shape[2:] != test[0].shape[2:]:
+            raise ValueError(
+                f"Dataset: training and test images must have one size, got {list(train[0].shape)} and"
+                f" {list(test[0].shape)}"
+            )
+        known = torch.cat([train[1], test[1]])
+        names = tuple(classes or map(str, range(int(known.max()) + 1)))
+        if known.min() < 0 or known.max() >= len(names):
+            raise ValueError(
+                f"Dataset: labels must lie in 0..{len(names) - 1}, got {int(known.min())}..{int(known.max())}"
+            )
+        splits = [Split(images.contiguous(), labels) for images, labels in (train, test)]
+        protocol = f"{len(names)} classes, {len(train[1])} training and {len(test[1])} test images in memory."
+        return cls("tensors", names, splits[0], splits[1], protocol)
 
 
 def load_dataset(

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from pmsi.data.dataset import DataName, Dataset, load_dataset
 from pmsi.data.decoding import collect_images, decode_images
@@ -181,3 +182,23 @@ def test_lists_and_reads_real_birds() -> None:
         decode_images([p for p, _ in listing.train[:4]], 110, lambda *_: None, stop=True), 4, 110
     )
     assert (images.double().flatten(1).std(1) > 10).all()
+
+
+def test_tensors_are_a_data_set() -> None:
+    images, labels = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8), torch.tensor([0, 2, 1, 0, 2, 1])
+    found = Dataset.from_tensors((images[:4], labels[:4]), (images[4:], labels[4:]), ["a", "b", "c"])
+    assert found.classes == ("a", "b", "c")
+    assert torch.equal(found.train.images, images[:4])
+    assert torch.equal(found.test.labels, labels[4:])
+    assert found.protocol == "3 classes, 4 training and 2 test images in memory."
+    wrong: list[tuple[type[Exception], str, Tensor, Tensor]] = [
+        (TypeError, "needs uint8 images and int64 labels, got torch.float32 and torch.int64", images / 255, labels),
+        (TypeError, "got torch.uint8 and torch.int32", images, labels.int()),
+        (ValueError, r"needs images \[N, 3, R, R\] and labels \[N\], got \[6, 3, 8, 7\]", images[..., :7], labels),
+        (ValueError, r"got \[6, 3, 8, 8\] and \[5\]", images, labels[:5]),
+        (ValueError, r"must have one size, got \[6, 3, 4, 4\] and \[6, 3, 8, 8\]", images[..., :4, :4], labels),
+        (ValueError, r"labels must lie in 0..2, got 0..3", images, labels + (labels == 2)),
+    ]
+    for kind, message, some, few in wrong:
+        with pytest.raises(kind, match=message):
+            Dataset.from_tensors((some, few), (images, labels), ["a", "b", "c"])
