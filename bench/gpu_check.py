@@ -53,9 +53,10 @@ def main() -> int:
 
 
 def run_tests(folder: Path) -> tuple[Part, list[results.Row]]:
-    """Run the tests that take a device, on CUDA, and those of the Triton kernel."""
-    words = [*(str(path) for path in list_tests()), "-k", "cuda or test_triton"]
-    return run_pytest("tests", words, folder), []
+    """Run the tests that take a device, on CUDA, and those of the Triton backend."""
+    files = list_tests()
+    chosen = ["cuda", *(path.stem for path in files if path.parent.name == "triton")]
+    return run_pytest("tests", [*map(str, files), "-k", " or ".join(chosen)], folder), []
 
 
 def run_benchmark(folder: Path) -> tuple[Part, list[results.Row]]:
@@ -80,11 +81,12 @@ def time_file(name: str, file: str, folder: Path, found: str) -> tuple[Part, lis
 
 
 def list_tests(folder: Path = TESTS) -> list[Path]:
-    """Files with tests that take the fixture `device`, and those written for CUDA alone."""
+    """Files with tests that take the fixture `device`, and those of CUDA and the Triton backend."""
     return [
         path
         for path in sorted(folder.rglob("test_*.py"))
-        if path.name in ("test_cuda.py", "test_triton.py")
+        if path.name == "test_cuda.py"
+        or path.parent.name == "triton"
         or re.search(r"\bdevice: torch\.device\b", path.read_text(encoding="utf-8"))
     ]
 

@@ -18,6 +18,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/benchmarks.md": {"throughput": throughput_tables.render, "engine": engine_tables.render},
     "docs/pmsi.md": {"recipe-fields": source_tables.render_recipe_fields},
     "docs/architecture.md": {
+        "ladder-pmsi": partial(source_tables.render_ladder, "pmsi"),
         "ladder-mosaicaug": partial(source_tables.render_ladder, "mosaicaug"),
         "files-mosaicaug": partial(source_tables.render_files, "mosaicaug"),
         "files-pmsi": partial(source_tables.render_files, "pmsi"),

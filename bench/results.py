@@ -6,12 +6,13 @@ import importlib.metadata
 import json
 import platform
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from pmsi.runtime.environment import name_device, read_commit
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "bench" / "results"
@@ -24,21 +25,12 @@ Row = dict[str, Any]
 def describe_environment(device: str) -> dict[str, Any]:
     """Device, CPU threads, versions and commit of this run, as the head of a file of results."""
     return {
-        "device": name_device(device),
+        "device": name_device(torch.device(device)),
         "device_type": device,
         "threads": torch.get_num_threads(),
-        "commit": _find_commit(),
+        "commit": read_commit("bench/results"),
         "versions": {"python": platform.python_version()} | {name: _read_version(name) for name in NAMES},
     }
-
-
-def name_device(device: str) -> str:
-    """Of the GPU or the processor."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.+)", info.read_text(encoding="utf-8")) if info.exists() else None
-    return named[1] if named else platform.processor() or platform.machine()
 
 
 def results_path(kind: str, environment: dict[str, Any]) -> Path:
@@ -65,17 +57,3 @@ def _read_version(name: str) -> str | None:
         return importlib.metadata.version(PACKAGES.get(name, name))
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _find_commit() -> str | None:
-    """With "-dirty" if anything but results is not committed; None outside a repository."""
-    try:
-        commit = _ask_git("rev-parse", "--short", "HEAD")
-        return f"{commit}-dirty" if _ask_git("status", "--porcelain", "--", ".", ":!bench/results") else commit
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _ask_git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True)
-    return done.stdout.strip()

@@ -63,14 +63,9 @@ def render_files(package: str) -> str:
 
 
 def render_ladder(package: str) -> str:
-    """Files and folders of a package by level, each with those of the package that it imports.
-
-    A level is one above the highest level that is imported.
-    """
+    """Files and folders of a package by level, each with those of the package that it imports."""
     imports = read_arrows(ROOT / package)
-    levels: dict[str, int] = {}
-    for thing in TopologicalSorter(imports).static_order():  # raises CycleError for a circle
-        levels[thing] = 1 + max((levels[below] for below in imports[thing]), default=0)
+    levels = count_levels(imports)
     count = sum(len(below) for below in imports.values())
     title = f"`{package}`: {len(levels)} files and folders on {max(levels.values())} levels, {count} arrows."
     lines = [
@@ -79,6 +74,18 @@ def render_ladder(package: str) -> str:
     ]
     heads = ["| level | file or folder | imports |", "|---:|---|---|"]
     return "\n".join([title, "", *heads, *lines]) + "\n"
+
+
+def count_levels(imports: dict[str, set[str]]) -> dict[str, int]:
+    """Level of each file and folder: one above the highest level that it imports.
+
+    Raises:
+        graphlib.CycleError: they import each other in a circle.
+    """
+    levels: dict[str, int] = {}
+    for thing in TopologicalSorter(imports).static_order():
+        levels[thing] = 1 + max((levels[below] for below in imports[thing]), default=0)
+    return levels
 
 
 def read_arrows(folder: Path) -> dict[str, set[str]]:

@@ -46,7 +46,7 @@ class PaperTable:
 
     >>> TABLES[4].figure("rmg", "Mix")
     87.0
-    >>> [(slip.printed, slip.computed) for slip in TABLES[7].find_slips()]
+    >>> [(slip.printed, slip.computed) for slip in TABLES[7].list_slips()]
     [(-77.4, -67.4), (-18.4, -8.4)]
     """
 
@@ -82,7 +82,7 @@ class PaperTable:
             raise ValueError(f"paper: '{self.title}' compares {row} with no other row")
         return round(value - self.figure(base, column), 1)
 
-    def find_slips(self) -> list[Slip]:
+    def list_slips(self) -> list[Slip]:
         """Printed changes that disagree with the printed figures."""
         printed = [
             (row, column, change)

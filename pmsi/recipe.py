@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from math import inf
+from typing import Any, Literal, NamedTuple, get_args
 
-Method = Literal["none", "cutmix", "mixup", "snapmix", "jigsaw", "rmg"]
+# How they make inputs is in `pmsi.training.phases.AUGMENTATIONS`.
+MixMethod = Literal["none", "cutmix", "mixup", "snapmix"]
+TileMethod = Literal["jigsaw", "rmg"]
+Method = Literal[MixMethod, TileMethod]
 NetworkName = Literal["pmsi", "baseline", "bcnn", "hbp", "pc", "api", "cnl", "pmg"]
 RecipeName = Literal["paper", "released", "modern", "quick", "demo"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
+class NetworkFacts(NamedTuple):
+    """Facts about a network that decide which recipes fit it.
+
+    Args:
+        where: "module:class" of its `pmsi.models.base.Network`.
+        outputs: it trains one output per stage and the concat, or one alone.
+        interacts: it has the multi-stage interaction.
+        compares_images: its loss compares images: those of the two "halves" of a batch, or of one and other "classes".
+    """
+
+    where: str
+    outputs: Literal["stages", "one"] = "one"
+    interacts: bool = False
+    compares_images: Literal["halves", "classes"] | None = None
+
+
+# A network is one line here (and its name in `NetworkName`), and one file.
+NETWORKS: dict[NetworkName, NetworkFacts] = {
+    "pmsi": NetworkFacts("pmsi.models.pmsi:PMSI", outputs="stages", interacts=True),
+    "baseline": NetworkFacts("pmsi.models.baseline:Baseline"),
+    "bcnn": NetworkFacts("pmsi.models.bcnn:BCNN"),
+    "hbp": NetworkFacts("pmsi.models.hbp:HBP"),
+    "pc": NetworkFacts("pmsi.models.pairwise_confusion:PairwiseConfusion", compares_images="halves"),
+    "api": NetworkFacts("pmsi.models.api_net:API", compares_images="classes"),
+    "cnl": NetworkFacts("pmsi.models.cnl:CNL"),
+    "pmg": NetworkFacts("pmsi.models.pmg:PMG", outputs="stages"),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run, besides data, initial weights and seed.
+    """Settings of a run: everything that decides it, besides data, initial weights and seed.
 
     Raises:
         ValueError: a field is out of range, or two contradict each other.
+
+    >>> Recipe(network="baseline", augmentation="none", progressive=False, interaction=False).epochs
+    150
+    >>> Recipe(stages=6)
+    Traceback (most recent call last):
+    ValueError: recipe: stages must lie in 1..5, got 6
     """
 
     network: NetworkName = "pmsi"
@@ -108,79 +148,91 @@ class Recipe:
     """Chance of SnapMix; its authors use 0.5 from random weights."""
 
     def __post_init__(self) -> None:
-        positive = (
-            "batch_size",
-            "epochs",
-            "crop",
-            "feature_width",
-            "hidden_width",
-            "lr_backbone",
-            "lr_new",
-            "concat_weight",
-            "cutmix_alpha",
-            "mixup_alpha",
-            "snapmix_beta",
-        )
-        for name in positive:
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"recipe: {name} must be above 0, got {getattr(self, name)}")
-        for name, low, high in (
-            ("stages", 1, 5),
-            ("freeze_epochs", 0, self.epochs),
-            ("resize", self.crop, float("inf")),
-            ("label_smoothing", 0, 1),
-            ("ema_decay", 0, 1),
-            ("mosaic_p", 0, 1),
-            ("batch_size", 2, float("inf")),  # batch norm needs two
-            ("dropout", 0, 1),
-            ("batch_norm_momentum", 0, 1),
-            ("batch_norm_images", 2, self.batch_size),
-            ("classes_per_batch", 2, self.batch_size // 2),
-            ("momentum", 0, 1),
-            ("weight_decay", 0, float("inf")),
-            ("cutmix_p", 0, 1),
-            ("mixup_p", 0, 1),
-            ("snapmix_p", 0, 1),
-            ("warmup", 0, 1),
-            ("max_recursions", 0, 10),
-        ):
-            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
-                raise ValueError(f"recipe: {name} must lie in {low}..{high}, got {getattr(self, name)}")
+        for name in _ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"recipe: {name} must be above 0, got {value}")
+        for name, bounds in _RANGES.items():
+            value = getattr(self, name)
+            low, high = bounds(self) if callable(bounds) else bounds
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"recipe: {name} must lie in {low}..{high}, got {value}")
         for name in ("batch_norm_images", "classes_per_batch"):
             part = getattr(self, name)
             if part is not None and self.batch_size % part:
                 raise ValueError(f"recipe: batch_size must be a multiple of {name}, got {self.batch_size} and {part}")
-        if self.augmentation in ("rmg", "jigsaw") and not self.progressive:
+        if self.augmentation in get_args(TileMethod) and not self.progressive:
             raise ValueError(
                 f"recipe: {self.augmentation} makes the inputs of the phases, so it needs progressive=True"
             )
         self._check_network()
 
     def _check_network(self) -> None:
-        one_output, compares = self.network not in ("pmsi", "pmg"), self.network in ("pc", "api")
+        if self.network not in NETWORKS:
+            raise ValueError(f"recipe: network must be one of {', '.join(NETWORKS)}; got {self.network!r}")
+        facts = NETWORKS[self.network]
+        compares = facts.compares_images is not None
         for is_wrong, what in (
-            (one_output and self.progressive, "has one output to train, so it needs progressive=False"),
-            (self.network != "pmsi" and self.interaction, "has no interaction, so it needs interaction=False"),
+            (facts.outputs == "one" and self.progressive, "has one output to train, so it needs progressive=False"),
+            (not facts.interacts and self.interaction, "has no interaction, so it needs interaction=False"),
             (compares and self.augmentation != "none", 'compares images, so it needs augmentation="none"'),
             (compares and self.label_smoothing > 0, "has a loss of its own, so it needs label_smoothing=0"),
             (
-                self.network == "pc" and self.batch_size % 2 == 1,
+                facts.compares_images == "halves" and self.batch_size % 2 == 1,
                 "compares halves of a batch, so batch_size must be even",
             ),
-            (self.network == "api" and self.classes_per_batch is None, "needs pairs of a class: set classes_per_batch"),
+            (
+                facts.compares_images == "classes" and self.classes_per_batch is None,
+                "needs pairs of a class: set classes_per_batch",
+            ),
         ):
             if is_wrong:
                 raise ValueError(f"recipe: network {self.network} {what}")
 
     @property
     def test_side(self) -> int:
-        """Side of what the network sees in tests, px."""
+        """Side of test images as network inputs, px."""
         return self.resize if self.test_whole else self.crop
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
 
+
+# Bounds of the fields. A field may also be None if its type says so.
+_ABOVE_ZERO = (
+    "batch_size",
+    "epochs",
+    "crop",
+    "feature_width",
+    "hidden_width",
+    "lr_backbone",
+    "lr_new",
+    "concat_weight",
+    "cutmix_alpha",
+    "mixup_alpha",
+    "snapmix_beta",
+)
+_RANGES: Mapping[str, tuple[float, float] | Callable[[Recipe], tuple[float, float]]] = {
+    "stages": (1, 5),
+    "freeze_epochs": lambda recipe: (0, recipe.epochs),
+    "resize": lambda recipe: (recipe.crop, inf),
+    "label_smoothing": (0, 1),
+    "ema_decay": (0, 1),
+    "mosaic_p": (0, 1),
+    "batch_size": (2, inf),  # batch norm needs two
+    "dropout": (0, 1),
+    "batch_norm_momentum": (0, 1),
+    "batch_norm_images": lambda recipe: (2, recipe.batch_size),
+    "classes_per_batch": lambda recipe: (2, recipe.batch_size // 2),
+    "momentum": (0, 1),
+    "weight_decay": (0, inf),
+    "cutmix_p": (0, 1),
+    "mixup_p": (0, 1),
+    "snapmix_p": (0, 1),
+    "warmup": (0, 1),
+    "max_recursions": (0, 10),
+}
 
 # The text's figures (section IV-A) with the published code's law of the mosaic.
 _PAPER = Recipe()

@@ -43,7 +43,7 @@ def render(folder: Path = FOLDER) -> str:
 
 
 def render_summary(folder: Path = FOLDER) -> str:
-    """One row for each augmentation: our time, that of a copy, and that of the fastest other library. For README."""
+    """Table of README: our time for each augmentation, beside a copy and the fastest other library."""
     results = load("cpu", folder)
     if results is None:
         return "Not measured yet.\n"

@@ -39,7 +39,7 @@ class OurInput:
         self.inputs = PhaseInputs(recipe, open_fabric(device.type, "32"))  # type: ignore[arg-type]
 
     def batches(self, epoch: int) -> Batches:
-        """One epoch."""
+        """Mini-batches of one epoch."""
         plans = plan_epoch(self.recipe, self.store.labels, seed=0, epoch=epoch)
         shares = [take_local(batch, slice(None)) for batch in plans]
         fetched = self.store.fetch(share.index for share in shares)

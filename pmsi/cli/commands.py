@@ -25,7 +25,7 @@ from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import study
 from pmsi.experiments.tables import NAMES, PAPER_NAMES, Name
-from pmsi.models.describe import describe, print_description
+from pmsi.models.describe import describe_network, print_description
 from pmsi.models.registry import make_network, read_network
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.report.page import write_page
@@ -83,7 +83,7 @@ def _carry_out(words: list[str], console: Console) -> int:
         _train(command, console)
     elif isinstance(command, Describe):
         network = make_network(command.settings, command.classes, command.weights)
-        print_description(describe(network, command.settings.crop), console)
+        print_description(describe_network(network, command.settings.crop), console)
     elif isinstance(command, Data):
         with Screen(console) as screen:
             return run_data(command, console, screen.loading)

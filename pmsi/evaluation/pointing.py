@@ -13,12 +13,12 @@ from torch import Tensor
 from pmsi.data.cub_annotations import Annotations
 
 
-def find_peaks(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def peak_points(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Centre of the highest cell of maps ``[B, h, w]`` on images of ``size`` (H, W): float32 ``[B, 2]``.
 
     The first of equal cells. (An interpolated map is flat towards its edges, so its first maximum would be a corner.)
 
-    >>> find_peaks(torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), (224, 224)).tolist()
+    >>> peak_points(torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), (224, 224)).tolist()
     [[56.0, 168.0]]
     """
     height, width = maps.shape[1:]

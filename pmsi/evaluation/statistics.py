@@ -1,4 +1,4 @@
-"""What runs tell apart: means over seeds, paired comparisons on the same test images, classes and confusions.
+"""Statistics of runs: means over seeds, paired comparisons on the same test images, classes and confusions.
 
 Labels are int64 ``[N]``; predictions int64 ``[N]``, or ``[S, N]`` for S seeds; both may be lists. Accuracies are in
 percent and their differences in points.
@@ -20,7 +20,7 @@ Verdict = Literal["better", "worse", "not told apart"]
 
 
 class Summary(NamedTuple):
-    """Of one figure over seeds: ``std`` has n - 1 in its denominator, and is None for one seed."""
+    """Mean and standard deviation of a figure over seeds (n - 1 in the denominator; None for one seed)."""
 
     mean: float
     std: float | None
@@ -46,7 +46,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method against another on the same test images.
+    """Comparison of two methods on the same test images.
 
     Args:
         difference: accuracy of the first minus that of the second, means over seeds, points.
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the first method: "better" or "worse" only if the interval leaves 0 out, and McNemar's test agrees.
+        """Verdict on the first method: "better" or "worse" if the interval leaves 0 out, and McNemar's test agrees.
 
         The test is asked too because the interval is too short where the methods differ on a handful of images.
         """
@@ -76,8 +76,8 @@ class Comparison:
             return "better"
         return "worse" if high < 0 and agrees else "not told apart"
 
-    def describe(self, first: str, second: str) -> str:
-        """The verdict as a sentence with its figures."""
+    def sentence(self, first: str, second: str) -> str:
+        """Verdict in words, with its figures."""
         verdict = self.verdict
         words = f"and {second} are {verdict}" if verdict == "not told apart" else f"is {verdict} than {second}"
         low, high = self.interval
@@ -118,7 +118,7 @@ def compare_paired(
 
     >>> labels = torch.zeros(400, dtype=torch.int64)
     >>> first, second = (torch.arange(400) >= right for right in (300, 260))
-    >>> print(compare_paired(labels, first.long(), second.long()).describe("RMG", "none"))
+    >>> print(compare_paired(labels, first.long(), second.long()).sentence("RMG", "none"))
     RMG is better than none: +10.0 points (95 % interval +7.2 to +13.0; McNemar p = 1.8e-12).
     """
     if not 0 < confidence < 1:
@@ -162,7 +162,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 class ClassAccuracy(NamedTuple):
-    """One class: its test images and the percentage of them found, mean over seeds; None without images."""
+    """Accuracy of one class: test images, and percent of them found, mean over seeds; None without images."""
 
     name: str
     images: int

@@ -20,7 +20,7 @@ from pmsi.data.dataset import Dataset
 from pmsi.data.layouts import list_images
 from pmsi.data.preprocess import center_window, preprocess
 from pmsi.evaluation.gradcam import grad_cam
-from pmsi.evaluation.pointing import find_peaks, score_points
+from pmsi.evaluation.pointing import peak_points, score_points
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
 from pmsi.runtime.files import replace_file, write_json
@@ -114,7 +114,7 @@ def measure_pointing(
         return None
     side = recipe.test_side
     peaks = [
-        find_peaks(grad_cam(network, _crop(dataset, recipe, rows, fabric)[1])[-1].cpu(), (side, side))
+        peak_points(grad_cam(network, _crop(dataset, recipe, rows, fabric)[1])[-1].cpu(), (side, side))
         for rows in torch.arange(len(files)).chunk(-(-len(files) // _BATCH))
     ]
     points = {"peak of stage N": torch.cat(peaks), "centre of the image": torch.full((len(files), 2), side / 2)}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from pmsi.models.registry import RIVAL_RECIPES
+from pmsi.models.registry import network_class
 from pmsi.recipe import METHODS, MODERN, RECIPES, NetworkName, Recipe
 
 PaperName = Literal["table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
@@ -74,7 +74,7 @@ def rival_recipe(name: NetworkName, base: Recipe) -> Recipe:
     Frozen epochs keep their share, and new layers learn as much faster than the backbone as they do in the rival's own
     recipe, if that is more (features of unit length need rates a hundred times as large).
     """
-    paper, own = RECIPES["paper"], dict(RIVAL_RECIPES[name])
+    paper, own = RECIPES["paper"], dict(network_class(name).recipe)
     if base.epochs != paper.epochs and name != "baseline":
         full = replace(paper, network=name, **own)
         ratio = max(full.lr_new / full.lr_backbone, base.lr_new / base.lr_backbone)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,21 +12,6 @@ from torch import Tensor, nn
 from mosaicaug import Targets
 from pmsi.models.backbones import Backbone
 from pmsi.models.baseline import Baseline, check_hard_labels
-
-# The published code (ResNet-101, 88.6 % on CUB): cosine per mini-batch, the backbone still for 8 epochs, batches of 30
-# classes x 4 images. 8 classes x 4 images make the batch of 32 of the other rows on MobileNetV2.
-RECIPE: dict[str, Any] = {
-    "augmentation": "none",
-    "label_smoothing": 0.0,
-    "progressive": False,
-    "interaction": False,
-    "lr_backbone": 1e-2,
-    "lr_new": 1e-2,
-    "epochs": 100,
-    "freeze_epochs": 8,
-    "batch_size": 32,
-    "classes_per_batch": 8,
-}
 
 
 class Pairs(NamedTuple):
@@ -59,6 +45,21 @@ class API(Baseline):
     torch.Size([])
     """
 
+    # The published code (ResNet-101, 88.6 % on CUB): cosine per mini-batch, the backbone still for 8 epochs, batches of
+    # 30 classes x 4 images. 8 classes x 4 images make the batch of 32 of the other rows on MobileNetV2.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "augmentation": "none",
+        "label_smoothing": 0.0,
+        "progressive": False,
+        "interaction": False,
+        "lr_backbone": 1e-2,
+        "lr_new": 1e-2,
+        "epochs": 100,
+        "freeze_epochs": 8,
+        "batch_size": 32,
+        "classes_per_batch": 8,
+    }
+
     def __init__(
         self,
         backbone: Backbone,
@@ -85,7 +86,7 @@ class API(Baseline):
             raise ValueError(f"API: has one output, so output must be None, got {output}")
         labels = check_hard_labels("API", targets)
         vectors = self.pool(images)
-        pairs = find_pairs(vectors, labels)
+        pairs = nearest_pairs(vectors, labels)
         one, two = vectors[pairs.first], vectors[pairs.second]  # x_1, x_2 [2B, D]
         mutual = self.mlp(torch.cat([one, two], 1))  # x_m, Eq. 1
         gate_one, gate_two = torch.sigmoid(mutual * one), torch.sigmoid(mutual * two)  # Eq. 2
@@ -99,7 +100,7 @@ class API(Baseline):
         return (share * (entropy + self.ranking_weight * ranking)).sum()
 
 
-def find_pairs(vectors: Tensor, labels: Tensor) -> Pairs:
+def nearest_pairs(vectors: Tensor, labels: Tensor) -> Pairs:
     """Pairs within a batch, by Euclidean distance; on the vectors' device, and nothing waits for it.
 
     An image that is alone with its class, or whose class is all there is, lacks one of its two pairs. (The published
@@ -112,7 +113,7 @@ def find_pairs(vectors: Tensor, labels: Tensor) -> Pairs:
     Raises:
         ValueError: fewer than two images.
 
-    >>> pairs = find_pairs(torch.tensor([[0.0], [1.0], [5.0], [6.0]]), torch.tensor([0, 1, 0, 1]))
+    >>> pairs = nearest_pairs(torch.tensor([[0.0], [1.0], [5.0], [6.0]]), torch.tensor([0, 1, 0, 1]))
     >>> pairs.second.tolist(), pairs.valid.all().item()
     ([2, 3, 0, 1, 1, 0, 3, 2], True)
     """

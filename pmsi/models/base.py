@@ -1,18 +1,20 @@
-"""The interface between networks and the trainer: `Logits`, and `Network` with its loss and parameter groups."""
+"""Interface between networks and the trainer: `Logits`, and `Network` with its loss and parameter groups."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from mosaicaug import Targets, cross_entropy
 from pmsi.models.backbones import Backbone
+from pmsi.recipe import Recipe
 
 
 class Logits(NamedTuple):
-    """What the network says: one prediction per stage, shallow to deep, and the one on all of them.
+    """Output of a network: one prediction per stage, shallow to deep, and one from all of them.
 
     Args:
         stages: StageNum tensors ``[B, K]`` (Eq. 4).
@@ -41,21 +43,23 @@ class Logits(NamedTuple):
 
 
 class Network(nn.Module):
-    """What the trainer asks of every network: ``forward(images) -> Logits``, parameter groups and a loss.
+    """Base class of networks: ``forward(images) -> Logits``, parameter groups and a loss.
 
-    A network with one output says ``Logits((), logits)``, so that its mix is that output.
+    A network with one output returns ``Logits((), logits)``, so that its mix is that output.
 
     Args:
         backbone: its parameters are the first group.
         num_classes: K.
 
     Attributes:
+        recipe: settings of its publication that differ from recipe "paper".
         label_smoothing: share of every label that the loss spreads over all classes.
 
     Raises:
         ValueError: fewer than two classes.
     """
 
+    recipe: ClassVar[Mapping[str, Any]] = {}
     label_smoothing = 0.0
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
@@ -63,6 +67,11 @@ class Network(nn.Module):
         if num_classes < 2:
             raise ValueError(f"{type(self).__name__}: needs 2 classes or more, got {num_classes}")
         self.backbone = backbone
+
+    @classmethod
+    def from_recipe(cls, backbone: Backbone, num_classes: int, recipe: Recipe) -> Self:  # noqa: ARG003
+        """Build the network with the settings of ``recipe`` that it has; override it to read some."""
+        return cls(backbone, num_classes)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the backbone, and the newly added ones."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from mosaicaug import Targets
 from pmsi.models.backbones import Backbone
 from pmsi.models.base import Logits, Network
-
-# The paper trains it as it trains its own network (section IV-A); dropout 0.2 is torchvision's MobileNetV2.
-RECIPE: dict[str, Any] = {"augmentation": "none", "progressive": False, "interaction": False}
 
 
 class Baseline(Network):
@@ -26,6 +24,9 @@ class Baseline(Network):
     >>> Baseline(make_mobilenet_v2(), num_classes=200).eval()(torch.rand(2, 3, 64, 64)).concat.shape
     torch.Size([2, 200])
     """
+
+    # The paper trains it as it trains its own network (section IV-A); dropout 0.2 is torchvision's MobileNetV2.
+    recipe: ClassVar[Mapping[str, Any]] = {"augmentation": "none", "progressive": False, "interaction": False}
 
     def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.2) -> None:
         super().__init__(backbone, num_classes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,20 +11,6 @@ from torch import Tensor, nn
 from pmsi.models.backbones import Backbone
 from pmsi.models.base import Logits, Network
 
-# The common re-implementation (HaoMood/bilinear-cnn, VGG-16, 84.2 % on CUB) trains in two steps: the linear layer
-# alone (lr 1.0, weight decay 1e-8, 55 epochs, batch 64, falling on plateaus), then all (lr 1e-2, weight decay 1e-5, 25
-# epochs). The features have norm 1, hence the high rate of the linear layer. As one run: the backbone frozen for 55 of
-# 80 epochs, both rates on one cosine. Weight decay is that of the second step; batch 32 as the other rows.
-RECIPE: dict[str, Any] = {
-    "augmentation": "none",
-    "progressive": False,
-    "interaction": False,
-    "lr_backbone": 1e-2,
-    "lr_new": 1.0,
-    "weight_decay": 1e-5,
-    "epochs": 80,
-    "freeze_epochs": 55,
-}
 _MAX_WIDTH = 512  # of VGG-16's last map: 262,144 bilinear features
 
 
@@ -47,6 +34,21 @@ class BCNN(Network):
     >>> network.classifier.in_features, network.eval()(torch.rand(2, 3, 64, 64)).concat.shape
     (102400, torch.Size([2, 20]))
     """
+
+    # The common re-implementation (HaoMood/bilinear-cnn, VGG-16, 84.2 % on CUB) trains in two steps: the linear layer
+    # alone (lr 1.0, weight decay 1e-8, 55 epochs, batch 64, falling on plateaus), then all (lr 1e-2, weight decay 1e-5,
+    # 25 epochs). The features have norm 1, hence the high rate of the linear layer. As one run: the backbone frozen for
+    # 55 of 80 epochs, both rates on one cosine. Weight decay is that of the second step; batch 32 as the other rows.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "augmentation": "none",
+        "progressive": False,
+        "interaction": False,
+        "lr_backbone": 1e-2,
+        "lr_new": 1.0,
+        "weight_decay": 1e-5,
+        "epochs": 80,
+        "freeze_epochs": 55,
+    }
 
     def __init__(self, backbone: Backbone, num_classes: int, *, width: int | None = None) -> None:
         if width is not None and width < 1:

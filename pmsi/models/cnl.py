@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +12,6 @@ from torch import Tensor, nn
 from pmsi.models.backbones import Backbone
 from pmsi.models.base import Logits, Network
 
-# The published code (ResNet-50, 85.6 % on CUB): SGD with one rate for all layers, x0.1 at epochs 31, 51 and 71; here a
-# cosine in their place. It is no row of RMG-PMSI's Table V.
-RECIPE: dict[str, Any] = {
-    "augmentation": "none",
-    "progressive": False,
-    "interaction": False,
-    "lr_backbone": 1e-2,
-    "lr_new": 1e-2,
-    "weight_decay": 1e-4,
-    "epochs": 100,
-    "freeze_epochs": 0,
-}
 # Blocks that respond, by stage, and the one of the last stage that asks, counted from each stage's end; as published
 # for ResNet-50 (layer2[1], [3]; layer3[1], [3], [5]; layer4[1]). Stages with fewer blocks have fewer.
 _RESPONDING = {2: (-3, -1), 3: (-5, -3, -1)}
@@ -30,7 +19,7 @@ _ASKING = -2
 
 
 class CrossLayerNonLocal(nn.Module):
-    """What a deep map finds in shallower ones: a residual for it, 0 at initialisation.
+    """Attention of a deep map over shallower ones: a residual for it, 0 at initialisation.
 
     Args:
         query: channels of the deep map.
@@ -56,10 +45,12 @@ class CrossLayerNonLocal(nn.Module):
 
     def forward(self, query: Tensor, responses: list[Tensor]) -> Tensor:
         """``query`` ``[B, C, h, w]`` and any number of maps ``[B, C', h', w']`` to ``[B, C, h, w]``."""
-        asked, residual = _list_places(self.query(query)), torch.zeros_like(query)
+        asked, residual = _flatten_places(self.query(query)), torch.zeros_like(query)
         for key, value, norm, response in zip(self.keys, self.values, self.norms, responses, strict=True):
             # softmax(q k^T / sqrt(planes)) v over all places of the response
-            found = F.scaled_dot_product_attention(asked, _list_places(key(response)), _list_places(value(response)))
+            found = F.scaled_dot_product_attention(
+                asked, _flatten_places(key(response)), _flatten_places(value(response))
+            )
             found = found[:, 0].transpose(1, 2).reshape(len(query), -1, *query.shape[2:])  # [B, planes, h, w]
             residual = residual + norm(self.out(found))
         return residual
@@ -84,6 +75,19 @@ class CNL(Network):
     >>> CNL(make_mobilenet_v2(), num_classes=200).eval()(torch.rand(2, 3, 64, 64)).concat.shape
     torch.Size([2, 200])
     """
+
+    # The published code (ResNet-50, 85.6 % on CUB): SGD with one rate for all layers, x0.1 at epochs 31, 51 and 71;
+    # here a cosine in their place. It is no row of RMG-PMSI's Table V.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "augmentation": "none",
+        "progressive": False,
+        "interaction": False,
+        "lr_backbone": 1e-2,
+        "lr_new": 1e-2,
+        "weight_decay": 1e-4,
+        "epochs": 100,
+        "freeze_epochs": 0,
+    }
 
     def __init__(
         self, backbone: Backbone, num_classes: int, *, planes: int | None = None, dropout: float = 0.5
@@ -114,5 +118,5 @@ class CNL(Network):
         return Logits((), self.classifier(x.mean((2, 3))))
 
 
-def _list_places(maps: Tensor) -> Tensor:
+def _flatten_places(maps: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2)[:, None]  # [B, 1, hw, C]: one head

@@ -59,7 +59,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Description:
-    """A network at one resolution; see `describe`.
+    """A network at one resolution; see `describe_network`.
 
     Args:
         size: side of the square images, px.
@@ -76,7 +76,7 @@ class Description:
     head_macs: int
 
 
-def describe(network: Network, size: int = 448, *, inputs: int = 4, seed: int = 0) -> Description:
+def describe_network(network: Network, size: int = 448, *, inputs: int = 4, seed: int = 0) -> Description:
     """Sizes and costs without data, then effective receptive fields from gradients of random images.
 
     Args:
@@ -90,12 +90,12 @@ def describe(network: Network, size: int = 448, *, inputs: int = 4, seed: int = 
 
     >>> from pmsi.models.backbones import make_mobilenet_v2
     >>> from pmsi.models.pmsi import PMSI
-    >>> found = describe(PMSI(make_mobilenet_v2(), 200), 64, inputs=1)
+    >>> found = describe_network(PMSI(make_mobilenet_v2(), 200), 64, inputs=1)
     >>> found.head_parameters, [stage.field for stage in found.stages]
     (8303200, [3, 19, 59, 267, 491])
     """
     if size < 1 or inputs < 1:
-        raise ValueError(f"describe: size and inputs must be 1 or more, got {size} and {inputs}")
+        raise ValueError(f"describe_network: size and inputs must be 1 or more, got {size} and {inputs}")
     real = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     meta = copy.deepcopy(real).to("meta")
     count = len(real.backbone.widths)
@@ -109,7 +109,7 @@ def describe(network: Network, size: int = 448, *, inputs: int = 4, seed: int = 
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(inputs, 3, size, size, generator=generator)
     images = images.to(next(real.parameters()).device).requires_grad_()
-    sides = [_find_side(x, images, mark) for x, mark in zip(real.backbone(images, count), marks, strict=True)]
+    sides = [_effective_side(x, images, mark) for x, mark in zip(real.backbone(images, count), marks, strict=True)]
 
     stages = [
         Stage(
@@ -120,10 +120,10 @@ def describe(network: Network, size: int = 448, *, inputs: int = 4, seed: int = 
             macs=mark.macs - before.macs,
             field=mark.field,
             effective_field=side,
-            recursions=find_recursions(size, mark.field),
-            grid=find_grid(size, mark.field),
-            effective_recursions=find_recursions(size, side),
-            effective_grid=find_grid(size, side),
+            recursions=least_recursions(size, mark.field),
+            grid=least_grid(size, mark.field),
+            effective_recursions=least_recursions(size, side),
+            effective_grid=least_grid(size, side),
         )
         for x, side, before, mark in zip(maps, sides, [_Mark(), *marks], marks, strict=False)
     ]
@@ -140,19 +140,19 @@ def describe(network: Network, size: int = 448, *, inputs: int = 4, seed: int = 
     )
 
 
-def find_recursions(size: int, field: float) -> int:
+def least_recursions(size: int, field: float) -> int:
     """Least r for which the smallest patch of a mosaic, ``size / 2^r`` px, is smaller than ``field`` px.
 
-    >>> [find_recursions(448, field) for field in (59, 267, 491)]
+    >>> [least_recursions(448, field) for field in (59, 267, 491)]
     [3, 1, 0]
     """
     return next(r for r in itertools.count() if size // 2**r < field)
 
 
-def find_grid(size: int, field: float) -> int:
+def least_grid(size: int, field: float) -> int:
     """Least n for which the patches of an n x n jigsaw, ``size / n`` px, are smaller than ``field`` px.
 
-    >>> [find_grid(448, field) for field in (59, 267, 491)]
+    >>> [least_grid(448, field) for field in (59, 267, 491)]
     [8, 2, 1]
     """
     return next(n for n in itertools.count(1) if size // n < field)
@@ -172,7 +172,7 @@ def print_description(description: Description, console: Console | None = None) 
             (stage.effective_field, stage.effective_recursions, stage.effective_grid),
         ):
             columns.append(f"{field:.0f}" if math.isfinite(field) else "all")
-            columns += [_say_range(recursions, MAX_RECURSIONS), _say_range(grid, 2**MAX_RECURSIONS)]
+            columns += [_format_range(recursions, MAX_RECURSIONS), _format_range(grid, 2**MAX_RECURSIONS)]
         table.add_row(*columns)
     console.print(table)
     console.print(
@@ -188,20 +188,20 @@ def print_description(description: Description, console: Console | None = None) 
         console.print(f"The heads cost {ratio:.1f} times as much as the backbone")
 
 
-def _say_range(least: int, most: int) -> str:
+def _format_range(least: int, most: int) -> str:
     if least > most:
         return "-"
     return str(most) if least == most else f"{least}-{most}"
 
 
-def _find_side(maps: Tensor, images: Tensor, mark: _Mark) -> float:
+def _effective_side(maps: Tensor, images: Tensor, mark: _Mark) -> float:
     """Side of the least square about the central place of ``maps`` that holds 95 % of its squared gradient."""
     places = [length // 2 for length in maps.shape[2:]]
     # Luo et al. 2016, with the sum of all channels; the graph is kept for the stages to come.
     [gradient] = torch.autograd.grad(maps[:, :, places[0], places[1]].sum(), images, retain_graph=True)
     mass = gradient.double().square().sum((0, 1))  # [H, W]
     if not mass.sum() > 0:
-        raise ValueError("describe: no gradient of a stage's central place reaches the image")
+        raise ValueError("describe_network: no gradient of a stage's central place reaches the image")
     rows, columns = (
         (torch.arange(length, device=mass.device) - (mark.start + place * mark.step)).abs()
         for length, place in zip(mass.shape, places, strict=True)
@@ -251,7 +251,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.macs += flop_registry[operation](*args, **(kwargs or {}), out_val=out) // 2
         known = [self.marks[tensor] for tensor in given if tensor in self.marks]
         if known:
-            mark = _widen(operation, args, out, max(known))  # the branch that sees most
+            mark = _grow_field(operation, args, out, max(known))  # the branch that sees most
             mark = mark._replace(macs=self.macs, parameters=self.parameters)
             for tensor in pytree.tree_leaves(out):
                 if isinstance(tensor, Tensor):
@@ -259,7 +259,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _widen(operation: Any, args: Sequence[Any], out: Any, mark: _Mark) -> _Mark:
+def _grow_field(operation: Any, args: Sequence[Any], out: Any, mark: _Mark) -> _Mark:
     """What places of the map that an operation makes depend on."""
     aten = torch.ops.aten
     if operation is aten.convolution:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,21 +13,6 @@ from torch import Tensor, nn
 from pmsi.models.backbones import Backbone
 from pmsi.models.base import Logits, Network
 from pmsi.models.bcnn import signed_sqrt
-
-# The official code (Caffe, VGG-16, 87.1 % on CUB) trains in two steps: the new layers (lr 1.0, weight decay 5e-6, batch
-# 32, 60,000 iterations, x0.25 four times), then all (lr 1e-3, weight decay 5e-4, batch 16, up to 200,000 iterations).
-# A port to ResNet-50 takes lr 1.0 for 80 epochs, then 1e-2 for 100. As one run: the backbone frozen for 80 of 180
-# epochs, both rates on one cosine.
-RECIPE: dict[str, Any] = {
-    "augmentation": "none",
-    "progressive": False,
-    "interaction": False,
-    "lr_backbone": 1e-2,
-    "lr_new": 1.0,
-    "weight_decay": 5e-6,
-    "epochs": 180,
-    "freeze_epochs": 80,
-}
 
 
 class HBP(Network):
@@ -49,6 +35,21 @@ class HBP(Network):
     >>> network.pairs, network.eval()(torch.rand(2, 3, 64, 64)).concat.shape
     ([(0, 1), (0, 2), (1, 2)], torch.Size([2, 20]))
     """
+
+    # The official code (Caffe, VGG-16, 87.1 % on CUB) trains in two steps: the new layers (lr 1.0, weight decay 5e-6,
+    # batch 32, 60,000 iterations, x0.25 four times), then all (lr 1e-3, weight decay 5e-4, batch 16, up to 200,000
+    # iterations). A port to ResNet-50 takes lr 1.0 for 80 epochs, then 1e-2 for 100. As one run: the backbone frozen
+    # for 80 of 180 epochs, both rates on one cosine.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "augmentation": "none",
+        "progressive": False,
+        "interaction": False,
+        "lr_backbone": 1e-2,
+        "lr_new": 1.0,
+        "weight_decay": 5e-6,
+        "epochs": 180,
+        "freeze_epochs": 80,
+    }
 
     def __init__(self, backbone: Backbone, num_classes: int, *, maps: int = 3, width: int = 8192) -> None:
         super().__init__(backbone, num_classes)

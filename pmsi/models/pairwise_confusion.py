@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -10,11 +11,6 @@ from torch import Tensor
 from mosaicaug import Targets, cross_entropy
 from pmsi.models.backbones import Backbone
 from pmsi.models.baseline import Baseline, check_hard_labels
-
-# The official code gives rates for Caffe at 224 px alone (ResNet-50 on CUB: lr 0.1, batch 12 x 12). So the baseline's
-# recipe; its README weighs the confusion by 0.1 to 0.2 times the number of classes, in its own scale (un-squared
-# distances, divided by the batch size): 20 to 40 on CUB.
-RECIPE: dict[str, Any] = {"augmentation": "none", "label_smoothing": 0.0, "progressive": False, "interaction": False}
 
 
 class PairwiseConfusion(Baseline):
@@ -38,6 +34,16 @@ class PairwiseConfusion(Baseline):
     >>> network.loss(torch.rand(4, 3, 64, 64), torch.arange(4)).shape
     torch.Size([])
     """
+
+    # The official code gives rates for Caffe at 224 px alone (ResNet-50 on CUB: lr 0.1, batch 12 x 12). So the
+    # baseline's recipe; its README weighs the confusion by 0.1 to 0.2 times the number of classes, in its own scale
+    # (un-squared distances, divided by the batch size): 20 to 40 on CUB.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "augmentation": "none",
+        "label_smoothing": 0.0,
+        "progressive": False,
+        "interaction": False,
+    }
 
     def __init__(
         self,
@@ -68,12 +74,12 @@ class PairwiseConfusion(Baseline):
         labels = check_hard_labels("PairwiseConfusion", targets)
         logits = self(images).pick(output)
         values = logits.softmax(1) if self.on == "probabilities" else logits
-        confusion = find_confusion(values, labels if self.mask else None, squared=self.squared)
+        confusion = pair_confusion(values, labels if self.mask else None, squared=self.squared)
         share = len(values) // 2 if self.reduction == "pairs" else len(values)
         return cross_entropy(logits, labels) + self.confusion_weight * confusion / share
 
 
-def find_confusion(values: Tensor, labels: Tensor | None, *, squared: bool) -> Tensor:
+def pair_confusion(values: Tensor, labels: Tensor | None, *, squared: bool) -> Tensor:
     """Sum of the distances between row i and row i + B / 2 of ``values`` ``[B, K]``, a scalar.
 
     Args:
@@ -83,7 +89,7 @@ def find_confusion(values: Tensor, labels: Tensor | None, *, squared: bool) -> T
     Raises:
         ValueError: an odd number of rows.
 
-    >>> find_confusion(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]), squared=True)
+    >>> pair_confusion(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]), squared=True)
     tensor(2.)
     """
     if len(values) % 2:

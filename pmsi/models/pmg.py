@@ -4,24 +4,13 @@ ECCV 2020, section 3).
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from pmsi.models.backbones import Backbone
 from pmsi.models.pmsi import PMSI
+from pmsi.recipe import Recipe
 
-# The published code (ResNet-50, 448 px from 550, 89.6 % on CUB): SGD, momentum 0.9, weight decay 5e-4, cosine to 0, and
-# per mini-batch four steps: jigsaws of n = 8, 4 and 2 (n = 2^(L-l+1) for stage l of L), each with its stage's loss,
-# then the raw images with twice the concat loss. Rates for ResNet-50; no publication gives some for MobileNetV2.
-RECIPE: dict[str, Any] = {
-    "augmentation": "jigsaw",
-    "interaction": False,
-    "resize": 550,
-    "batch_size": 16,
-    "epochs": 200,
-    "freeze_epochs": 0,
-    "lr_backbone": 2e-4,
-    "lr_new": 2e-3,
-}
 PUBLISHED_WIDTHS = {"feature_width": 1024, "hidden_width": 512}
 
 
@@ -46,6 +35,21 @@ class PMG(PMSI):
     (3, torch.Size([2, 200]))
     """
 
+    # The published code (ResNet-50, 448 px from 550, 89.6 % on CUB): SGD, momentum 0.9, weight decay 5e-4, cosine to 0,
+    # and per mini-batch four steps: jigsaws of n = 8, 4 and 2 (n = 2^(L-l+1) for stage l of L), each with its stage's
+    # loss, then the raw images with twice the concat loss. Rates for ResNet-50; no publication gives some for
+    # MobileNetV2.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "augmentation": "jigsaw",
+        "interaction": False,
+        "resize": 550,
+        "batch_size": 16,
+        "epochs": 200,
+        "freeze_epochs": 0,
+        "lr_backbone": 2e-4,
+        "lr_new": 2e-3,
+    }
+
     def __init__(
         self,
         backbone: Backbone,
@@ -62,4 +66,15 @@ class PMG(PMSI):
             interaction=False,
             feature_width=feature_width,
             hidden_width=hidden_width,
+        )
+
+    @classmethod
+    def from_recipe(cls, backbone: Backbone, num_classes: int, recipe: Recipe) -> Self:
+        """Build the network with the recipe's stages and widths."""
+        return cls(
+            backbone,
+            num_classes,
+            stages=recipe.stages,
+            feature_width=recipe.feature_width,
+            hidden_width=recipe.hidden_width,
         )

@@ -1,16 +1,19 @@
-"""The multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021, section III-C, Eq. 1 to 8)."""
+"""Multi-stage interaction (MSI) network of RMG-PMSI (Wu et al. 2021, section III-C, Eq. 1 to 8)."""
 
 from __future__ import annotations
+
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from pmsi.models.backbones import Backbone
 from pmsi.models.base import Logits, Network
+from pmsi.recipe import Recipe
 
 
 class PMSI(Network):
-    """Backbone, smooth convolutions, interaction and classifiers.
+    """Network of RMG-PMSI: backbone, smooth convolutions, interaction and classifiers.
 
     Args:
         backbone: five stages, of which the deepest ``stages`` take part.
@@ -55,6 +58,19 @@ class PMSI(Network):
         # With one stage, Concat is that stage's output and its mutual vector (Table II).
         parts = 2 if stages == 1 and interaction else stages
         self.concat_classifier = _classifier(parts * width, hidden, num_classes)
+
+    @classmethod
+    def from_recipe(cls, backbone: Backbone, num_classes: int, recipe: Recipe) -> Self:
+        """Build the network with the recipe's stages, interaction, widths and dropout."""
+        return cls(
+            backbone,
+            num_classes,
+            stages=recipe.stages,
+            interaction=recipe.interaction,
+            feature_width=recipe.feature_width,
+            hidden_width=recipe.hidden_width,
+            dropout=recipe.dropout,
+        )
 
     def forward(self, images: Tensor) -> Logits:
         """``[B, 3, H, W]`` to logits."""

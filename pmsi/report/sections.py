@@ -249,7 +249,7 @@ def robustness_table(found: Mapping[str, Robustness]) -> Table:
     slips = tuple(
         f"The paper prints {slip.printed:+.1f} for {CORRUPTION_LABELS[slip.row]}, {slip.column}; by its own accuracies"
         f" it is {slip.computed:+.1f}."
-        for slip in table.find_slips()
+        for slip in table.list_slips()
     )
     caption = "Accuracy on corrupted test images, % (Mix), and its change in points."
     return Table(caption, head, tuple(rows), notes=(table.note, *slips))

@@ -15,21 +15,23 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
     """Versions and hardware, for the record."""
     packages = ("torch", "torchvision", "lightning-fabric", "numpy", "mosaicaug")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    device = _processor() if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device)
     count = torch.get_num_threads()
     threads = f" ({count} thread{'s' if count > 1 else ''})" if fabric.device.type == "cpu" else ""
     return {
         "python": platform.python_version(),
         **versions,
-        "device": f"{fabric.device.type}: {device}{threads}",
+        "device": f"{fabric.device.type}: {name_device(fabric.device)}{threads}",
         "precision": fabric.strategy.precision.precision,
         "processes": str(fabric.world_size),
         "platform": f"{platform.system()} {platform.machine()}",
-        "commit": _commit(),
+        "commit": read_commit(),
     }
 
 
-def _processor() -> str:
+def name_device(device: torch.device) -> str:
+    """Name of a GPU, or of the processor for every other device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
@@ -38,12 +40,21 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
-    here = Path(__file__).parent
+def read_commit(*ignored: str) -> str:
+    """Commit of the checkout, with "-dirty" if tracked files were changed; "not a git checkout" outside of one.
+
+    Args:
+        ignored: paths below the checkout's root whose changes do not count.
+    """
+    unchanged = [f":(top,exclude){path}" for path in ignored]
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
-        )
+        commit = _ask_git("describe", "--always")
+        changes = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ":/", *unchanged)
     except (OSError, subprocess.CalledProcessError):
         return "not a git checkout"
-    return found.stdout.strip()
+    return f"{commit}-dirty" if changes else commit
+
+
+def _ask_git(*words: str) -> str:
+    here = Path(__file__).parent
+    return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

@@ -77,15 +77,26 @@ def test_gpu_check_says_that_the_benchmark_did_not_run(tmp_path: Path, monkeypat
     assert (part["status"], rows) == ("not run: pytest-benchmark missing", [])
 
 
-def test_gpu_check_finds_the_tests_that_take_a_device(tmp_path: Path) -> None:
+def test_gpu_check_lists_the_tests_that_take_a_device(tmp_path: Path) -> None:
     for name, text in [
         ("test_apply.py", "def test_a(device: torch.device): ...\n"),
         ("test_data.py", "def test_b(): ...\n"),
-        ("test_triton.py", "def test_c(): ...\n"),
+        ("triton/test_kernel.py", "def test_c(): ...\n"),
     ]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert [path.name for path in gpu_check.list_tests(tmp_path)] == ["test_apply.py", "test_triton.py"]
-    assert {"test_apply.py", "test_transforms.py"} <= {path.name for path in gpu_check.list_tests()}
+    assert [path.name for path in gpu_check.list_tests(tmp_path)] == ["test_apply.py", "test_kernel.py"]
+    assert {"test_apply.py", "test_cuda.py", "test_kernel.py"} <= {path.name for path in gpu_check.list_tests()}
+
+
+def test_gpu_check_chooses_tests_on_cuda_and_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "run_pytest", lambda _, words, __: {"words": words})
+    part, rows = gpu_check.run_tests(tmp_path)
+    words: list[str] = part["words"]
+    assert rows == []
+    assert words[-2] == "-k"
+    assert words[-1].split(" or ")[0] == "cuda"
+    assert "test_kernel" in words[-1].split(" or ")
 
 
 def test_the_check_on_a_gpu_ends_in_eight_minutes() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench import results
+from pmsi.runtime import environment
 
 
 def test_files_are_named_after_the_device() -> None:
@@ -37,6 +39,30 @@ def test_the_environment_names_device_versions_and_commit() -> None:
     assert found["commit"]
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert set(found["versions"]) == {"python", *results.NAMES}
+
+
+def test_results_that_were_written_leave_a_commit_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "code.py"))
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    code, rows = tmp_path / "code.py", tmp_path / "bench" / "results" / "rows.json"
+    for path in (code, rows):
+        path.write_text("1\n")
+    author = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    for words in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "Two files"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    commit = results.describe_environment("cpu")["commit"]
+    assert len(commit) >= 7
+    rows.write_text("2\n")
+    assert results.describe_environment("cpu")["commit"] == commit
+    assert environment.read_commit() == f"{commit}-dirty"
+    code.write_text("2\n")
+    assert results.describe_environment("cpu")["commit"] == f"{commit}-dirty"
+
+
+def test_outside_of_a_checkout_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "code.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert results.describe_environment("cpu")["commit"] == "not a git checkout"
 
 
 @pytest.mark.parametrize("path", sorted(results.FOLDER.glob("[et]*.json")), ids=lambda path: path.stem)

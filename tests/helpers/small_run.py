@@ -58,6 +58,12 @@ def make_backbone(name: str = "mobilenet_v2", weights: str = "none", *, stem_str
     return Backbone(stages, widths[1:])
 
 
+def make_identity_backbone(blocks: int = 1) -> Backbone:
+    """A backbone whose maps are the images themselves, three channels of them."""
+    last = nn.Sequential(*(nn.Identity() for _ in range(blocks)))
+    return Backbone([*(nn.Identity() for _ in range(4)), last], (3,) * 5)
+
+
 def make_fabric() -> Fabric:
     return open_fabric("cpu")
 

@@ -55,18 +55,18 @@ def test_tables_agree_where_they_show_the_same_run() -> None:
 
 
 def test_slips_of_table_7_are_found_and_no_others() -> None:
-    assert TABLES[7].find_slips() == [
+    assert TABLES[7].list_slips() == [
         Slip("color_jitter", "CUB baseline", printed=-77.4, computed=-67.4),
         Slip("gaussian_noise", "CUB RMG-PMSI", printed=-18.4, computed=-8.4),
     ]
-    assert [number for number, table in TABLES.items() if table.find_slips()] == [7]
+    assert [number for number, table in TABLES.items() if table.list_slips()] == [7]
 
 
 def test_a_slip_is_found_by_its_sum() -> None:
     rows = {"a": Row("a", (10.0, 20.0)), "b": Row("b", (12.5, 19.0), "a", (2.5, 1.0))}
     table = PaperTable("T", "%", "row", ("x", "y"), rows)
     assert table.change("b", "x") == 2.5
-    assert table.find_slips() == [Slip("b", "y", printed=1.0, computed=-1.0)]
+    assert table.list_slips() == [Slip("b", "y", printed=1.0, computed=-1.0)]
 
 
 def test_what_the_paper_does_not_give_is_refused() -> None:

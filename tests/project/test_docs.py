@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import mosaicaug
-from bench import pages, source_tables
+from bench import pages
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
@@ -100,27 +100,6 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r": ([\w/]+\.md)$", read("mkdocs.yml"), re.MULTILINE)
     assert sorted(listed) == sorted(page.removeprefix("docs/") for page in PAGES if page != "README.md")
-
-
-def test_fields_of_recipes_are_explained() -> None:
-    table = source_tables.render_recipe_fields()
-    assert "| `epochs` | int | 150 | `quick` 4, `demo` 4 | Passes over the training images. |" in table
-    assert "| `chain` | independent, shared | independent |" in table
-
-
-def test_levels_count_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "house"
-    (package / "cellar").mkdir(parents=True)
-    (package / "cellar" / "__init__.py").write_text("import house.ground.stone\n")
-    (package / "attic.py").write_text("from house import cellar, ground\nfrom house.attic import roof\n")
-    (package / "ground.py").write_text("import math\n")
-    monkeypatch.setattr(source_tables, "ROOT", tmp_path)
-    text = source_tables.render_ladder("house")
-    assert "`house`: 3 files and folders on 3 levels, 3 arrows." in text
-    assert "| 3 | `attic` | cellar, ground |\n| 2 | `cellar` | ground |\n| 1 | `ground` | - |" in text
-    (package / "ground.py").write_text("import house.attic\n")
-    with pytest.raises(ValueError, match="cycle"):
-        source_tables.render_ladder("house")
 
 
 def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path: Path) -> None:

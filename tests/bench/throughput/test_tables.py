@@ -23,6 +23,14 @@ def test_tables_show_wins_and_losses(throughput_folder: Path) -> None:
     assert "**GPU**: not measured yet." in text
 
 
+def test_the_summary_names_the_fastest_other(throughput_folder: Path) -> None:
+    text = tables.render_summary(throughput_folder)
+    assert "Fast One, 2 CPU threads:" in text
+    assert "| RMG, r=3 | 12 (20) | 10 | 30 DALI | 12 (20) | 10 | 30 DALI |" in text, "the loop failed"
+    (throughput_folder / "throughput-cpu-fast-one.json").unlink()
+    assert tables.render_summary(throughput_folder) == "Not measured yet.\n"
+
+
 def test_doors_stand_beside_the_class(throughput_folder: Path) -> None:
     lines = tables.render_doors(throughput_folder).splitlines()
     assert "| CutMix | uint8 | 20 | 21 (1.05x) | 22 (1.10x) | 25 (1.25x) | 30 (1.50x) |" in lines

@@ -31,4 +31,4 @@ def test_tables_say_what_failed_and_what_was_not_measured(tmp_path: Path) -> Non
     assert tables.render(tmp_path) == "**CPU**: not measured.\n\n**GPU**: not measured.\n"
     write_fake(tmp_path, "engine-cpu", "cpu", [{"task": "step", "size": 96, "failed": "GateError: no"}])
     assert "step at 96 px failed: GateError: no" in tables.render(tmp_path)
-    assert "engine" in pages.PAGES["README.md"]
+    assert "engine" in pages.PAGES["docs/benchmarks.md"]

@@ -13,7 +13,7 @@ from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.data.storage import Split, make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.base import Logits
-from pmsi.models.registry import RIVALS
+from pmsi.models.baseline import Baseline
 from tests.helpers.small_run import RECIPE, catch_inputs, make_backbone, make_dataset, make_session
 
 
@@ -47,7 +47,7 @@ def test_evaluation_shows_central_crops_and_scores_concat_and_mix() -> None:
 def test_tests_may_see_whole_images() -> None:
     recipe = replace(RECIPE, test_whole=True)
     assert (RECIPE.test_side, recipe.test_side) == (32, 36)
-    network = RIVALS["baseline"](make_backbone(), 3)
+    network = Baseline(make_backbone(), 3)
     seen = catch_inputs(network)
     store = make_store(make_dataset().test, torch.device("cpu"))
     evaluate(network, store, RECIPE, make_session())

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pmsi.data.cub_annotations import Annotations, read_annotations
-from pmsi.evaluation.pointing import PointingScore, find_peaks, score_points
+from pmsi.evaluation.pointing import PointingScore, peak_points, score_points
 
 NAN = float("nan")
 
@@ -80,7 +80,7 @@ def test_tables_that_lack_an_image_are_refused(cub: Path) -> None:
 def test_the_peak_is_the_centre_of_the_highest_cell() -> None:
     maps = torch.zeros(3, 2, 4)
     maps[0, 0, 0] = maps[1, 1, 2] = maps[2, 0, 3] = 1
-    assert find_peaks(maps, (100, 200)).tolist() == [[25, 25], [75, 125], [25, 175]]
+    assert peak_points(maps, (100, 200)).tolist() == [[25, 25], [75, 125], [25, 175]]
 
 
 def test_boxes_are_half_open() -> None:
@@ -110,4 +110,4 @@ def test_peaks_and_boxes_meet(cub: Path) -> None:
     found = read_annotations(cub, list_files(cub)[:1], resize=200, crop=160)  # box 0..80 down, 0..100 across
     maps = torch.zeros(2, 1, 4, 4)
     maps[0, 0, 1, 1] = maps[1, 0, 2, 1] = 1
-    assert [score_points(find_peaks(one, (160, 160)), found).boxes for one in maps] == [100, 0]
+    assert [score_points(peak_points(one, (160, 160)), found).boxes for one in maps] == [100, 0]

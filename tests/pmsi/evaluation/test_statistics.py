@@ -148,11 +148,11 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 def test_words() -> None:
     found = Comparison(1.25, (0.31, 2.149), 0.95, 0.0123, 100, (1, 1))
-    assert found.describe("RMG", "none") == (
+    assert found.sentence("RMG", "none") == (
         "RMG is better than none: +1.2 points (95 % interval +0.3 to +2.1; McNemar p = 0.012)."
     )
     found = Comparison(-0.4, (-1.5, 0.7), 0.99, None, 100, (3, 3))
-    assert found.describe("RMG", "none") == (
+    assert found.sentence("RMG", "none") == (
         "RMG and none are not told apart: -0.4 points (99 % interval -1.5 to +0.7)."
     )
 

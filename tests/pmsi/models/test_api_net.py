@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pmsi.models.api_net import API, find_pairs
+from pmsi.models.api_net import API, nearest_pairs
 from pmsi.training.batches import draw_balanced
 from tests.helpers.small_run import make_backbone
 
@@ -14,18 +14,18 @@ from tests.helpers.small_run import make_backbone
 def test_pairs_by_hand() -> None:
     """Nearest of the own class, then nearest of another; the fifth image is alone with its class."""
     vectors = torch.tensor([[0.0], [1.0], [3.0], [7.0], [8.0]])
-    pairs = find_pairs(vectors, torch.tensor([0, 1, 0, 1, 2]))
+    pairs = nearest_pairs(vectors, torch.tensor([0, 1, 0, 1, 2]))
     assert pairs.first.tolist() == [0, 1, 2, 3, 4] * 2
     assert pairs.valid.tolist() == [True] * 4 + [False] + [True] * 5
     assert pairs.second[pairs.valid].tolist() == [2, 3, 0, 1] + [1, 0, 1, 4, 3]
 
 
 def test_pairs_of_one_class() -> None:
-    pairs = find_pairs(torch.tensor([[0.0], [1.0], [3.0]]), torch.zeros(3, dtype=torch.int64))
+    pairs = nearest_pairs(torch.tensor([[0.0], [1.0], [3.0]]), torch.zeros(3, dtype=torch.int64))
     assert pairs.valid.tolist() == [True] * 3 + [False] * 3
     assert pairs.second[:3].tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="pairs need 2 images or more, got 1"):
-        find_pairs(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
+        nearest_pairs(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 1, 2], [2, 2, 2, 2, 2, 2]])

@@ -1,4 +1,4 @@
-"""Losses of networks: smoothed labels, but not where a network compares images."""
+"""The interface of networks: logits, loss and parameter groups."""
 
 from __future__ import annotations
 
@@ -7,12 +7,60 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from mosaicaug import cross_entropy
+import mosaicaug
 from pmsi.experiments.tables import rival_recipe
-from pmsi.models.registry import RIVALS, make_network
-from pmsi.recipe import RECIPES
-from tests.helpers.small_run import RECIPE
+from pmsi.models.backbones import Backbone
+from pmsi.models.base import Logits, Network
+from pmsi.models.registry import make_network
+from pmsi.recipe import NETWORKS, RECIPES, Recipe
+from tests.helpers.small_run import RECIPE, make_identity_backbone
+
+
+class Two(Network):
+    """Two stages and a concat, all of them the mean of the image times a number."""
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        self.new = nn.Linear(3, num_classes)
+
+    def forward(self, images: Tensor) -> Logits:
+        one: Tensor = self.new(images.mean((2, 3)))
+        return Logits((one, 2 * one), 3 * one)
+
+
+def test_mix_is_the_sum_and_outputs_are_picked_by_number() -> None:
+    logits = Logits((torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])), torch.tensor([[100.0, 200.0]]))
+    assert logits.mix.tolist() == [[111.0, 222.0]]
+    assert [logits.pick(output) is part for output, part in ((0, logits.stages[0]), (1, logits.stages[1]))] == [
+        True
+    ] * 2
+    assert logits.pick(None) is logits.concat
+    for output in (-1, 2):
+        with pytest.raises(ValueError, match=f"output must be None or one of 2 stages, counted from 0; got {output}"):
+            logits.pick(output)
+
+
+def test_the_loss_is_the_cross_entropy_of_one_output_with_smoothing() -> None:
+    network, images, labels = Two(make_identity_backbone(), 4), torch.rand(5, 3, 4, 4), torch.arange(5) % 4
+    network.label_smoothing = 0.2
+    for output in (None, 0, 1):
+        wanted = mosaicaug.cross_entropy(network(images).pick(output), labels, label_smoothing=0.2)
+        assert torch.equal(network.loss(images, labels, output), wanted)
+
+
+def test_groups_are_the_backbone_and_the_rest() -> None:
+    backbone = make_identity_backbone()
+    backbone.stages[0] = nn.Conv2d(3, 3, 1)
+    old, new = Two.from_recipe(backbone, 4, Recipe()).parameter_groups()
+    assert [tuple(p.shape) for p in old] == [(3, 3, 1, 1), (3,)]
+    assert [tuple(p.shape) for p in new] == [(4, 3), (4,)]
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="Two: needs 2 classes or more, got 1"):
+        Two(make_identity_backbone(), 1)
 
 
 @pytest.mark.usefixtures("small_backbone")
@@ -27,7 +75,7 @@ def test_labels_are_smoothed_in_the_loss(name: Any) -> None:
         logs = network(images).pick(output).log_softmax(1)
         wanted = -(0.8 * logs[range(4), labels] + 0.2 * logs.mean(1)).mean()
         torch.testing.assert_close(network.loss(images, labels, output), wanted)
-        assert not torch.allclose(wanted, cross_entropy(network(images).pick(output), labels))
+        assert not torch.allclose(wanted, mosaicaug.cross_entropy(network(images).pick(output), labels))
 
 
 @pytest.mark.parametrize("name", ["pc", "api"])
@@ -37,4 +85,5 @@ def test_losses_of_comparisons_are_not_smoothed(name: Any) -> None:
     assert recipe.label_smoothing == 0
     with pytest.raises(ValueError, match=f"recipe: network {name} has a loss of its own, so it needs label_smoothing="):
         replace(recipe, label_smoothing=0.1)
-    assert {rival_recipe(rival, smoothed).network for rival in RIVALS} == {*RIVALS}  # type: ignore[arg-type]
+    rivals = {*NETWORKS} - {"pmsi"}
+    assert {rival_recipe(rival, smoothed).network for rival in rivals} == rivals

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pmsi.models.backbones import Backbone, make_backbone, make_mobilenet_v2
 from pmsi.models.baseline import Baseline
 from pmsi.models.cnl import CNL
-from pmsi.models.describe import describe, find_grid, find_recursions, print_description
+from pmsi.models.describe import describe_network, least_grid, least_recursions, print_description
 from pmsi.models.hbp import HBP
 from pmsi.models.pmsi import PMSI
 from tests.helpers.small_run import make_backbone as make_tiny
@@ -44,7 +44,7 @@ def find_support(maps: Tensor, images: Tensor) -> tuple[int, int]:
 
 def test_published_costs() -> None:
     """At 448 px, 200 classes; the heads cost 6.4 times as much as the backbone."""
-    found = describe(PMSI(make_mobilenet_v2(), 200), 448, inputs=1)
+    found = describe_network(PMSI(make_mobilenet_v2(), 200), 448, inputs=1)
     assert (found.backbone_parameters, found.head_parameters) == (2_223_872, 8_303_200)
     assert round(found.backbone_macs / 1e9, 2) == 1.20
     assert found.head_macs / 1e9 == pytest.approx(7.72, abs=0.006)
@@ -71,7 +71,7 @@ def test_published_costs() -> None:
     ],
 )
 def test_fields_of_resnets(name: str, fields: list[int]) -> None:
-    found = describe(Baseline(make_backbone(name), 2), 64, inputs=1)
+    found = describe_network(Baseline(make_backbone(name), 2), 64, inputs=1)
     assert [stage.field for stage in found.stages] == fields
 
 
@@ -79,7 +79,7 @@ def test_fields_of_resnets(name: str, fields: list[int]) -> None:
 def test_fields_are_where_gradients_are(name: str, count: int) -> None:
     backbone = (make_tiny() if name == "tiny" else make_backbone(name)).double().eval()
     images = torch.randn(2, 3, 160, 160, dtype=torch.float64, requires_grad=True)
-    found = describe(Baseline(backbone.float(), 2), 160, inputs=1)
+    found = describe_network(Baseline(backbone.float(), 2), 160, inputs=1)
     for maps, stage in list(zip(backbone.double()(images, 5), found.stages, strict=True))[:count]:
         assert find_support(maps, images) == (stage.field, stage.field)
 
@@ -95,7 +95,7 @@ def test_fields_are_where_gradients_are(name: str, count: int) -> None:
     ],
 )
 def test_fields_by_hand(layers: list[nn.Module], fields: list[float]) -> None:
-    assert [stage.field for stage in describe(make_chain(*layers), 32, inputs=1).stages] == fields
+    assert [stage.field for stage in describe_network(make_chain(*layers), 32, inputs=1).stages] == fields
 
 
 def test_field_of_branches_is_the_widest() -> None:
@@ -108,7 +108,7 @@ def test_field_of_branches_is_the_widest() -> None:
             added: Tensor = self.wide(x) + self.narrow(x) + x
             return added
 
-    assert [stage.field for stage in describe(make_chain(Branches()), 32, inputs=1).stages] == [5]
+    assert [stage.field for stage in describe_network(make_chain(Branches()), 32, inputs=1).stages] == [5]
 
 
 def test_effective_fields_by_hand() -> None:
@@ -116,13 +116,13 @@ def test_effective_fields_by_hand() -> None:
     for share, side in ((0.96, 1), (0.94, 3)):
         around = ((1 - share) / 8) ** 0.5
         kernel = make_kernel(3, [around] * 4 + [share**0.5] + [around] * 4)
-        assert [stage.effective_field for stage in describe(make_chain(kernel), 33, inputs=1).stages] == [side]
+        assert [stage.effective_field for stage in describe_network(make_chain(kernel), 33, inputs=1).stages] == [side]
     chain = make_chain(make_kernel(3, stride=2), make_kernel(5), nn.MaxPool2d(1))
-    assert [stage.effective_field for stage in describe(chain, 64, inputs=1).stages] == [3, 11, 11]
+    assert [stage.effective_field for stage in describe_network(chain, 64, inputs=1).stages] == [3, 11, 11]
 
 
 def test_effective_field_is_within_the_field() -> None:
-    found = describe(Baseline(make_mobilenet_v2(), 2), 224, inputs=2)
+    found = describe_network(Baseline(make_mobilenet_v2(), 2), 224, inputs=2)
     sides = [stage.effective_field for stage in found.stages]
     assert sides == sorted(sides)
     assert all(1 <= side <= stage.field for side, stage in zip(sides, found.stages, strict=True))
@@ -132,7 +132,7 @@ def test_network_is_left_as_it_is() -> None:
     network = PMSI(make_tiny(), 3, feature_width=16, hidden_width=8)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     before = torch.get_rng_state()
-    first, second = (describe(network, 64, seed=seed) for seed in (0, 0))
+    first, second = (describe_network(network, 64, seed=seed) for seed in (0, 0))
     assert first == second
     assert network.training
     assert all(p.requires_grad and p.grad is None and p.device.type == "cpu" for p in network.parameters())
@@ -142,34 +142,34 @@ def test_network_is_left_as_it_is() -> None:
 
 def test_matrix_products_outside_layers_count() -> None:
     """CNL's attention on four responses, and HBP's projections."""
-    plain, cnl = (describe(make(make_tiny(), 3), 64, inputs=1) for make in (Baseline, CNL))
+    plain, cnl = (describe_network(make(make_tiny(), 3), 64, inputs=1) for make in (Baseline, CNL))
     assert plain.head_macs == 12 * 3
     assert cnl.backbone_macs == plain.backbone_macs
     asked, planes, places = 2 * 2, 6, [(8, 64), (8, 64), (10, 16), (10, 16)]
     convolutions = 12 * planes * asked + sum(2 * c * planes * p + planes * 12 * asked for c, p in places)
     attention = sum(2 * asked * p * planes for _, p in places)
     assert cnl.head_macs == 12 * 3 + convolutions + attention
-    hbp = describe(HBP(make_tiny(), 3, width=5), 64, inputs=1)
+    hbp = describe_network(HBP(make_tiny(), 3, width=5), 64, inputs=1)
     assert hbp.head_macs == 3 * 12 * 5 * asked + 3 * 5 * 3
 
 
 def test_timm() -> None:
     pytest.importorskip("timm")
-    found = describe(Baseline(make_backbone("timm:test_resnet"), 2), 64, inputs=1)
+    found = describe_network(Baseline(make_backbone("timm:test_resnet"), 2), 64, inputs=1)
     assert sum(stage.parameters for stage in found.stages) == found.backbone_parameters
     assert sum(stage.macs for stage in found.stages) == found.backbone_macs
 
 
 def test_rule() -> None:
     """A patch must be smaller than the field, not as large."""
-    assert [find_recursions(448, field) for field in (449, 448, 57, 56, 1)] == [0, 1, 3, 4, 9]
-    assert [find_grid(448, field) for field in (449, 448, 150, 149, 1)] == [1, 2, 3, 4, 449]
-    assert find_recursions(448, float("inf")) == 0
+    assert [least_recursions(448, field) for field in (449, 448, 57, 56, 1)] == [0, 1, 3, 4, 9]
+    assert [least_grid(448, field) for field in (449, 448, 150, 149, 1)] == [1, 2, 3, 4, 449]
+    assert least_recursions(448, float("inf")) == 0
 
 
 def test_print() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    print_description(describe(PMSI(make_mobilenet_v2(), 200), 448, inputs=1), console)
+    print_description(describe_network(PMSI(make_mobilenet_v2(), 200), 448, inputs=1), console)
     text = console.export_text()
     assert "..." not in text
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
@@ -182,9 +182,9 @@ def test_print() -> None:
 @pytest.mark.parametrize(("size", "inputs"), [(0, 1), (64, 0)])
 def test_bad_input(size: int, inputs: int) -> None:
     with pytest.raises(ValueError, match=f"size and inputs must be 1 or more, got {size} and {inputs}"):
-        describe(Baseline(make_tiny(), 2), size, inputs=inputs)
+        describe_network(Baseline(make_tiny(), 2), size, inputs=inputs)
 
 
 def test_no_gradient() -> None:
     with pytest.raises(ValueError, match="no gradient of a stage's central place reaches the image"):
-        describe(make_chain(make_kernel(1, [0.0])), 8)
+        describe_network(make_chain(make_kernel(1, [0.0])), 8)

@@ -10,27 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmsi.models.pairwise_confusion import PairwiseConfusion, find_confusion
+from pmsi.models.pairwise_confusion import PairwiseConfusion, pair_confusion
 from tests.helpers.small_run import make_backbone
 
 
 @pytest.mark.parametrize(("squared", "distance"), [(True, 2.0), (False, 2**0.5)])
 def test_confusion_of_two_rows(squared: bool, distance: float) -> None:
     values = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert find_confusion(values, torch.tensor([0, 1]), squared=squared).item() == pytest.approx(distance)
-    assert find_confusion(values, torch.tensor([1, 1]), squared=squared).item() == 0
-    assert find_confusion(values, None, squared=squared).item() == pytest.approx(distance)
+    assert pair_confusion(values, torch.tensor([0, 1]), squared=squared).item() == pytest.approx(distance)
+    assert pair_confusion(values, torch.tensor([1, 1]), squared=squared).item() == 0
+    assert pair_confusion(values, None, squared=squared).item() == pytest.approx(distance)
 
 
 def test_confusion_pairs_halves() -> None:
     values = torch.tensor([[0.0], [1.0], [10.0], [3.0]])
-    assert find_confusion(values, None, squared=False).item() == 10 + 2
-    assert find_confusion(values, torch.tensor([0, 1, 0, 2]), squared=False).item() == 2
+    assert pair_confusion(values, None, squared=False).item() == 10 + 2
+    assert pair_confusion(values, torch.tensor([0, 1, 0, 2]), squared=False).item() == 2
 
 
 def test_confusion_of_equal_rows_has_a_gradient() -> None:
     values = torch.ones(2, 3, requires_grad=True)
-    [gradient] = torch.autograd.grad(find_confusion(values, None, squared=False), values)
+    [gradient] = torch.autograd.grad(pair_confusion(values, None, squared=False), values)
     assert torch.equal(gradient, torch.zeros(2, 3))
 
 
