@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,9 +21,8 @@ def test_images_are_held_out_of_the_training_images(tmp_path: Path) -> None:
     assert [(path.name, label) for path, label in held.train] == [("0.png", label) for label in range(3)]
     assert [(path.name, label) for path, label in held.test] == [("2.png", label) for label in range(3)]
     assert not {*held.test} & {*real.test}
-    how: dict[str, Any] = {"resize": 8, "hold_out": 2}
     for stream in (False, True):
-        dataset = load_data("cub", root, stream=stream, **how)
+        dataset = load_data("cub", root, resize=8, hold_out=2, stream=stream)
         assert (len(dataset.train.labels), dataset.test.labels.tolist()) == (3, [0, 1, 2])
         assert dataset.classes == CLASSES
         assert "tested on training images 2, 4, ... of each class, and on none of its test images" in dataset.protocol
@@ -45,8 +44,8 @@ def test_the_first_training_images_of_each_class_alone(tmp_path: Path) -> None:
     real, few = list_images("cub", root), list_images("cub", root, train_per_class=1)
     assert [(path.name, label) for path, label in few.train] == [("0.png", label) for label in range(3)]
     assert few.test == real.test
-    how: dict[str, Any] = {"resize": 8, "cache": tmp_path / "kept", "say": lambda _: None}
-    whole, part = (load_data("cub", root, train_per_class=count, **how) for count in (None, 1))
+    load = partial(load_data, "cub", root, resize=8, cache=tmp_path / "kept", say=lambda _: None)
+    whole, part = (load(train_per_class=count) for count in (None, 1))
     assert torch.equal(part.train.images, whole.train.images[::2])
     assert "trained on the first 1 training images of each class" in part.protocol
     for count, message in (
@@ -54,7 +53,7 @@ def test_the_first_training_images_of_each_class_alone(tmp_path: Path) -> None:
         (3, "train_per_class is 3, but a class has only 2 training"),
     ):
         with pytest.raises(ValueError, match=message):
-            load_data("cub", root, train_per_class=count, **how)
+            load(train_per_class=count)
     faces = load_data("typefaces", None, resize=16, hold_out=5, train_per_class=3)
     assert torch.bincount(faces.train.labels).tolist() == [3] * len(faces.classes)
 
