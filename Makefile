@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint gpu-check tables pictures lock clean
+.PHONY: install demo test lint gpu-check tables pictures docs lock clean
 
 install: $(STAMP)
 
@@ -34,6 +34,9 @@ tables: install  ## tables of README and docs/, and docs/images/scaling.png, fro
 
 pictures: install  ## docs/images/*.png, by the examples that make them
 	cd docs/images && for file in $(filter $(patsubst docs/images/%.png,examples/%.py,$(wildcard docs/images/*.png)),$(wildcard examples/*.py)); do $(CURDIR)/$(BIN)/python $(CURDIR)/$$file || exit 1; done
+
+docs: install  ## the site in build/site; warnings are errors
+	$(BIN)/mkdocs build --strict
 
 lock:  ## needs uv; run after a change of dependencies in pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock

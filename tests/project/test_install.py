@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import mosaicaug
 from pmsi.cli import EXTRA
@@ -126,3 +127,21 @@ def test_the_lock_file_has_what_development_needs_and_no_address(project: dict[s
     assert wanted - {"mosaicaug"} <= pinned
     assert "://" not in lock
     assert "--index-url" not in lock
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    for file, line in (
+        ("CITATION.cff", f"version: {mosaicaug.__version__}\n"),
+        ("CHANGELOG.md", f"## {mosaicaug.__version__} ("),
+    ):
+        assert line in (ROOT / file).read_text(encoding="utf-8"), file
+
+
+def test_hooks_and_workflows_run_the_projects_own_commands() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    assert [hook["entry"].split()[0] for hook in hooks] == [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/mypy"]
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))["jobs"]["test"]
+    assert workflow["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+    assert "make test PYTHON=python" in [step.get("run") for step in workflow["steps"]]
+    paper = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
+    assert len(paper["authors"]) == 6

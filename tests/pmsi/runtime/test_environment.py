@@ -25,7 +25,7 @@ def test_the_record_names_versions_and_machine(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_gpu_is_named_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_name_device", lambda device: f"GPU {device.index}")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert name_device(torch.device("cuda", 1)) == "GPU 1"
 
 

@@ -30,7 +30,7 @@ def torchrun(*words: str, processes: int = 2, limit: float = 120) -> subprocess.
 
 
 def run_job(folder: Path, job: str) -> subprocess.CompletedProcess[str]:
-    return torchrun(str(HERE / "ranks.py"), str(folder), job)
+    return torchrun(str(HERE.parents[1] / "helpers/ranks.py"), str(folder), job)
 
 
 @pytest.fixture(scope="module")
