@@ -1,25 +1,28 @@
-"""Data sets held as uint8: listed and checked first, then decoded or taken from a cache."""
+"""Data sets as uint8 tensors: listed and checked first, then decoded or loaded from a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from pmsi.data import typefaces
-from pmsi.data.cache import fetch, make_key
-from pmsi.data.decoding import Gathered, decode, gather
-from pmsi.data.holdout import describe_first, describe_held_out, find_first, find_held_out
-from pmsi.data.layouts import LISTERS, Entries, LayoutName, Listing, check_listing, list_images
+from pmsi.data.cache import load_or_decode, make_key
+from pmsi.data.decoding import Collected, Progress, collect_images, decode_images
+from pmsi.data.holdout import choose_rows
+from pmsi.data.layouts import LAYOUTS, list_images
+from pmsi.data.layouts.base import Entries, Listing, check_listing
 from pmsi.data.storage import ImageFiles, Split
 
-Progress = Callable[[str, int, int], None]
-DataName = Literal["typefaces", LayoutName]
+if TYPE_CHECKING:
+    DataName = str  # a literal cannot be made of a table for the type checker
+else:
+    DataName = Literal[("typefaces", *LAYOUTS)]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,51 @@ class Dataset:
     test: Split
     protocol: str
     skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def from_tensors(
+        cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: Sequence[str] | None = None
+    ) -> Dataset:
+        """Data set of images in memory.
+
+        Args:
+            train, test: images uint8 ``[N, 3, R, R]`` in RGB, and labels int64 ``[N]``, on the CPU.
+            classes: K names; None numbers the classes from 0 to the highest label.
+
+        Raises:
+            TypeError: images are not uint8, or labels not int64.
+            ValueError: shapes do not fit, or a label has no class.
+
+        >>> images, labels = torch.zeros(6, 3, 36, 36, dtype=torch.uint8), torch.arange(6) % 3
+        >>> Dataset.from_tensors((images, labels), (images[:2], labels[:2])).classes
+        ('0', '1', '2')
+        """
+        for images, labels in (train, test):
+            if images.dtype != torch.uint8 or labels.dtype != torch.int64:
+                raise TypeError(
+                    f"Dataset: needs uint8 images and int64 labels, got {images.dtype} and {labels.dtype};"
+                    " give images of 0 to 255 before normalisation"
+                )
+            square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+            if not square or labels.shape != images.shape[:1] or not len(labels):
+                raise ValueError(
+                    f"Dataset: needs images [N, 3, R, R] and labels [N], got {list(images.shape)} and"
+                    f" {list(labels.shape)}"
+                )
+        if train[0].shape[2:] != test[0].shape[2:]:
+            raise ValueError(
+                f"Dataset: training and test images must have one size, got {list(train[0].shape)} and"
+                f" {list(test[0].shape)}"
+            )
+        known = torch.cat([train[1], test[1]])
+        names = tuple(classes or map(str, range(int(known.max()) + 1)))
+        if known.min() < 0 or known.max() >= len(names):
+            raise ValueError(
+                f"Dataset: labels must lie in 0..{len(names) - 1}, got {int(known.min())}..{int(known.max())}"
+            )
+        splits = [Split(images.contiguous(), labels) for images, labels in (train, test)]
+        protocol = f"{len(names)} classes, {len(train[1])} training and {len(test[1])} test images in memory."
+        return cls("tensors", names, splits[0], splits[1], protocol)
 
 
 def load_dataset(
@@ -69,7 +117,7 @@ def load_dataset(
         stream: leave the images in their files, to be decoded whenever they are needed.
         hold_out: n; train on all but every n-th training image of each class, and test on those.
         train_per_class: n; train on the first n training images of each class alone, of those not held out.
-        say: told in one line what is kept there, and why what was there could not be used.
+        say: called with one line: what is kept in the cache, or why a file of it could not be used.
 
     Raises:
         ValueError: unknown name, missing or superfluous root, tables that disagree, a class without training images,
@@ -77,8 +125,8 @@ def load_dataset(
         FileNotFoundError: a folder, table or listed image is not there; found before any image is read.
         OSError: the cache cannot be written.
     """
-    if name not in ("typefaces", *LISTERS):
-        raise ValueError(f"data: unknown data set {name!r}; choose typefaces, {', '.join(LISTERS)}")
+    if name not in ("typefaces", *LAYOUTS):
+        raise ValueError(f"data: unknown data set {name!r}; choose typefaces, {', '.join(LAYOUTS)}")
     if resize < 1:
         raise ValueError(f"{name}: resize must be at least 1 px, got {resize}")
     if name == "typefaces":
@@ -91,16 +139,16 @@ def load_dataset(
         raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
     listing = list_images(name, root, hold_out, train_per_class)
 
-    def read(what: str, entries: Entries) -> Gathered:
+    def read(what: str, entries: Entries) -> Collected:
         report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
-        images = partial(decode, [path for path, _ in entries], resize, report, stop=not skip_unreadable)
+        images = partial(decode_images, [path for path, _ in entries], resize, report, stop=not skip_unreadable)
         if cache is None:
-            return gather(images(), len(entries), resize)
+            return collect_images(images(), len(entries), resize)
         key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
         part = what if hold_out is None else f"{what}-hold-out-{hold_out}"
         if train_per_class is not None and what == "training":
             part += f"-{train_per_class}-per-class"
-        return fetch(cache, f"{name}-{resize}px-{part}", key, images, say)
+        return load_or_decode(cache, f"{name}-{resize}px-{part}", key, images, say)
 
     return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
 
@@ -108,18 +156,14 @@ def load_dataset(
 def _load_typefaces(
     resize: int, seed: int, hold_out: int | None, train_per_class: int | None, progress: Progress | None
 ) -> Dataset:
-    train, test = (Split(*pair) for pair in typefaces.render(resize, seed=seed, progress=progress))
+    train, test = (Split(*pair) for pair in typefaces.render_typefaces(resize, seed=seed, progress=progress))
+    chosen = choose_rows(train.labels.tolist(), hold_out, train_per_class)
     if hold_out is not None:
-        held = torch.tensor(find_held_out(train.labels.tolist(), hold_out))
-        train, test = (Split(train.images[rows], train.labels[rows]) for rows in (~held, held))
-    if train_per_class is not None:
-        first = torch.tensor(find_first(train.labels.tolist(), train_per_class))
-        train = Split(train.images[first], train.labels[first])
+        test = Split(train.images[chosen.held_out], train.labels[chosen.held_out])
+    train = Split(train.images[chosen.train], train.labels[chosen.train])
     protocol = (
         f"{len(typefaces.TYPEFACES)} typefaces that matplotlib ships, random words of seed {seed}: {len(train.labels)}"
-        f" training and {len(test.labels)} test images, rendered at {resize} x {resize} px"
-        f"{'' if hold_out is None else describe_held_out(hold_out)}"
-        f"{'' if train_per_class is None else describe_first(train_per_class)}."
+        f" training and {len(test.labels)} test images, rendered at {resize} x {resize} px{chosen.rule}."
     )
     return Dataset("typefaces", tuple(typefaces.TYPEFACES), train, test, protocol)
 
@@ -130,10 +174,12 @@ def _leave_in_files(listing: Listing, resize: int) -> Dataset:
         Split(empty, _take_labels(entries), ImageFiles([path for path, _ in entries], resize))
         for entries in (listing.train, listing.test)
     )
-    return Dataset(listing.name, listing.classes, train, test, _describe(listing, resize, "read anew in every epoch"))
+    return Dataset(
+        listing.name, listing.classes, train, test, _describe_protocol(listing, resize, "read anew in every epoch")
+    )
 
 
-def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Gathered]) -> Dataset:
+def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Collected]) -> Dataset:
     splits, kept, skipped = [], [], []
     for what, entries in (("training", listing.train), ("test", listing.test)):
         images, failed = read(what, entries)
@@ -143,7 +189,7 @@ def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Gath
     kept_listing = replace(listing, train=kept[0], test=kept[1])
     if skipped:
         check_listing(kept_listing, f" left after {len(skipped)} unreadable ones were skipped")
-    protocol = _describe(kept_listing, resize, f"unreadable files left out: {len(skipped) or 'none'}")
+    protocol = _describe_protocol(kept_listing, resize, f"unreadable files left out: {len(skipped) or 'none'}")
     return Dataset(listing.name, listing.classes, splits[0], splits[1], protocol, tuple(skipped))
 
 
@@ -151,7 +197,7 @@ def _take_labels(entries: Entries) -> Tensor:
     return torch.tensor([label for _, label in entries], dtype=torch.int64)
 
 
-def _describe(listing: Listing, resize: int, how: str) -> str:
+def _describe_protocol(listing: Listing, resize: int, how: str) -> str:
     return (
         f"{listing.rule}: {len(listing.classes)} classes, {len(listing.train)} training and {len(listing.test)} test"
         f" images, each resized to {resize} x {resize} px whatever its shape; {how}."

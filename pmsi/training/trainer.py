@@ -88,6 +88,9 @@ class Trainer:
             )
         self.rows = self.processes.split(recipe.batch_size)  # of this process
         # 2. Data and phases.
+        if dataset.test.images.shape[-1] != recipe.resize:
+            side = dataset.test.images.shape[-1]
+            raise ValueError(f"Trainer: the recipe's images have {recipe.resize} px, the data set's {side}; set resize")
         self.train, self.test = (make_store(split, self.fabric.device) for split in (dataset.train, dataset.test))
         self.phases, self.batches = list_phases(recipe), count_batches(recipe, len(self.train.labels))
         self.inputs = PhaseInputs(recipe, self.fabric, self._snapmix_maps)

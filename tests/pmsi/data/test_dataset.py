@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from pmsi.data.dataset import DataName, Dataset, load_dataset
-from pmsi.data.decoding import decode, gather, read_image
+from pmsi.data.decoding import collect_images, decode_images
 from pmsi.data.layouts import LayoutName, list_images
 from tests.helpers.dataset_files import (
     CARS,
@@ -156,44 +155,6 @@ def test_skipping_may_not_empty_a_class_or_the_test(folder: Path) -> None:
     refuse("folder", folder, "class rose has no training image left after 7 unreadable ones", skip=True)
 
 
-def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
-    kinds = {
-        "alpha.png": (Image.new("RGBA", (9, 9), (10, 200, 90, 128)), (10, 200, 90)),
-        "palette.png": (Image.new("RGB", (9, 9), (10, 200, 90)).quantize(), (10, 200, 90)),
-        "grey.png": (Image.new("L", (9, 9), 77), (77, 77, 77)),
-        "grey_alpha.png": (Image.new("LA", (9, 9), (77, 5)), (77, 77, 77)),
-        "bits.png": (Image.new("1", (9, 9), 1), (255, 255, 255)),
-        "deep.png": (Image.fromarray(np.full((9, 9), 77 * 256 + 3, np.uint16)), (77, 77, 77)),
-        "cmyk.jpg": (Image.new("CMYK", (9, 9), (245, 55, 165, 0)), (10, 200, 90)),
-    }
-    for name, (image, wanted) in kinds.items():
-        image.save(tmp_path / name)
-        pixels = read_image(tmp_path / name)
-        assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 9, 9)), name
-        assert (pixels.int() - torch.tensor(wanted)[:, None, None]).abs().max() <= 2, name  # 2: JPEG
-
-
-def test_both_sides_are_resized(tmp_path: Path) -> None:
-    Image.fromarray(np.repeat(np.array([[0, 200]], np.uint8), 30, 1)).save(tmp_path / "wide.png")
-    (image,) = decode([tmp_path / "wide.png"], 6, lambda *_: None, stop=True)
-    assert image is not None
-    assert image.shape == (3, 6, 6)
-    assert image[0, 0, [0, -1]].tolist() == [0, 200]
-
-
-def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (24, 33, 47, 3), np.uint8)
-    for n, image in enumerate(noise):
-        Image.fromarray(image).save(tmp_path / f"{n:02}.png")
-    paths, before = sorted(tmp_path.iterdir()), torch.get_num_threads()
-    results: list[torch.Tensor] = []
-    for count in (1, 2, 7):
-        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
-        results.append(gather(decode(paths, 16, lambda *_: None, stop=True), 24, 16)[0])
-    assert all(torch.equal(results[0], other) for other in results[1:])
-    assert torch.get_num_threads() == before
-
-
 def test_typefaces_need_no_root() -> None:
     dataset = load_dataset("typefaces", None, resize=16)
     assert (dataset.name, len(dataset.classes)) == ("typefaces", 12)
@@ -217,5 +178,27 @@ def test_lists_and_reads_real_birds() -> None:
     listing = list_images("cub", CUB100)
     assert (len(listing.classes), len(listing.train), len(listing.test)) == (100, 2999, 2903)
     assert all(listing.classes[label] == path.parent.name for path, label in listing.train)
-    images, _ = gather(decode([p for p, _ in listing.train[:4]], 110, lambda *_: None, stop=True), 4, 110)
+    images, _ = collect_images(
+        decode_images([p for p, _ in listing.train[:4]], 110, lambda *_: None, stop=True), 4, 110
+    )
     assert (images.double().flatten(1).std(1) > 10).all()
+
+
+def test_tensors_are_a_data_set() -> None:
+    images, labels = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8), torch.tensor([0, 2, 1, 0, 2, 1])
+    found = Dataset.from_tensors((images[:4], labels[:4]), (images[4:], labels[4:]), ["a", "b", "c"])
+    assert found.classes == ("a", "b", "c")
+    assert torch.equal(found.train.images, images[:4])
+    assert torch.equal(found.test.labels, labels[4:])
+    assert found.protocol == "3 classes, 4 training and 2 test images in memory."
+    wrong: list[tuple[type[Exception], str, Tensor, Tensor]] = [
+        (TypeError, "needs uint8 images and int64 labels, got torch.float32 and torch.int64", images / 255, labels),
+        (TypeError, "got torch.uint8 and torch.int32", images, labels.int()),
+        (ValueError, r"needs images \[N, 3, R, R\] and labels \[N\], got \[6, 3, 8, 7\]", images[..., :7], labels),
+        (ValueError, r"got \[6, 3, 8, 8\] and \[5\]", images, labels[:5]),
+        (ValueError, r"must have one size, got \[6, 3, 4, 4\] and \[6, 3, 8, 8\]", images[..., :4, :4], labels),
+        (ValueError, r"labels must lie in 0..2, got 0..3", images, labels + (labels == 2)),
+    ]
+    for kind, message, some, few in wrong:
+        with pytest.raises(kind, match=message):
+            Dataset.from_tensors((some, few), (images, labels), ["a", "b", "c"])
