@@ -33,7 +33,7 @@ tables: install  ## tables of README and docs/, and docs/images/scaling.png, fro
 	$(BIN)/python -m bench.pages
 
 pictures: install  ## docs/images/*.png, by the examples that make them
-	cd docs/images && for file in $(filter-out $(addprefix examples/,dali_train.py progressive_loop.py train_pmsi.py),$(wildcard examples/*.py)); do $(CURDIR)/$(BIN)/python $(CURDIR)/$$file || exit 1; done
+	cd docs/images && for file in $(filter $(patsubst docs/images/%.png,examples/%.py,$(wildcard docs/images/*.png)),$(wildcard examples/*.py)); do $(CURDIR)/$(BIN)/python $(CURDIR)/$$file || exit 1; done
 
 lock:  ## needs uv; run after a change of dependencies in pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import types
 from collections.abc import Iterator
 from dataclasses import fields
@@ -12,34 +11,22 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bench.results import ROOT
+from pmsi.cli.options import read_help
 from pmsi.recipe import RECIPES, Recipe
 
 
 def render_recipe_fields() -> str:
     """All fields of `pmsi.recipe.Recipe`: type, value in the recipe ``paper``, other recipes' values, help text."""
-    hints, texts = get_type_hints(Recipe), read_field_docs(Recipe)
+    hints, texts = get_type_hints(Recipe), read_help(Recipe)
     lines = ["| field | type | `paper` | other recipes | meaning |", "|---|---|---|---|---|"]
     for field in fields(Recipe):
         values = {name: getattr(recipe, field.name) for name, recipe in RECIPES.items()}
         others = ", ".join(f"`{name}` {value}" for name, value in values.items() if value != values["paper"])
         shown = name_type(hints[field.name])
-        lines.append(f"| `{field.name}` | {shown} | {values['paper']} | {others} | {texts[field.name]} |")
+        lines.append(
+            f"| `{field.name}` | {shown} | {values['paper']} | {others} | {' '.join(texts[field.name].split())} |"
+        )
     return "\n".join(lines) + "\n"
-
-
-def read_field_docs(cls: type[Any]) -> dict[str, str]:
-    """Read the strings below the fields of a class."""
-    (tree,) = ast.parse(inspect.getsource(cls)).body
-    assert isinstance(tree, ast.ClassDef)
-    return {
-        node.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
-        for node, text in zip(tree.body, tree.body[1:], strict=False)
-        if isinstance(node, ast.AnnAssign)
-        and isinstance(node.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
 
 
 def name_type(hint: Any) -> str:

@@ -133,6 +133,7 @@ def _run(images: Tensor, plan: Plan | PlanBuffer, request: Request, out: Tensor 
 
 
 def _needs_grad(images: Tensor) -> bool:
+    """True if the output has to record gradients."""
     return images.requires_grad and torch.is_grad_enabled()
 
 
@@ -178,6 +179,7 @@ def _check_geometry(images: Tensor, plan: Plan | PlanBuffer, window: Tensor | No
 
 
 def _check_integers(name: str, value: Tensor, shape: tuple[int, ...], high: tuple[int, ...]) -> None:
+    """ValueError unless ``value`` holds integers of ``shape``, each column within 0 and its limit in ``high``."""
     if value.dtype.is_floating_point or value.dtype.is_complex or tuple(value.shape) != shape:
         raise ValueError(f"apply: {name} must be integer {list(shape)}, got {value.dtype} {list(value.shape)}")
     # Values on a GPU are not read back: that would stop the host until the device is done.
@@ -190,7 +192,7 @@ def _check_integers(name: str, value: Tensor, shape: tuple[int, ...], high: tupl
 
 
 def _output_dtype(images: Tensor, dtype: torch.dtype | None, out: Tensor | None, *, normalises: bool) -> torch.dtype:
-    """The dtype asked for, else that of ``out``, else the images' own, or float32 where uint8 is normalised."""
+    """Output dtype: the one asked for, else that of ``out``, else the images' own or float32 if uint8 is normalised."""
     if dtype is None and out is not None:
         dtype = out.dtype
     elif dtype is None:
@@ -201,7 +203,7 @@ def _output_dtype(images: Tensor, dtype: torch.dtype | None, out: Tensor | None,
 
 
 def _output_is_channels_last(images: Tensor, memory_format: torch.memory_format | None) -> bool:
-    """The layout asked for, or the images' own."""
+    """Output layout: the one asked for, or the images' own."""
     if memory_format not in (None, torch.contiguous_format, torch.channels_last):
         raise ValueError(f"apply: memory_format must be contiguous_format or channels_last, got {memory_format}")
     return _is_channels_last(images) if memory_format is None else memory_format == torch.channels_last
@@ -210,6 +212,7 @@ def _output_is_channels_last(images: Tensor, memory_format: torch.memory_format 
 def _check_out(
     out: Tensor, images: Tensor, shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format | None
 ) -> None:
+    """ValueError unless ``out`` can hold the result and shares no memory with ``images``."""
     if (tuple(out.shape), out.dtype, out.device) != (shape, dtype, images.device):
         raise ValueError(
             f"apply: out must be {dtype} {list(shape)} on {images.device}, "
@@ -238,7 +241,7 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
 
 
 def _per_channel(name: str, values: Sequence[float] | Tensor | None, images: Tensor) -> Tensor | None:
-    """``[C]`` in the dtype that the arithmetic is done in."""
+    """Values per channel, ``[C]`` in the dtype of the arithmetic; ValueError for another number, or std of 0."""
     if values is None:
         return None
     channels = images.shape[-3]
@@ -256,8 +259,10 @@ def _per_channel(name: str, values: Sequence[float] | Tensor | None, images: Ten
 
 
 def _is_channels_last(images: Tensor) -> bool:
+    """True if the channels of a pixel lie side by side in memory."""
     return images.shape[-3] > 1 and images.stride(-3) == 1 and not images.is_contiguous()
 
 
 def _is_dense(out: Tensor, *, channels_last: bool) -> bool:
+    """True if memory has no gaps and the order of the layout."""
     return (out.movedim(-3, -1) if channels_last else out).is_contiguous()

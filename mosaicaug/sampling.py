@@ -193,7 +193,7 @@ def _apply_chance(values: Tensor, block: Tensor, p: float) -> Tensor:
 
 
 def _mosaic_plan(batch: int, block: Tensor, size: tuple[int, int], p: float, permutation: Permutation) -> Plan:
-    """The plan of nested shuffles drawn from ``block``, ``[B or 1, 1 + 2r]``: touched, then two uniforms per level."""
+    """Make the plan of nested shuffles from ``block``, ``[B or 1, 1 + 2r]``: column 0, then two uniforms per level."""
     return _tile_plan(batch, nested_shuffles(block[:, 1:], permutation), block, size, p)
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pmsi.data.check import Checked, Pair, check_images, write_sheet
-from pmsi.data.download import ArchiveName, get
+from pmsi.data.check import Inspection, Pair, inspect_images, write_sheet
+from pmsi.data.download import ArchiveName, download_dataset
 from pmsi.data.layouts import LayoutName, list_images, recognise_layout
 
 _SHOWN = 10  # lines of a list
@@ -57,12 +57,12 @@ def run_data(command: Data, console: Console, progress: Callable[[str, int, int]
     chosen = command.command
     root = chosen.root.expanduser()
     if isinstance(chosen, Get):
-        folder = get(chosen.name, root, progress)
+        folder = download_dataset(chosen.name, root, progress)
         listing = list_images(chosen.name, root)
         _say(console, f"{folder.resolve()}: {len(listing.train):,} training and {len(listing.test):,} test images")
         return 0
     listing = list_images(chosen.data or recognise_layout(root), root)
-    checked = check_images(listing, progress)
+    checked = inspect_images(listing, progress)
     print_checked(checked, console, root)
     if chosen.sheet is not None:
         write_sheet(listing, chosen.sheet.expanduser())
@@ -70,7 +70,7 @@ def run_data(command: Data, console: Console, progress: Callable[[str, int, int]
     return 1 if checked.findings else 0
 
 
-def print_checked(checked: Checked, console: Console, root: Path) -> None:
+def print_checked(checked: Inspection, console: Console, root: Path) -> None:
     """A table of what is there, lists of what is to be looked at, and one line that says whether anything is wrong."""
     listing = checked.listing
     table = Table(title=Text(listing.rule), title_justify="left", show_header=False)

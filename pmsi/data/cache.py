@@ -1,4 +1,4 @@
-"""Images decoded on all cores, then gathered in memory, or kept in a file so that a second run decodes none.
+"""Cache of decoded images: one file, mapped into memory, so that a second run decodes none.
 
 Such a file is whole or not there, is checked before it is used, may be deleted at any time (but not cut or overwritten
 while a run has it open), and holds nothing that is executed:
@@ -29,7 +29,7 @@ import torch
 import torchvision
 from PIL import features
 
-from pmsi.data.decoding import Decoded, Gathered, stat
+from pmsi.data.decoding import Collected, Decoded, file_stamp
 from pmsi.runtime.files import replace_file
 
 _TAIL = struct.Struct("<II8s")
@@ -37,14 +37,14 @@ _MAGIC = b"pmsi-c1\n"
 
 
 def make_key(root: Path, entries: Iterable[tuple[Path, int]], **settings: object) -> dict[str, Any]:
-    """What decides the pixels of ``entries``, (file below ``root``, label), told without opening an image.
+    """Make the key of a cache: everything that decides the pixels of ``entries``, found without opening an image.
 
-    Of each file: path, label, size and time of change. A file that is replaced by another of the same size and time
-    goes unnoticed.
+    Of each entry, (file below ``root``, label), the key holds path, label, size and time of change. A file that is
+    replaced by another of the same size and time goes unnoticed.
     """
     files = hashlib.sha256()
     for path, label in entries:
-        files.update(json.dumps([path.relative_to(root).as_posix(), label, *stat(path)]).encode())
+        files.update(json.dumps([path.relative_to(root).as_posix(), label, *file_stamp(path)]).encode())
     return {
         "root": str(root.resolve()),
         "files": files.hexdigest(),
@@ -55,17 +55,17 @@ def make_key(root: Path, entries: Iterable[tuple[Path, int]], **settings: object
     }
 
 
-def fetch(
+def load_or_decode(
     folder: Path, name: str, key: dict[str, Any], images: Callable[[], Decoded], say: Callable[[str], None]
-) -> Gathered:
-    """The images that ``folder`` keeps under ``name`` and ``key``, or else ``images()``, kept there from now on.
+) -> Collected:
+    """Load the images that ``folder`` keeps under ``name`` and ``key``, or else keep ``images()`` there.
 
     The tensor lies over the file: the system pages it in and out, processes share it, and what is written to it stays
     in this process. One file for each name and root; one that does not fit, or is damaged, is replaced.
 
     Args:
         key: from `make_key`.
-        say: told in one line what was kept, and why a file could not be used.
+        say: called with one line: what was kept, or why a file could not be used.
 
     Raises:
         OSError: the file cannot be written; what stood there before is untouched.
@@ -83,8 +83,8 @@ def fetch(
     return kept, skipped
 
 
-def _open(path: Path, key: dict[str, Any]) -> Gathered:
-    """The images of a file; ValueError says why they are not what ``key`` asks for."""
+def _open(path: Path, key: dict[str, Any]) -> Collected:
+    """Open and check a file; ValueError says why it is not what ``key`` asks for."""
     mapped = _map(path)
     crc32, length, magic = _TAIL.unpack(mapped[-_TAIL.size :]) if len(mapped) >= _TAIL.size else (0, 0, b"")
     if magic != _MAGIC:
@@ -106,7 +106,7 @@ def _open(path: Path, key: dict[str, Any]) -> Gathered:
 
 
 def _map(path: Path) -> mmap.mmap:
-    """The file as memory; written pages are this process's own copies."""
+    """Map a file into memory; pages that are written become this process's own copies."""
     with path.open("rb") as file:
         if sys.platform != "linux":
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

@@ -1,11 +1,11 @@
-"""`pmsi data check`: whether a data set is what it should be, and a picture to see it."""
+"""Inspection of a data set: counts, unreadable files, images that occur twice, and a contact sheet."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmsi.data.decoding import read_image
-from pmsi.data.layouts import Entries, Listing
+from pmsi.data.decoding import Progress, read_image
+from pmsi.data.layouts.base import Entries, Listing
+from pmsi.paper import TABLES
 from pmsi.runtime.files import replace_file
-
-TABLE_I = {"cub": (200, 5994, 5794), "cars": (196, 8144, 8041), "aircraft": (100, 6667, 3333)}
-"""The paper's data sets: classes, training and test images."""
 
 _SIDE = 16  # of the small grey picture that stands for an image, which has _SIDE^2 bits
 # Bits in which two outlines may differ and still be taken for one picture: a new JPEG of half the size differs in 5 to
@@ -36,7 +34,7 @@ _SHEET = (8, 4)  # classes, and images of each split, on a contact sheet
 
 
 class Facts(NamedTuple):
-    """What is known of an image that could be read.
+    """Facts of an image that could be read.
 
     Args:
         file, pixels: SHA-256 of the file, and of the size and the decoded RGB pixels.
@@ -51,7 +49,7 @@ class Facts(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two images that show the same, how much so, and whether their labels differ."""
+    """Pair of images that show the same, its likeness, and whether the labels differ."""
 
     first: Path
     second: Path
@@ -60,11 +58,11 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What `check_images` found.
+class Inspection:
+    """Findings of `inspect_images`.
 
     Args:
-        listing: what was checked.
+        listing: of the data set.
         table: one sentence on the paper's Table I; ``fits_table`` is False where a full data set has other counts.
         unreadable: (file, reason).
         shared: pairs of a training and a test image with the same bytes or the same pixels.
@@ -87,7 +85,7 @@ class Checked:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What is wrong, one line each; nothing else is."""
+        """Everything that is wrong, one line each."""
         counted = (
             (len(self.unreadable), "unreadable"),
             (len(self.shared), "in both training and test"),
@@ -96,7 +94,7 @@ class Checked:
         return (() if self.fits_table else (self.table,)) + tuple(f"{n:,} {what}" for n, what in counted if n)
 
 
-def check_images(listing: Listing, progress: Callable[[str, int, int], None] | None = None) -> Checked:
+def inspect_images(listing: Listing, progress: Progress | None = None) -> Inspection:
     """Decode every image on all cores, and compare counts, pixels and outlines.
 
     Args:
@@ -113,13 +111,13 @@ def check_images(listing: Listing, progress: Callable[[str, int, int], None] | N
         else:
             unreadable.append((entries[row][0], found))
         report(row + 1, len(entries))
-    same = _find_same(known)
-    pairs = {rows: _describe(entries, rows, likeness) for rows, likeness in same.items()}
-    alike = [_describe(entries, *pair) for pair in _find_alike(known, split) if pair[0] not in same]
+    same = _pair_identical(known)
+    pairs = {rows: _make_pair(entries, rows, likeness) for rows, likeness in same.items()}
+    alike = [_make_pair(entries, *pair) for pair in _pair_alike(known, split) if pair[0] not in same]
     counts = [Counter(label for _, label in part) for part in (listing.train, listing.test)]
     rare = sorted(range(len(listing.classes)), key=lambda label: (counts[0][label], counts[1][label], label))
     table, fits = compare_with_table(listing)
-    return Checked(
+    return Inspection(
         listing=listing,
         table=table,
         fits_table=fits,
@@ -134,11 +132,15 @@ def check_images(listing: Listing, progress: Callable[[str, int, int], None] | N
 
 
 def compare_with_table(listing: Listing) -> tuple[str, bool]:
-    """One sentence on the paper's Table I, and False if this is a whole data set of it with other counts."""
+    """Compare the counts with the paper's Table I.
+
+    Returns:
+        One sentence, and False if this is a whole data set of the table with other counts.
+    """
     counts = len(listing.classes), len(listing.train), len(listing.test)
-    if listing.name not in TABLE_I:
+    if listing.name not in TABLES[1].rows:
         return "not a data set of the paper's Table I", True
-    wanted = TABLE_I[listing.name]
+    wanted = tuple(int(TABLES[1].figure(listing.name, column)) for column in TABLES[1].columns)
     if counts == wanted:
         return "matches the paper's Table I", True
     text = "{:,} classes, {:,} training and {:,} test images"
@@ -148,7 +150,7 @@ def compare_with_table(listing: Listing) -> tuple[str, bool]:
 
 
 def write_sheet(listing: Listing, path: Path) -> None:
-    """A PNG of some classes, evenly spread: a row each, training images on the left, test images on the right."""
+    """Write a PNG of some classes, evenly spread: a row each, training images on the left, test images on the right."""
     rows, columns = min(_SHEET[0], len(listing.classes)), _SHEET[1]
     chosen = [round(row * (len(listing.classes) - 1) / max(rows - 1, 1)) for row in range(rows)]
     figure = Figure(figsize=(1.5 * 2 * columns, 1.7 * rows), layout="constrained")
@@ -169,12 +171,12 @@ def _list_readable(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
     for path in paths:
         try:
             yield read_image(path).permute(1, 2, 0).numpy()  # [h, w, 3]
-        except Exception:  # Pillow's decoders raise anything; `check_images` says what it was
+        except Exception:  # Pillow's decoders raise anything; `inspect_images` says what it was
             continue
 
 
 def _inspect_all(paths: Sequence[Path]) -> Iterator[Facts | str]:
-    """What is known of each file, in order; for one that cannot be read, why."""
+    """Inspect every file on all cores, in order; for one that cannot be read, the reason."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         yield from pool.map(_inspect, paths)
 
@@ -192,8 +194,8 @@ def _inspect(path: Path) -> Facts | str:
     return Facts(file, digest, (height, width), np.packbits(grey[:, 1:] > grey[:, :-1]))
 
 
-def _find_same(known: dict[int, Facts]) -> dict[tuple[int, int], str]:
-    """Each image whose pixels came before, with the first that has them; training images come before test images."""
+def _pair_identical(known: dict[int, Facts]) -> dict[tuple[int, int], str]:
+    """Pair each image whose pixels came before with the first that has them; training images come first."""
     groups = defaultdict(list)
     for row, facts in known.items():
         groups[facts.pixels].append(row)
@@ -201,26 +203,26 @@ def _find_same(known: dict[int, Facts]) -> dict[tuple[int, int], str]:
     return {(a, b): "the same file" if known[a].file == known[b].file else "the same pixels" for a, b in pairs}
 
 
-def _find_alike(known: dict[int, Facts], split: int) -> Iterator[tuple[tuple[int, int], str]]:
-    """Each test image that looks like a training image, with the one that it is most like."""
+def _pair_alike(known: dict[int, Facts], split: int) -> Iterator[tuple[tuple[int, int], str]]:
+    """Pair each test image that looks like a training image with the one that it is most like."""
     rows = list(known)
     train, test = [row for row in rows if row < split], [row for row in rows if row >= split]
     if not train or not test:
         return
 
-    def spread(rows: list[int]) -> Tensor:
+    def unpack_signs(rows: list[int]) -> Tensor:
         bits = np.unpackbits(np.stack([known[row].outline for row in rows]), axis=1)
         return torch.from_numpy(bits).float() * 2 - 1  # [len(rows), 256]
 
-    outlines = spread(train)
+    outlines = unpack_signs(train)
     for start in range(0, len(test), _BLOCK):
         block = test[start : start + _BLOCK]
-        agree, nearest = (outlines @ spread(block).T).max(0)  # agreeing less differing bits
+        agree, nearest = (outlines @ unpack_signs(block).T).max(0)  # agreeing less differing bits
         for row, index, bits in zip(block, nearest.tolist(), ((_SIDE**2 - agree) / 2).int().tolist(), strict=True):
             if bits <= _ALIKE:
                 yield (train[index], row), f"{bits} of {_SIDE**2} bits apart"
 
 
-def _describe(entries: Entries, rows: tuple[int, int], likeness: str) -> Pair:
+def _make_pair(entries: Entries, rows: tuple[int, int], likeness: str) -> Pair:
     (first, label), (second, other) = (entries[row] for row in rows)
     return Pair(first, second, likeness, label != other)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Annotations:
-    """Where the birds are in resized, centrally cropped images; None for what the data set does not mark.
+    """Boxes and parts of the birds in resized, centrally cropped images; None for what the data set does not mark.
 
     Args:
         boxes: float32 ``[N, 4]``; may reach beyond the crop.
@@ -27,7 +27,7 @@ class Annotations:
 
 
 def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: int) -> Annotations:
-    """CUB-200-2011's ``bounding_boxes.txt`` and ``parts/part_locs.txt``, as far as they are there.
+    """Read CUB-200-2011's ``bounding_boxes.txt`` and ``parts/part_locs.txt``, as far as they are there.
 
     Args:
         root: folder of ``images.txt``, or its parent with ``CUB_200_2011/``.
@@ -50,23 +50,23 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
     sizes = np.array([_read_size(file) for file in files]).reshape(-1, 1, 2)
     margin = (resize - crop) // 2
 
-    def place(points: NDArray[np.float64]) -> Tensor:
-        """``[N, P, 2]`` in px of the files to px of the crop."""
+    def to_crop(points: NDArray[np.float64]) -> Tensor:
+        """Convert ``[N, P, 2]`` from px of the files to px of the crop."""
         return torch.from_numpy(points * resize / sizes - margin).float()
 
     boxes = parts = None
     if (path := root / "bounding_boxes.txt").exists():
-        table = _group(path, wanted)[:, :1]  # [N, 1, 4]: x, y, width, height
+        table = _read_groups(path, wanted)[:, :1]  # [N, 1, 4]: x, y, width, height
         corners = np.concatenate([table[..., :2], table[..., :2] + table[..., 2:]], 1)  # [N, 2, 2]: x, y
-        boxes = place(corners[..., ::-1]).flatten(1)
+        boxes = to_crop(corners[..., ::-1]).flatten(1)
     if (path := root / "parts" / "part_locs.txt").exists():
-        table = _group(path, wanted)  # [N, P, 4]: part, x, y, visible
-        parts = place(np.where(table[..., 3:] > 0, table[..., 2:0:-1], np.nan))
+        table = _read_groups(path, wanted)  # [N, P, 4]: part, x, y, visible
+        parts = to_crop(np.where(table[..., 3:] > 0, table[..., 2:0:-1], np.nan))
     return Annotations(boxes, parts)
 
 
-def _group(path: Path, wanted: Sequence[int]) -> NDArray[np.float64]:
-    """Lines of "image a b c d" as ``[N, lines of an image, 4]``, NaN where an image has fewer."""
+def _read_groups(path: Path, wanted: Sequence[int]) -> NDArray[np.float64]:
+    """Read lines of "image a b c d" as ``[N, lines of an image, 4]``, NaN where an image has fewer."""
     rows: dict[int, list[list[float]]] = {}
     for number, *values in np.loadtxt(path, ndmin=2).tolist():
         if len(values) != 4:
@@ -76,12 +76,12 @@ def _group(path: Path, wanted: Sequence[int]) -> NDArray[np.float64]:
     if lacking:
         raise ValueError(f"cub: {path.name} lacks image {lacking[0]} ({len(lacking)} of {len(wanted)} images)")
     table = np.full((len(wanted), max(map(len, rows.values())), 4), np.nan)
-    for place, number in enumerate(wanted):
-        table[place, : len(rows[number])] = rows[number]
+    for row, number in enumerate(wanted):
+        table[row, : len(rows[number])] = rows[number]
     return table
 
 
 def _read_size(file: Path) -> tuple[int, int]:
-    """Height and width, from the header."""
+    """Read height and width from the header of an image."""
     with Image.open(file) as image:
         return image.height, image.width

@@ -1,4 +1,4 @@
-"""Data sets held as uint8: listed and checked first, then decoded or taken from a cache."""
+"""Data sets as uint8 tensors: listed and checked first, then decoded or loaded from a cache."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from pmsi.data import typefaces
-from pmsi.data.cache import fetch, make_key
-from pmsi.data.decoding import Gathered, decode, gather
-from pmsi.data.holdout import describe_first, describe_held_out, find_first, find_held_out
-from pmsi.data.layouts import LISTERS, Entries, LayoutName, Listing, check_listing, list_images
+from pmsi.data.cache import load_or_decode, make_key
+from pmsi.data.decoding import Collected, Progress, collect_images, decode_images
+from pmsi.data.holdout import choose_rows
+from pmsi.data.layouts import LAYOUTS, list_images
+from pmsi.data.layouts.base import Entries, Listing, check_listing
 from pmsi.data.storage import ImageFiles, Split
 
-Progress = Callable[[str, int, int], None]
-DataName = Literal["typefaces", LayoutName]
+if TYPE_CHECKING:
+    DataName = str  # a literal cannot be made of a table for the type checker
+else:
+    DataName = Literal[("typefaces", *LAYOUTS)]
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def load_dataset(
         stream: leave the images in their files, to be decoded whenever they are needed.
         hold_out: n; train on all but every n-th training image of each class, and test on those.
         train_per_class: n; train on the first n training images of each class alone, of those not held out.
-        say: told in one line what is kept there, and why what was there could not be used.
+        say: called with one line: what is kept in the cache, or why a file of it could not be used.
 
     Raises:
         ValueError: unknown name, missing or superfluous root, tables that disagree, a class without training images,
@@ -122,8 +125,8 @@ def load_dataset(
         FileNotFoundError: a folder, table or listed image is not there; found before any image is read.
         OSError: the cache cannot be written.
     """
-    if name not in ("typefaces", *LISTERS):
-        raise ValueError(f"data: unknown data set {name!r}; choose typefaces, {', '.join(LISTERS)}")
+    if name not in ("typefaces", *LAYOUTS):
+        raise ValueError(f"data: unknown data set {name!r}; choose typefaces, {', '.join(LAYOUTS)}")
     if resize < 1:
         raise ValueError(f"{name}: resize must be at least 1 px, got {resize}")
     if name == "typefaces":
@@ -136,16 +139,16 @@ def load_dataset(
         raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
     listing = list_images(name, root, hold_out, train_per_class)
 
-    def read(what: str, entries: Entries) -> Gathered:
+    def read(what: str, entries: Entries) -> Collected:
         report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
-        images = partial(decode, [path for path, _ in entries], resize, report, stop=not skip_unreadable)
+        images = partial(decode_images, [path for path, _ in entries], resize, report, stop=not skip_unreadable)
         if cache is None:
-            return gather(images(), len(entries), resize)
+            return collect_images(images(), len(entries), resize)
         key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
         part = what if hold_out is None else f"{what}-hold-out-{hold_out}"
         if train_per_class is not None and what == "training":
             part += f"-{train_per_class}-per-class"
-        return fetch(cache, f"{name}-{resize}px-{part}", key, images, say)
+        return load_or_decode(cache, f"{name}-{resize}px-{part}", key, images, say)
 
     return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
 
@@ -153,18 +156,14 @@ def load_dataset(
 def _load_typefaces(
     resize: int, seed: int, hold_out: int | None, train_per_class: int | None, progress: Progress | None
 ) -> Dataset:
-    train, test = (Split(*pair) for pair in typefaces.render(resize, seed=seed, progress=progress))
+    train, test = (Split(*pair) for pair in typefaces.render_typefaces(resize, seed=seed, progress=progress))
+    chosen = choose_rows(train.labels.tolist(), hold_out, train_per_class)
     if hold_out is not None:
-        held = torch.tensor(find_held_out(train.labels.tolist(), hold_out))
-        train, test = (Split(train.images[rows], train.labels[rows]) for rows in (~held, held))
-    if train_per_class is not None:
-        first = torch.tensor(find_first(train.labels.tolist(), train_per_class))
-        train = Split(train.images[first], train.labels[first])
+        test = Split(train.images[chosen.held_out], train.labels[chosen.held_out])
+    train = Split(train.images[chosen.train], train.labels[chosen.train])
     protocol = (
         f"{len(typefaces.TYPEFACES)} typefaces that matplotlib ships, random words of seed {seed}: {len(train.labels)}"
-        f" training and {len(test.labels)} test images, rendered at {resize} x {resize} px"
-        f"{'' if hold_out is None else describe_held_out(hold_out)}"
-        f"{'' if train_per_class is None else describe_first(train_per_class)}."
+        f" training and {len(test.labels)} test images, rendered at {resize} x {resize} px{chosen.rule}."
     )
     return Dataset("typefaces", tuple(typefaces.TYPEFACES), train, test, protocol)
 
@@ -175,10 +174,12 @@ def _leave_in_files(listing: Listing, resize: int) -> Dataset:
         Split(empty, _take_labels(entries), ImageFiles([path for path, _ in entries], resize))
         for entries in (listing.train, listing.test)
     )
-    return Dataset(listing.name, listing.classes, train, test, _describe(listing, resize, "read anew in every epoch"))
+    return Dataset(
+        listing.name, listing.classes, train, test, _describe_protocol(listing, resize, "read anew in every epoch")
+    )
 
 
-def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Gathered]) -> Dataset:
+def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Collected]) -> Dataset:
     splits, kept, skipped = [], [], []
     for what, entries in (("training", listing.train), ("test", listing.test)):
         images, failed = read(what, entries)
@@ -188,7 +189,7 @@ def _assemble(listing: Listing, resize: int, read: Callable[[str, Entries], Gath
     kept_listing = replace(listing, train=kept[0], test=kept[1])
     if skipped:
         check_listing(kept_listing, f" left after {len(skipped)} unreadable ones were skipped")
-    protocol = _describe(kept_listing, resize, f"unreadable files left out: {len(skipped) or 'none'}")
+    protocol = _describe_protocol(kept_listing, resize, f"unreadable files left out: {len(skipped) or 'none'}")
     return Dataset(listing.name, listing.classes, splits[0], splits[1], protocol, tuple(skipped))
 
 
@@ -196,7 +197,7 @@ def _take_labels(entries: Entries) -> Tensor:
     return torch.tensor([label for _, label in entries], dtype=torch.int64)
 
 
-def _describe(listing: Listing, resize: int, how: str) -> str:
+def _describe_protocol(listing: Listing, resize: int, how: str) -> str:
     return (
         f"{listing.rule}: {len(listing.classes)} classes, {len(listing.train)} training and {len(listing.test)} test"
         f" images, each resized to {resize} x {resize} px whatever its shape; {how}."

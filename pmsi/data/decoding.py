@@ -1,4 +1,4 @@
-"""Decodes and resizes images on all cores."""
+"""Image files decoded and resized to uint8 tensors, on all cores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,28 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+Progress = Callable[[str, int, int], None]
+"""Callback of long work, called with (what, done, total)."""
 Decoded = Generator[Tensor | None]
 """Images in order, uint8 ``[3, R, R]``; None for one that could not be read."""
-Gathered = tuple[Tensor, list[int]]
+Collected = tuple[Tensor, list[int]]
 """Images that could be read, uint8 ``[N, 3, R, R]``, and the rows of those that could not."""
 
 
-def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None], *, stop: bool) -> Decoded:
-    """Each file, uint8 ``[3, R, R]``, in order; for one that cannot be read None, or ValueError if asked to stop."""
+def decode_images(paths: Sequence[Path], resize: int, report: Callable[[int, int], None], *, stop: bool) -> Decoded:
+    """Decode files on all cores, in order.
+
+    Args:
+        resize: R, px; both sides of every image become it.
+        report: called with (done, total) after each image.
+        stop: raise for a file that cannot be read, rather than yield None in its place.
+
+    Yields:
+        uint8 ``[3, R, R]``, or None.
+
+    Raises:
+        ValueError: a file cannot be read, with ``stop``.
+    """
 
     def read(path: Path) -> Tensor | None:
         try:
@@ -35,7 +49,7 @@ def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None
 
     cores, left = os.cpu_count() or 1, iter(paths)
     with _use_one_torch_thread(), ThreadPoolExecutor(cores) as pool:
-        # No more than this waits in memory to be taken, and a slow image holds nobody up.
+        # At most this many decoded images wait in memory, and one slow image stops no other.
         running = deque(pool.submit(read, path) for path in islice(left, 8 * cores))
         for done in range(1, len(paths) + 1):
             yield running.popleft().result()
@@ -44,7 +58,7 @@ def decode(paths: Sequence[Path], resize: int, report: Callable[[int, int], None
 
 
 def read_resized(path: Path, resize: int) -> Tensor:
-    """One file as RGB, uint8 ``[3, R, R]``; ValueError if it cannot be read."""
+    """Read one file as RGB, uint8 ``[3, R, R]``; ValueError if it cannot be read."""
     try:
         resized: Tensor = transforms.resize(read_image(path), [resize, resize], antialias=True)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
@@ -54,21 +68,21 @@ def read_resized(path: Path, resize: int) -> Tensor:
     return resized
 
 
-def gather(images: Decoded, count: int, resize: int) -> Gathered:
-    """At most ``count`` images of ``resize`` px, in memory."""
-    gathered = torch.empty(count, 3, resize, resize, dtype=torch.uint8)
+def collect_images(images: Decoded, count: int, resize: int) -> Collected:
+    """Collect at most ``count`` images of ``resize`` px in one tensor."""
+    collected = torch.empty(count, 3, resize, resize, dtype=torch.uint8)
     skipped: list[int] = []
     with closing(images):
         for row, image in enumerate(images):
             if image is None:
                 skipped.append(row)
             else:
-                gathered[row - len(skipped)] = image
-    return gathered[: count - len(skipped)], skipped
+                collected[row - len(skipped)] = image
+    return collected[: count - len(skipped)], skipped
 
 
-def stat(path: Path) -> Sequence[int]:
-    """Size in bytes and time of change in ns; nothing for a link that leads nowhere."""
+def file_stamp(path: Path) -> Sequence[int]:
+    """Size in bytes and time of change in ns; empty for a link that leads nowhere."""
     try:
         found = path.stat()
     except OSError:
@@ -77,7 +91,7 @@ def stat(path: Path) -> Sequence[int]:
 
 
 def read_image(path: Path) -> Tensor:
-    """One file as RGB, uint8 ``[3, h, w]``."""
+    """Read one file as RGB, uint8 ``[3, h, w]``."""
     with Image.open(path) as image:
         deep = image.mode.startswith("I;16")  # Pillow would clip 16 bits to 8 rather than scale them
         rgb = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
@@ -86,7 +100,7 @@ def read_image(path: Path) -> Tensor:
 
 @contextmanager
 def _use_one_torch_thread() -> Iterator[None]:
-    """Threads started within take one torch thread each: the cores are already shared out."""
+    """Limit torch to one thread in the threads that start within: each core already has its own."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The paper's data sets from where they are published: downloaded or gone on with, checked, then unpacked whole."""
+"""Download of the paper's data sets: resumed where it broke off, checked by MD5, unpacked as a whole."""
 
 from __future__ import annotations
 
@@ -9,34 +9,17 @@ import tarfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-Progress = Callable[[str, int, int], None]
-ArchiveName = Literal["cub", "cars", "aircraft"]
+from pmsi.data.decoding import Progress
+from pmsi.data.layouts import LAYOUTS
 
+if TYPE_CHECKING:
+    ArchiveName = str  # a literal cannot be made of a table for the type checker
+else:
+    ArchiveName = Literal[tuple(name for name, layout in LAYOUTS.items() if layout.archive or layout.elsewhere)]
 
-class Archive(NamedTuple):
-    """A tar file: where it is published, the MD5 of its bytes, and the folder that it unpacks to."""
-
-    url: str
-    md5: str
-    folder: str
-
-
-ARCHIVES = {
-    "cub": Archive(
-        "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-        "97eceeb196236b17998738112f37df78",
-        "CUB_200_2011",
-    ),
-    "aircraft": Archive(
-        "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-        "d4acdd33327262359767eeaa97a4f732",
-        "fgvc-aircraft-2013b",
-    ),
-}
 
 _MB = 10**6
 _CHUNK = 2**20
@@ -44,7 +27,7 @@ _TIMEOUT = 30.0  # seconds without a byte
 _NOT_SATISFIABLE = 416  # there is nothing after the bytes that were asked for
 
 
-def get(name: ArchiveName, root: Path, progress: Progress | None = None) -> Path:
+def download_dataset(name: ArchiveName, root: Path, progress: Progress | None = None) -> Path:
     """Download and unpack a data set; the same call goes on after an interruption, and does nothing when all is there.
 
     Args:
@@ -59,25 +42,22 @@ def get(name: ArchiveName, root: Path, progress: Progress | None = None) -> Path
         ValueError: "cars"; or what came, or lies there, is not what was published.
         OSError: the server, the network or the disk failed; what was downloaded is kept.
     """
-    if name == "cars":
-        raise ValueError(
-            "cars: Stanford Cars can no longer be downloaded from its authors (ai.stanford.edu/~jkrause/cars is gone)."
-            " Copies are on Kaggle and elsewhere; github.com/pytorch/vision/issues/7545 names some. Unpack one so that"
-            f" {root} holds cars_train/, cars_test/, devkit/ (with cars_train_annos.mat and cars_meta.mat) and"
-            " cars_test_annos_withlabels.mat, or else cars_annos.mat and car_ims/; then run"
-            f" `pmsi data check {root}`"
-        )
-    archive = ARCHIVES[name]
+    archive = LAYOUTS[name].archive
+    if archive is None:
+        advice = LAYOUTS[name].elsewhere or f"{name}: there is nothing to download"
+        raise ValueError(advice.format(root=root))
     folder = root / archive.folder
     if not folder.is_dir():
         file = root / archive.url.rpartition("/")[2]
-        download(archive.url, file, archive.md5, progress)
-        unpack(file, root, progress)
+        download_file(archive.url, file, archive.md5, progress)
+        unpack_archive(file, root, progress)
     return folder
 
 
-def download(url: str, path: Path, md5: str, progress: Progress | None = None, *, timeout: float = _TIMEOUT) -> None:
-    """Fetch ``url`` to ``path``, which is whole and checked or not there; a part beside it is gone on with.
+def download_file(
+    url: str, path: Path, md5: str, progress: Progress | None = None, *, timeout: float = _TIMEOUT
+) -> None:
+    """Download ``url`` to ``path``, which is complete and checked or not there; a part beside it is resumed.
 
     Args:
         timeout: seconds without a byte after which the server is given up.
@@ -87,7 +67,7 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, *
         OSError: the server, the network or the disk failed; what was downloaded is kept.
     """
     if path.exists():
-        if (found := _find_md5(path)) != md5:
+        if (found := _compute_md5(path)) != md5:
             raise ValueError(
                 f"{path} is not what {url} publishes: its md5 is {found}, not {md5}; move it away, and run this again"
             )
@@ -95,8 +75,8 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, *
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part, progress, timeout)
-        found = _find_md5(part)
+        _receive(url, part, progress, timeout)
+        found = _compute_md5(part)
         if found == md5:
             part.replace(path)
     except (OSError, http.client.HTTPException) as error:
@@ -114,8 +94,8 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, *
         )
 
 
-def _fetch(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
-    """Have ``part`` hold all bytes of ``url``; those that are there are not asked for again if the server agrees."""
+def _receive(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
+    """Complete ``part`` to all bytes of ``url``; the server is asked only for those that are missing, if it can."""
     start = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "pmsi", **({"Range": f"bytes={start}-"} if start else {})}
     try:
@@ -142,7 +122,7 @@ def _fetch(url: str, part: Path, progress: Progress | None, timeout: float) -> N
         raise OSError(f"the server broke off after {start / _MB:.1f} of {total / _MB:.1f} MB")
 
 
-def unpack(archive: Path, root: Path, progress: Progress | None = None) -> None:
+def unpack_archive(archive: Path, root: Path, progress: Progress | None = None) -> None:
     """Unpack a tar file; what it holds appears in ``root`` when all of it is unpacked.
 
     Raises:
@@ -169,6 +149,6 @@ def unpack(archive: Path, root: Path, progress: Progress | None = None) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _find_md5(path: Path) -> str:
+def _compute_md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

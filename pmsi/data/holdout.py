@@ -4,41 +4,69 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 
-def find_held_out(labels: Sequence[int], every: int) -> list[bool]:
-    """Which training images to hold out: every so-manieth of each class, in their order.
+class ChosenRows(NamedTuple):
+    """Rows of the training images, and the words that say which.
+
+    Args:
+        train: rows to train on.
+        held_out: rows to test on instead of the data set's own test images; none where nothing is held out.
+        rule: to be added to the rule of the split.
+    """
+
+    train: list[int]
+    held_out: list[int]
+    rule: str
+
+
+def choose_rows(labels: Sequence[int], hold_out: int | None = None, train_per_class: int | None = None) -> ChosenRows:
+    """Choose which training images to train on, and which to hold out.
+
+    Args:
+        labels: of the training images, in their order.
+        hold_out: n; every n-th image of each class is held out.
+        train_per_class: n; of those not held out, the first n of each class are trained on.
 
     Raises:
-        ValueError: ``every`` below 2 leaves nothing to train on.
+        ValueError: ``hold_out`` below 2 leaves nothing to train on; ``train_per_class`` is below 1, or a class has
+            fewer images.
 
-    >>> find_held_out([0, 1, 0, 0, 1, 0], every=2)
-    [False, False, True, False, True, True]
+    >>> choose_rows([0, 1, 0, 0, 1, 0], hold_out=2)[:2]
+    ([0, 1, 3], [2, 4, 5])
+    >>> choose_rows([0, 1, 0, 0, 1, 0], train_per_class=2)[:2]
+    ([0, 1, 2, 4], [])
     """
-    if every < 2:
-        raise ValueError(f"data: hold_out must be 2 or more, so that images are left to train on; got {every}")
+    train, held_out, rule = list(range(len(labels))), [], ""
+    if hold_out is not None:
+        if hold_out < 2:
+            raise ValueError(f"data: hold_out must be 2 or more, so that images are left to train on; got {hold_out}")
+        numbers = _number_in_class(labels)
+        held_out = [row for row in train if numbers[row] % hold_out == 0]
+        train = [row for row in train if numbers[row] % hold_out != 0]
+        rule += (
+            f"; tested on training images {hold_out}, {2 * hold_out}, ... of each class, and on none of its test images"
+        )
+    if train_per_class is not None:
+        left = [labels[row] for row in train]
+        _check_per_class(left, train_per_class)
+        train = [row for row, number in zip(train, _number_in_class(left), strict=True) if number <= train_per_class]
+        rule += f"; trained on the first {train_per_class} training images of each class"
+    return ChosenRows(train, held_out, rule)
+
+
+def _number_in_class(labels: Sequence[int]) -> list[int]:
+    """The number of each image among those of its class, from 1."""
     seen: Counter[int] = Counter()
-    held = []
+    numbers = []
     for label in labels:
         seen[label] += 1
-        held.append(seen[label] % every == 0)
-    return held
+        numbers.append(seen[label])
+    return numbers
 
 
-def describe_held_out(every: int) -> str:
-    """What `find_held_out` does, to be added to the rule of a split."""
-    return f"; tested on training images {every}, {2 * every}, ... of each class, and on none of its test images"
-
-
-def find_first(labels: Sequence[int], count: int) -> list[bool]:
-    """Which training images are among the first ``count`` of their class.
-
-    Raises:
-        ValueError: ``count`` is below 1, or a class has fewer.
-
-    >>> find_first([0, 1, 0, 0, 1, 0], count=2)
-    [True, True, True, False, True, False]
-    """
+def _check_per_class(labels: Sequence[int], count: int) -> None:
     if count < 1:
         raise ValueError(f"data: train_per_class must be 1 or more, got {count}")
     least = min(Counter(labels).values(), default=0)
@@ -46,14 +74,3 @@ def find_first(labels: Sequence[int], count: int) -> list[bool]:
         raise ValueError(
             f"data: train_per_class is {count}, but a class has only {least} training images; ask for fewer"
         )
-    seen: Counter[int] = Counter()
-    first = []
-    for label in labels:
-        seen[label] += 1
-        first.append(seen[label] <= count)
-    return first
-
-
-def describe_first(count: int) -> str:
-    """What `find_first` does, to be added to the rule of a split."""
-    return f"; trained on the first {count} training images of each class"

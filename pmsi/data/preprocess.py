@@ -1,4 +1,4 @@
-"""From stored uint8 images to normalised network inputs: crop, normalise, cast."""
+"""Preprocessing of stored uint8 images to network inputs: crop, normalise, cast."""
 
 from __future__ import annotations
 
@@ -21,7 +21,19 @@ def preprocess(
     dtype: torch.dtype = torch.float32,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Network inputs ``[B, 3, crop, crop]``, channels_last, from stored uint8 images; into ``out`` if there is one."""
+    """Make network inputs from stored images: carry out a plan, crop, normalise, cast.
+
+    Args:
+        images: uint8 ``[N, 3, R, R]``, on the device.
+        plan: of B images.
+        index: int64 ``[B]``, rows of ``images`` that the plan counts as its own.
+        window: int64 ``[B, 3]``, top, left and mirroring of each image's crop.
+        dtype: of the inputs.
+        out: memory for the inputs; by default it is allocated.
+
+    Returns:
+        ``[B, 3, crop, crop]``, channels_last, normalised by ImageNet's mean and deviation.
+    """
     return apply(
         images,
         plan,
@@ -36,6 +48,6 @@ def preprocess(
 
 
 def center_window(recipe: Recipe, count: int) -> Tensor:
-    """The window of ``count`` test images, int64 ``[count, 3]``."""
+    """Central crop of ``count`` test images as a window, int64 ``[count, 3]``: top, left, not mirrored."""
     margin = (recipe.resize - recipe.test_side) // 2
     return torch.tensor([[margin, margin, 0]]).expand(count, 3)

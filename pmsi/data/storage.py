@@ -1,4 +1,4 @@
-"""Where the images of a run live, and how those of a mini-batch get to the device. Nothing here waits for it.
+"""Stores of a split's images, on the device, in host memory or in files; none waits for the device.
 
 Decoded images lie on the GPU if they fit there, else in host memory (over the cache's file: the system pages it in);
 `ImageFiles` are decoded anew each time, by worker processes. A batch is the same bits from all three.
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from pmsi.data.decoding import read_resized, stat
+from pmsi.data.decoding import file_stamp, read_resized
 
 
 class ImageFiles(data.Dataset[Tensor | ValueError]):
-    """Images that stay in their files: for sets that neither memory nor a disk holds decoded.
+    """Dataset of images that stay in their files, for sets that neither memory nor a disk holds decoded.
 
     Args:
         paths: of the images.
@@ -39,7 +39,7 @@ class ImageFiles(data.Dataset[Tensor | ValueError]):
         return len(self.paths)
 
     def __getitem__(self, row: int) -> Tensor | ValueError:
-        """uint8 ``[3, R, R]``, or why it cannot be had: what a worker raises would arrive with all its traceback."""
+        """Decode one image, uint8 ``[3, R, R]``, or return the error: raised in a worker it would bring a traceback."""
         try:
             return read_resized(self.paths[row], self.resize)
         except ValueError as error:
@@ -47,13 +47,13 @@ class ImageFiles(data.Dataset[Tensor | ValueError]):
 
     @cached_property
     def crc32(self) -> int:
-        """Of names, sizes and times of change."""
-        return zlib.crc32(json.dumps([[path.name, *stat(path)] for path in self.paths]).encode())
+        """CRC-32 of names, sizes and times of change."""
+        return zlib.crc32(json.dumps([[path.name, *file_stamp(path)] for path in self.paths]).encode())
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels.
+    """Images and labels of a split.
 
     Args:
         images: uint8 ``[N, 3, R, R]`` in RGB, contiguous; ``[0, 3, R, R]`` if they stay in ``files``.
@@ -66,22 +66,22 @@ class Split:
 
     @cached_property
     def crc32(self) -> int:
-        """Of all pixels (0.3 s a GB), or of what tells files apart."""
+        """CRC-32 of all pixels (0.3 s per GB), or of the files' names, sizes and times."""
         return zlib.crc32(self.images.numpy().data) if self.files is None else self.files.crc32
 
     def take(self, index: Tensor) -> Tensor:
-        """Some of the images, uint8 ``[n, 3, R, R]``; ValueError names a file that cannot be read."""
+        """Select images by row, uint8 ``[n, 3, R, R]``; ValueError names a file that cannot be read."""
         if self.files is None:
             return self.images[index]
         return _expect_images(_collate([self.files[row] for row in index.tolist()]))
 
 
 class ImageStore(ABC):
-    """A split's images at their place.
+    """Storage of a split's images.
 
     Args:
         labels: int64 ``[N]``, on the host.
-        device: what they are for.
+        device: that computes with them.
     """
 
     where: str
@@ -91,11 +91,11 @@ class ImageStore(ABC):
 
     @abstractmethod
     def fetch(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each batch, int64 ``[n]``: images on the device, and which of them the batch is, int64 ``[n]``."""
+        """Yield images on the device, and the rows among them of each batch, both int64 ``[n]``."""
 
 
 class DeviceStore(ImageStore):
-    """All images on the device."""
+    """Store of all images on the device."""
 
     def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
         super().__init__(labels, device)
@@ -107,7 +107,7 @@ class DeviceStore(ImageStore):
 
 
 class HostStore(ImageStore):
-    """All images in host memory; those of a batch are gathered in pinned memory, from where the GPU fetches them."""
+    """Store of all images in host memory; a batch is copied to pinned memory, then to the GPU without waiting."""
 
     where = "host memory"
 
@@ -125,7 +125,7 @@ class HostStore(ImageStore):
 
 
 class FileStore(ImageStore):
-    """Files, decoded by a worker process for each core, some batches ahead."""
+    """Store of files, decoded by a worker process for each core, some batches ahead."""
 
     where = "files"
 
@@ -139,16 +139,16 @@ class FileStore(ImageStore):
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=os.cpu_count() or 1,
             collate_fn=_collate,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_ignore_signals,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # whose draws nobody else misses
+            generator=torch.Generator(),  # a private one: the global generator must not advance
         )
         for images in map(_expect_images, loader):
             yield images.to(self.device, non_blocking=True), torch.arange(len(images))
 
 
 def make_store(split: Split, device: torch.device) -> ImageStore:
-    """The split's images where they serve ``device`` best: a GPU keeps them if they take half of its free memory."""
+    """Make the store that suits ``device``: a GPU holds images that take at most half of its free memory."""
     if split.files is not None:
         return FileStore(split.files, split.labels, device)
     if device.type == "cuda" and split.images.numel() > torch.cuda.mem_get_info(device)[0] / 2:
@@ -157,7 +157,7 @@ def make_store(split: Split, device: torch.device) -> ImageStore:
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A copy of few values on the device, without waiting for it."""
+    """Copy a few values to the device without waiting for it."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
@@ -172,6 +172,6 @@ def _expect_images(images: Tensor | ValueError) -> Tensor:
     return images
 
 
-def _leave_signals_to_the_run(_: int) -> None:
+def _ignore_signals(_: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,9 +1,8 @@
-"""The embedded data set: twelve typefaces to tell apart, rendered from the fonts that matplotlib ships."""
+"""Embedded data set: images of twelve typefaces, rendered from the fonts that matplotlib ships."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from pmsi.data.decoding import Progress
 
 # Text faces that share skeletons: telling them apart takes stroke weight and contrast, serifs, slant and widths.
 TYPEFACES = {
@@ -55,7 +56,7 @@ _WORDS = _VOCABULARY.split()
 
 @dataclass(frozen=True)
 class Specimen:
-    """Three words, one a line, and how they are set.
+    """Text of one image: three words, one per line, with their setting.
 
     Lengths are shares of the image's side, so that a specimen looks alike at any resolution.
 
@@ -78,19 +79,19 @@ class Specimen:
 
 
 class Rendered(NamedTuple):
-    """All images and labels: uint8 ``[N, 3, R, R]`` and int64 ``[N]``, class after class."""
+    """Images and labels of both splits: uint8 ``[N, 3, R, R]`` and int64 ``[N]``, class after class."""
 
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
 
 
-def render(
+def render_typefaces(
     resize: int,
     *,
     train_per_class: int = 60,
     test_per_class: int = 40,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Rendered:
     """Render the whole data set; labels index ``tuple(TYPEFACES)``.
 
@@ -117,7 +118,7 @@ def render(
 
 
 def draw_specimen(typeface: str, split: Literal["train", "test"], number: int, *, seed: int = 0) -> Specimen:
-    """What image ``number`` of a typeface shows.
+    """Draw the text of image ``number`` of a typeface.
 
     >>> draw_specimen("DejaVu Sans", "train", 0) == draw_specimen("DejaVu Sans", "train", 0)
     True
@@ -139,7 +140,7 @@ def draw_specimen(typeface: str, split: Literal["train", "test"], number: int, *
 
 
 def render_specimen(typeface: str, specimen: Specimen, resize: int) -> Tensor:
-    """One image, uint8 ``[3, R, R]``: drawn at twice the size, then averaged down.
+    """Render one image, uint8 ``[3, R, R]``, at twice the size, then average it down.
 
     Raises:
         FileNotFoundError: matplotlib's fonts are not where it says.
@@ -154,7 +155,7 @@ def render_specimen(typeface: str, specimen: Specimen, resize: int) -> Tensor:
         y = resize + (line - (len(specimen.words) - 1) / 2) * _LEADING * em
         pen.text((resize, y), word, fill=255, font=font, anchor="mm")
     placed = upright.transform(
-        (side, side), Image.Transform.AFFINE, _place(specimen, side), resample=Image.Resampling.BICUBIC
+        (side, side), Image.Transform.AFFINE, _affine(specimen, side), resample=Image.Resampling.BICUBIC
     )
     coverage = np.asarray(placed.reduce(2), np.float32)[None] / 255  # [1, R, R]
     ink, paper = (np.array(colour, np.float32)[:, None, None] for colour in (specimen.ink, specimen.paper))
@@ -166,7 +167,7 @@ def _render_split(
     per_class: int,
     resize: int,
     seed: int,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[Tensor, Tensor]:
     labels = torch.arange(len(TYPEFACES)).repeat_interleave(per_class)
     images = torch.empty(len(labels), 3, resize, resize, dtype=torch.uint8)
@@ -185,8 +186,8 @@ def _draw_words(generator: np.random.Generator) -> tuple[str, ...]:
     return tuple(map(change, words))
 
 
-def _place(specimen: Specimen, side: int) -> tuple[float, ...]:
-    """Where each output pixel comes from in the upright picture: Pillow's six affine coefficients."""
+def _affine(specimen: Specimen, side: int) -> tuple[float, ...]:
+    """Pillow's six affine coefficients, from output pixels to the upright picture."""
     cos, sin = math.cos(math.radians(specimen.rotation)), math.sin(math.radians(specimen.rotation))
     y, x = (share * side for share in specimen.centre)
     xx, xy = cos + specimen.slant * sin, specimen.slant * cos - sin
@@ -200,10 +201,10 @@ def _load_ruler(typeface: str) -> ImageFont.FreeTypeFont:
 
 def _load_font(typeface: str, em: float) -> ImageFont.FreeTypeFont:
     # The basic layout, because the other one depends on how Pillow was built.
-    return ImageFont.truetype(_find_font(typeface), em, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(_font_path(typeface), em, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _find_font(typeface: str) -> Path:
+def _font_path(typeface: str) -> Path:
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", TYPEFACES[typeface])
     if not path.is_file():
         raise FileNotFoundError(f"typefaces: matplotlib's font {path} is missing; reinstall matplotlib")

@@ -29,7 +29,7 @@ from pmsi.report.sections import (
 from pmsi.report.table import Table
 from pmsi.training.phases import AUGMENTATIONS
 
-METHOD_LABELS: Mapping[str, str] = {method: entry.label for method, entry in AUGMENTATIONS.items()}
+METHOD_LABELS: Mapping[str, str] = {name: method.label for name, method in AUGMENTATIONS.items()}
 # Names of rows in place of the printed ones, by table.
 LABELS: Mapping[str, Mapping[str, str]] = {
     "table4": METHOD_LABELS,

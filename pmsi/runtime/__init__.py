@@ -1,1 +1,1 @@
-"""Machine, files and processes: knows no image and no network."""
+"""Devices, processes, files and signals; nothing here knows images or networks."""

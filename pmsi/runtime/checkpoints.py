@@ -14,18 +14,18 @@ from pmsi.runtime.files import replace_file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace ``path`` by ``state`` (tensors and plain values) and its checksum; `find_previous` is what was there."""
-    whole = {**state, "checksum": _find_checksum(state)}
-    replace_file(path, lambda beside: torch.save(whole, beside), keep=find_previous(path))
+    """Replace ``path`` by ``state`` (tensors and plain values) and its checksum; `previous_path` is what was there."""
+    whole = {**state, "checksum": _compute_checksum(state)}
+    replace_file(path, lambda beside: torch.save(whole, beside), keep=previous_path(path))
 
 
-def find_previous(path: Path) -> Path:
-    """Where the checkpoint before the last one is kept."""
+def previous_path(path: Path) -> Path:
+    """Path of the checkpoint before the last one."""
     return path.with_name(f"previous{path.suffix}")
 
 
 def load_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote; nothing in the file is executed.
+    """Load what ``torch.save`` wrote; nothing in the file is executed.
 
     Raises:
         FileNotFoundError: no such file. ValueError: it is damaged, or holds more than tensors and plain values.
@@ -39,7 +39,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote.
+    """Load what `save_checkpoint` wrote.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not one of our checkpoints, or it is damaged.
@@ -47,28 +47,28 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     state = load_tensors(path)
     if not isinstance(state, dict) or "identity" not in state:
         raise ValueError(f"{path} is not a checkpoint of pmsi")
-    if state.pop("checksum", None) != _find_checksum(state):
+    if state.pop("checksum", None) != _compute_checksum(state):
         raise ValueError(f"{path} is damaged: its checksum does not match what it holds")
     return state
 
 
 def load_newest(path: Path) -> dict[str, Any] | None:
-    """The checkpoint at ``path``, or with a warning the one before if that is damaged; None if there is none.
+    """Load the checkpoint at ``path``, or with a warning the one before if that is damaged; None if there is none.
 
     Raises:
         ValueError: there are checkpoints, and all are damaged.
     """
     damage = []
-    for place in (path, find_previous(path)):
+    for candidate in (path, previous_path(path)):
         try:
-            state = load_checkpoint(place)
+            state = load_checkpoint(candidate)
         except FileNotFoundError:
             continue
         except ValueError as error:
             damage.append(str(error))
             continue
         if damage:
-            warnings.warn(f"{damage[0]}; going on from {place.name}, which was saved before", stacklevel=2)
+            warnings.warn(f"{damage[0]}; going on from {candidate.name}, which was saved before", stacklevel=2)
         return state
     if damage:
         raise ValueError(f"{'; '.join(damage)}; remove them to start anew")
@@ -76,7 +76,7 @@ def load_newest(path: Path) -> dict[str, Any] | None:
 
 
 def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """ValueError that names what differs between a stored run and the one that was asked for."""
+    """Check that a stored run is the one that was asked for; ValueError names everything that differs."""
     differs = [
         f"{name} is {_brief(found.get(name))} there, {_brief(wanted.get(name))} was asked for"
         for name in sorted(found.keys() | wanted.keys())
@@ -86,15 +86,15 @@ def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) ->
         raise ValueError(f"{path} belongs to another run: {'; '.join(differs)}. Choose another --run folder")
 
 
-def _find_checksum(tree: Any, crc: int = 0) -> int:
+def _compute_checksum(tree: Any, crc: int = 0) -> int:
     """CRC-32 of nested dicts and lists of tensors and plain values."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            crc = _find_checksum(value, zlib.crc32(repr(key).encode(), crc))
+            crc = _compute_checksum(value, zlib.crc32(repr(key).encode(), crc))
         return crc
     if isinstance(tree, list | tuple):
         for value in tree:
-            crc = _find_checksum(value, crc)
+            crc = _compute_checksum(value, crc)
         return zlib.crc32(str(len(tree)).encode(), crc)
     if isinstance(tree, Tensor):
         values = tree.detach().cpu().contiguous()

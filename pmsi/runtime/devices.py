@@ -1,4 +1,4 @@
-"""Where a run computes, in which precision, and how its processes agree; `torchrun` starts them, Fabric knows them."""
+"""Device and precision of a run, as a launched Fabric; under `torchrun` one device per process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def open_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabric:
-    """One device, or under ``torchrun`` one for each process on this and other hosts.
+    """Launch Fabric on one device, or under ``torchrun`` on one per process, on this and other hosts.
 
     Args:
         precision: "bf16" and "fp16" are autocast (weights, statistics and losses stay float32; fp16 scales losses);
@@ -35,16 +35,16 @@ def open_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabri
         precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     if precision == "fp16" and kind != "cuda":
         raise ValueError("--precision fp16: needs a CUDA device; choose bf16 or 32")
-    how: dict[str, Any] = {"devices": 1}
+    devices, hosts = 1, 1
+    strategy: str | DDPStrategy = "auto"
     if TorchElasticEnvironment.detect():
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        hosts = TorchElasticEnvironment().world_size() // devices
         # The stages train one after the other: in every phase other parameters are idle.
-        how = {"devices": here, "strategy": DDPStrategy(find_unused_parameters=True)}
-        how["num_nodes"] = TorchElasticEnvironment().world_size() // here
-    if precision != "32":
-        how["plugins"] = _Autocast("bf16-mixed" if precision == "bf16" else "16-mixed", kind)
+        strategy = DDPStrategy(find_unused_parameters=True)
+    plugins = None if precision == "32" else _Autocast("bf16-mixed" if precision == "bf16" else "16-mixed", kind)
     try:
-        fabric = Fabric(accelerator=accelerator, **how)
+        fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=devices, num_nodes=hosts, plugins=plugins)
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"--device {device}: this machine cannot offer it ({error})") from error
@@ -52,12 +52,12 @@ def open_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabri
 
 
 def input_dtype(fabric: Fabric) -> torch.dtype:
-    """What images are made in: what the first convolution computes in."""
+    """Data type of the network's input images: that of the first convolution's arithmetic."""
     return _DTYPES.get(fabric.strategy.precision.precision, torch.float32)
 
 
 class _Autocast(MixedPrecision):
-    """Fabric's, but what goes in stays as it is: autocast casts what it must, and label weights stay exact."""
+    """Fabric's mixed precision without its cast of inputs: autocast casts what it must, label weights stay exact."""
 
     def convert_input(self, data: Any) -> Any:
         return data

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 
 def describe_environment(fabric: Fabric) -> dict[str, str]:
-    """Versions and hardware, for the record."""
+    """Describe versions, hardware and commit, as text for the record of a run."""
     packages = ("torch", "torchvision", "lightning-fabric", "numpy", "mosaicaug")
     versions = {name: importlib.metadata.version(name) for name in packages}
     count = torch.get_num_threads()

@@ -13,18 +13,21 @@ PART = ".part"  # ends the names of files that are being written
 
 
 def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
-    """Have ``write`` fill a file beside ``path``, then put it in place; on failure what was there stays.
+    """Replace a file: ``write`` fills another beside ``path``, which is renamed; on failure the old one stays.
 
     Several processes may replace one file: the last one wins. A process that is killed leaves what it wrote beside it.
 
     Args:
-        path, write: what to replace, and by what.
-        keep: where what was there goes.
+        path: file to replace; its folder is made.
+        write: called with the path to fill.
+        keep: new path of the old file; by default it is deleted.
 
     Raises:
         OSError: the file could not be written (a full disk, no permission).
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")  # its own: others may be at it too
+    beside = path.with_name(
+        f".{path.name}.{secrets.token_hex(4)}{PART}"
+    )  # a random name: another process may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)

@@ -1,4 +1,4 @@
-"""The processes of a distributed run: shares of a batch, gathering, agreement. `torchrun` starts them."""
+"""Processes of a distributed run, started by `torchrun`: shares of a batch, gathering, agreement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Processes:
-    """The processes of a run.
+    """Processes of a run.
 
     Args:
         fabric: launched.
@@ -27,7 +27,7 @@ class Processes:
         self.fabric, self.count, self.rank = fabric, fabric.world_size, fabric.global_rank
 
     def max_over_processes(self, number: int) -> int:
-        """Of all processes' numbers. Hosts talk to each other here, and no device is waited for."""
+        """Maximum of all processes' numbers, exchanged between hosts without waiting for a device."""
         if self.count == 1:
             return number
         shared = torch.tensor(number)
@@ -35,7 +35,11 @@ class Processes:
         return int(shared)
 
     def take_turns(self, work: Callable[[], T]) -> T:
-        """``work`` on the first process of each host, then on the others; what fails there fails everywhere."""
+        """Run ``work`` on the first process of each host, then on the others; a failure of the first fails all.
+
+        Raises:
+            ValueError, OSError: raised by ``work``; ValueError on the other processes.
+        """
         error: ValueError | OSError | None = None
         if self.fabric.local_rank == 0:
             try:
@@ -50,7 +54,7 @@ class Processes:
         return done if self.fabric.local_rank == 0 else work()
 
     def check_same(self, values: dict[str, Any]) -> None:
-        """ValueError on every process that names the first value in which two differ."""
+        """Check that all processes have the same values; ValueError on each names the first that differs."""
         if self.count == 1:
             return
         found: list[dict[str, Any]] = [{} for _ in range(self.count)]
@@ -64,13 +68,13 @@ class Processes:
                     )
 
     def split(self, count: int) -> slice:
-        """This process's rows of ``count``; the first processes have one more where they cannot be shared out."""
+        """Rows of this process among ``count``; the first processes have one more where the division leaves a rest."""
         least, more = divmod(count, self.count)
         start = self.rank * least + min(self.rank, more)
         return slice(start, start + least + (self.rank < more))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """All processes' ``rows`` ``[b, ...]``, as many each, in the order of the processes: ``[B, ...]``."""
+        """Gather the rows ``[b, ...]`` of all processes, equally many each, in their order: ``[B, ...]``."""
         if self.count == 1:
             return rows
         gathered = self.fabric.all_gather(rows)
@@ -78,18 +82,18 @@ class Processes:
         return gathered.flatten(0, 1)
 
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite each by the first process's."""
+        """Overwrite each tensor by that of the first process."""
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Of all processes."""
+        """Sum over all processes."""
         return self.gather(values[None]).sum(0)
 
 
 def process_rank() -> int:
-    """The number of this process among those that ``torchrun`` started, 0 where it did not."""
+    """Number of this process among those that ``torchrun`` started; 0 without it."""
     return int(os.environ.get("RANK", "0"))
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes."""
+"""Profile of training steps: time by part and by operator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPERATORS = 12  # of the table
 
 
 class Profile:
-    """Some mini-batches of a run under torch's profiler, once they are warm.
+    """Profile of a few mini-batches with torch's profiler, after a warm-up.
 
     Args:
         file: gets the trace, for chrome://tracing or ui.perfetto.dev.
@@ -37,11 +37,11 @@ class Profile:
         self.profiler.stop()
 
     def step(self) -> None:
-        """A mini-batch is trained."""
+        """Mark the end of a mini-batch."""
         self.profiler.step()
 
     def make_table(self) -> Table:
-        """Parts of the step, then the operators that take longest; of the device, where that is a GPU."""
+        """Make a table of the parts of a step, then of the slowest operators; on a GPU, of the GPU's time."""
         table = Table("part", "ms a mini-batch", "share, %", "calls", title="Where the time of a step goes")
         parts = [event for event in self.events if event.key.startswith("pmsi: ")]
         whole = sum(map(self._time, parts))

@@ -13,7 +13,7 @@ from pmsi.runtime.processes import Processes
 
 @dataclass(frozen=True)
 class Session:
-    """How everything of one command is computed.
+    """Device, precision, processes and compilation of one command.
 
     Args:
         fabric: device, precision and processes, launched; by default the best device of this machine.
@@ -25,5 +25,5 @@ class Session:
 
     @cached_property
     def processes(self) -> Processes:
-        """The processes that share each mini-batch and each test."""
+        """Processes that share each mini-batch and each test."""
         return Processes(self.fabric)

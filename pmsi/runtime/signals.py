@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, held back until a run can save and stop."""
+"""Graceful stop: Ctrl-C and SIGTERM wait until a run can save."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Self
 
 
 class Stopped(KeyboardInterrupt):
-    """A run was asked to stop; it has saved what it did.
+    """Stop of a run by a signal, after it has saved its state.
 
     Args:
-        signal: the number that asked.
+        number: of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -20,7 +20,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class GracefulStop:
-    """Ctrl-C and SIGTERM, kept back until the run is at a place to stop at; the second one stops at once."""
+    """Context that delays Ctrl-C and SIGTERM: the first sets ``asked``, the second raises `Stopped` at once."""
 
     def __init__(self) -> None:
         self.asked: int | None = None

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 from PIL import Image
+from scipy.io import savemat
+
+from pmsi.data.layouts import list_images
+from pmsi.data.layouts.base import Listing
 
 CLASSES = ("001.Red_Knot", "002.Blue_Jay", "003.Green_Heron")
 CARS = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Ram C/V Cargo Van Minivan 2012")
 VARIANTS = ("737-200", "F/A-18", "Cessna 172")
+LABELS = ([0, 0, 1, 1, 2, 2], [0, 1, 2])  # of training and test images in the layouts of the paper's data sets
 COLOURS = ((220, 30, 40), (30, 40, 210), (40, 200, 30))
 
 
@@ -88,51 +93,26 @@ def write_cars_devkit(root: Path) -> Path:
     return root
 
 
-def write_mat(path: Path, *, order: str = "<", compress: bool = True, **variables: Any) -> None:
-    """A MATLAB file of level 5 as MATLAB itself writes it: numbers as short as they go, short elements in their tag."""
-    content = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}H", 0x100) + {"<": b"IM", ">": b"MI"}[order]
-    for name, value in variables.items():
-        variable = _pack_matrix(value, order, name)
-        if compress:
-            variable = zlib.compress(variable)
-            variable = struct.pack(f"{order}II", 15, len(variable)) + variable
-        content += variable
+def write_mat(path: Path, *, compress: bool = True, **variables: Any) -> None:
+    """A MATLAB file of level 5; a list of dicts becomes a struct array, another list a cell array, None an empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    savemat(path, {name: _to_mat(value) for name, value in variables.items()}, do_compression=compress)
 
 
-def _pack(order: str, kind: int, content: bytes) -> bytes:
-    if 0 < len(content) <= 4:
-        return struct.pack(f"{order}I", len(content) << 16 | kind) + content.ljust(4, b"\0")
-    padded = content.ljust(-(-len(content) // 8) * 8, b"\0")
-    return struct.pack(f"{order}II", kind, len(content)) + padded
-
-
-def _pack_matrix(value: Any, order: str, name: str = "") -> bytes:
-    """None is an empty cell; a list is a struct array if it holds dicts, else a cell array."""
-    structs = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-    kind = 2 if structs else 1 if isinstance(value, list) else 4 if isinstance(value, str) else 6
-    columns = len(value) if isinstance(value, list | str) else 1
-
-    def pack_head() -> bytes:
-        flags = _pack(order, 6, struct.pack(f"{order}II", kind, 0))
-        return flags + _pack(order, 5, struct.pack(f"{order}ii", 1, columns)) + _pack(order, 1, name.encode())
-
+def _to_mat(value: Any) -> Any:
     if value is None:
-        return struct.pack(f"{order}II", 14, 0)
-    if structs:
-        fields = b"".join(field.encode().ljust(32, b"\0") for field in value[0])
-        body = _pack(order, 5, struct.pack(f"{order}i", 32)) + _pack(order, 1, fields)
-        body += b"".join(_pack_matrix(record[field], order) for record in value for field in value[0])
-    elif isinstance(value, list):
-        body = b"".join(_pack_matrix(item, order) for item in value)
-    elif isinstance(value, str):
-        body = _pack(order, 4, value.encode({"<": "utf-16-le", ">": "utf-16-be"}[order]))
-    elif isinstance(value, float):
-        body = _pack(order, 9, struct.pack(f"{order}d", value))
-    else:
-        body = _pack(order, 2, bytes([value])) if value < 256 else _pack(order, 4, struct.pack(f"{order}H", value))
-    return _pack(order, 14, pack_head() + body)
+        return np.zeros((0, 0))
+    if not isinstance(value, list):
+        return np.uint16(value) if isinstance(value, int) else value
+    if isinstance(value[0], dict):
+        array = np.empty((1, len(value)), [(field, object) for field in value[0]])
+        for row, record in enumerate(value):
+            for field, item in record.items():
+                array[field][0, row] = _to_mat(item)
+        return array
+    cells = np.empty((1, len(value)), object)
+    cells[0] = [_to_mat(item) for item in value]
+    return cells
 
 
 def write_folder(root: Path) -> Path:
@@ -141,3 +121,19 @@ def write_folder(root: Path) -> Path:
         if (part, n) != ("test", 2):
             save_image(root / part / name / f"{n}.jpg")
     return root
+
+
+def list_labels(listing: Listing) -> tuple[list[int], list[int]]:
+    """Labels of the training and of the test images."""
+    return [label for _, label in listing.train], [label for _, label in listing.test]
+
+
+def list_files(listing: Listing, root: Path) -> list[str]:
+    """Paths below ``root``, training images first."""
+    return [path.relative_to(root).as_posix() for path, _ in listing.train + listing.test]
+
+
+def refuse(name: str, root: Path, text: str, kind: type[Exception] = ValueError) -> None:
+    """Check that a data set is refused with a message that ``text`` matches."""
+    with pytest.raises(kind, match=text):
+        list_images(name, root)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,9 @@ from PIL import Image
 
 import mosaicaug
 from bench import pages
+from pmsi import recipe
+from pmsi.cli import options
+from pmsi.training import phases
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
@@ -34,13 +39,25 @@ def list_code(page: str) -> list[str]:
 
 
 def run_code(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run the blocks of a page one after another in a folder with a picture, as a reader would."""
+    """Run the blocks of a page one after another in a folder with a picture, as a reader would in one script."""
     monkeypatch.chdir(folder)
     Image.effect_mandelbrot((203, 131), (-2, -1, 1, 1), 50).convert("RGB").save("my_picture.jpg")
-    names: dict[str, Any] = {}
+    script = ModuleType("script")
+    monkeypatch.setitem(sys.modules, "script", script)
     for code in list_code(page):
-        exec(code, names)
-    return names
+        exec(code, vars(script))
+    return vars(script)
+
+
+@pytest.fixture(autouse=True)
+def same_tables() -> Iterator[None]:
+    """Take out what pages add to the tables of networks, augmentations and layouts."""
+    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS]
+    kept = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, kept, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list_code(page)])
@@ -62,6 +79,16 @@ def test_readme_makes_a_mosaic_of_ones_own_picture(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_tables_are_those_of_results_and_source(page: str) -> None:
     assert pages.insert(page, read(page)) == read(page), "run `make tables`"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_are_commands(page: str) -> None:
+    """Every `pmsi ...` of a block is parsed; it is not run."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", read(page), re.DOTALL | re.MULTILINE)
+    lines = "".join(block for language, block in blocks if not language).replace("\\\n", " ").splitlines()
+    for words in (shlex.split(line, comments=True) for line in lines):
+        if "pmsi" in words[:4]:
+            options.parse(words[words.index("pmsi") + 1 :])
 
 
 def test_readme_is_a_front_page() -> None:

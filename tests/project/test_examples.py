@@ -17,17 +17,22 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 LONG = {"dali_train"}  # a whole training script, which tests/mosaicaug/doors/test_dali.py runs
-TRAINING = {"progressive_loop": "test accuracy ", "train_pmsi": "wrote train_pmsi/report.html"}  # the last line's start
+TRAINING = {  # they make no picture; the last line starts with
+    "compare_augmentations": "Report: ",
+    "progressive_loop": "test accuracy ",
+    "train_pmsi": "wrote train_pmsi/report.html",
+}
 NEEDS = {"kornia_pipeline": "kornia", "dali_pipeline": "nvidia.dali", "timm_train_step": "timm"}
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in LONG and name not in TRAINING])
-def test_example_copied_alone_makes_its_picture(name: str, tmp_path: Path) -> None:
+def test_example_copied_alone_runs_and_makes_its_picture(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "torch"))
     shutil.copy(ROOT / "examples" / f"{name}.py", tmp_path)
     command = [sys.executable, f"{name}.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "an example says what it made"
     assert f"{name}.png" in done.stdout
     new, kept = (np.asarray(Image.open(folder / f"{name}.png").convert("RGB"), float) for folder in (tmp_path, IMAGES))
     assert new.shape == kept.shape
@@ -45,6 +50,7 @@ def test_training_example_copied_alone_ends_well(name: str, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(TRAINING[name])
+    assert name == "progressive_loop" or len(list(tmp_path.rglob("report.html"))) == 1
 
 
 def test_the_gallery_takes_two_pictures_of_ones_own(tmp_path: Path) -> None:

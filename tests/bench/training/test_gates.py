@@ -13,11 +13,12 @@ from torch.optim import SGD
 
 from bench.throughput import gates as throughput_gates
 from bench.throughput.laws import GateError
-from bench.training import gates, ours, plain
+from bench.training import gates, plain
 from bench.training.ours import OurInput
 from bench.training.plain import PlainInput
 from mosaicaug import Plan
 from pmsi.data.preprocess import preprocess
+from pmsi.training import inputs
 from tests.helpers.small_run import RECIPE, make_dataset
 
 CPU = torch.device("cpu")
@@ -57,7 +58,7 @@ def test_a_phase_without_its_mosaic_is_noticed(monkeypatch: pytest.MonkeyPatch) 
     def show_raw(images: Tensor, plan: Plan, index: Tensor, window: Tensor, **_: Any) -> Tensor:
         return preprocess(images, Plan.identity(len(plan), plan.size), index, window)
 
-    monkeypatch.setattr(ours, "preprocess", show_raw)
+    monkeypatch.setattr(inputs, "preprocess", show_raw)
     with pytest.raises(GateError, match="nothing was changed"):
         gates.check_mosaics(OurInput, CPU)
 

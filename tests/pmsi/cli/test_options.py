@@ -26,7 +26,8 @@ def read_page(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_help_names_every_setting_with_its_default(
     capsys: pytest.CaptureFixture[str], command: str, name: RecipeName
 ) -> None:
-    page = " ".join(re.sub(r"[│╭╮╰╯─]", " ", read_page(capsys, command, "--recipe", name)).split())
+    page = re.sub(r"[│╭╮╰╯─]", " ", read_page(capsys, command, "--recipe", name))
+    page = " ".join(re.sub(r"(?m)^ *\w+ options *$", "", page).split())  # without the headings of themes
     texts = {text.split()[0].strip(","): text for text in re.split(" (?=--)", page)}
     defaults = {field.name: field.default for kind in (Source, ComputeOptions) for field in fields(kind)}
     defaults |= RECIPES[name].to_dict()
@@ -50,7 +51,9 @@ def test_every_setting_is_explained() -> None:
 @pytest.mark.parametrize("command", ["train", "reproduce"])
 def test_settings_stand_under_their_themes(capsys: pytest.CaptureFixture[str], command: str) -> None:
     page = read_page(capsys, command)
-    boxes = dict(re.findall(r"─ (\w+) options ─+╮(.*?)╰", page, re.DOTALL))
+    lines = re.sub(r"[│╭╮╰╯─]", " ", page)
+    _, *parts = re.split(r"(?m)^ *(\w+) options *$", lines)
+    boxes = dict(zip(parts[::2], parts[1::2], strict=True))
     wanted = {
         "data": ("--root", "--hold-out", "--weights"),
         "network": ("--backbone", "--stages", "--stem-stride"),
@@ -64,7 +67,7 @@ def test_settings_stand_under_their_themes(capsys: pytest.CaptureFixture[str], c
     assert boxes.keys() == wanted.keys()
     for theme, names in wanted.items():
         for name in names:
-            assert re.search(rf"│ {name}\b", boxes[theme]), (theme, name)
+            assert re.search(rf"(?m)^ *(--[\w-]+, )?{name}\b", boxes[theme]), (theme, name)
 
 
 def test_settings_are_typed_flat_and_start_from_the_recipe_that_is_named() -> None:

@@ -18,8 +18,8 @@ from pmsi.data import cache, decoding
 from pmsi.data.dataset import Dataset, load_dataset
 from pmsi.experiments.folder import make_identity
 from pmsi.experiments.source import Source
+from tests.helpers.full_disk import full_disk
 from tests.helpers.small_run import RECIPE, make_fabric, read_folder
-from tests.pmsi.runtime.test_files import full_disk
 
 BYTES = 3 * 8 * 8  # of one image
 Change = Callable[[Path], object]
@@ -343,7 +343,7 @@ def test_few_images_wait_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(decoding, "read_image", count)
-    images: Iterator[Tensor | None] = decoding.decode(
+    images: Iterator[Tensor | None] = decoding.decode_images(
         [root / "train" / "a" / "0.png"] * 99, 8, lambda *_: None, stop=True
     )
     for taken in range(1, 21):

@@ -11,6 +11,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from PIL import Image
 from pmsi.cli import data as cli_data
 from pmsi.cli.commands import main
 from pmsi.data import check as datacheck
-from pmsi.data import download
-from pmsi.data.check import Checked, check_images, compare_with_table, write_sheet
+from pmsi.data.check import Inspection, compare_with_table, inspect_images, write_sheet
 from pmsi.data.decoding import read_image
-from pmsi.data.download import Archive
-from pmsi.data.layouts import Listing, list_images
+from pmsi.data.layouts import LAYOUTS, list_images
+from pmsi.data.layouts.base import Archive, Listing
+from pmsi.paper import TABLES, Row
 from tests.helpers.dataset_files import CLASSES, edit, write_cars_devkit, write_cub
 
 CUB100 = Path(__file__).parents[3] / "../shared/data/cub100"
@@ -45,8 +46,8 @@ def birds(tmp_path: Path) -> Path:
     return root
 
 
-def check(root: Path) -> Checked:
-    return check_images(list_images("cub", root))
+def check(root: Path) -> Inspection:
+    return inspect_images(list_images("cub", root))
 
 
 def copy(root: Path, old: str, new: str) -> None:
@@ -59,7 +60,7 @@ def list_names(pairs: tuple[datacheck.Pair, ...]) -> list[tuple[str, str, str, b
 
 def test_a_data_set_that_is_whole(birds: Path) -> None:
     calls: list[tuple[str, int, int]] = []
-    checked = check_images(list_images("cub", birds), lambda *call: calls.append(call))
+    checked = inspect_images(list_images("cub", birds), lambda *call: calls.append(call))
     assert (checked.findings, checked.unreadable) == ((), ())
     assert (checked.shared, checked.repeated, checked.alike) == ((), (), ())
     assert checked.widths == (60,) * 9
@@ -144,7 +145,7 @@ def test_outlines_may_differ_in_48_bits(bits: int, alike: bool) -> None:
     outline = np.random.default_rng(0).integers(0, 256, 32, np.uint8)
     flipped = np.packbits(np.unpackbits(outline) ^ (np.arange(256) < bits))
     known = {row: datacheck.Facts("", "", (1, 1), of) for row, of in enumerate((~outline, outline, flipped))}
-    found = list(datacheck._find_alike(known, 2))
+    found = list(datacheck._pair_alike(known, 2))
     assert found == ([((1, 2), f"{bits} of 256 bits apart")] if alike else [])
 
 
@@ -176,9 +177,10 @@ def test_counts_are_compared_with_table_1(name: str, counts: tuple[int, int, int
 
 
 def test_a_whole_data_set_with_other_counts_is_a_finding(birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(datacheck.TABLE_I, "cub", (3, 6, 3))
-    assert check(birds).table == "matches the paper's Table I"
-    monkeypatch.setitem(datacheck.TABLE_I, "cub", (3, 6, 4))
+    for test, matches in ((3, True), (4, False)):
+        table = replace(TABLES[1], rows={"cub": Row("CUB-200-2011", (3, 6, test))})
+        monkeypatch.setattr(datacheck, "TABLES", {1: table})
+        assert (check(birds).table == "matches the paper's Table I") == matches
     checked = check(birds)
     assert checked.findings == (checked.table,)
 
@@ -199,7 +201,7 @@ def test_an_interrupted_check_reads_no_further(birds: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check_images(many, stop)
+        inspect_images(many, stop)
     assert len(seen) < 1000  # of 3,003
 
 
@@ -317,7 +319,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         md5 = hashlib.md5(file.read_bytes()).hexdigest()
         archive = Archive(f"http://127.0.0.1:{server.server_port}/birds.tgz", md5, "CUB_200_2011")
-        monkeypatch.setitem(download.ARCHIVES, "cub", archive)
+        monkeypatch.setitem(LAYOUTS, "cub", replace(LAYOUTS["cub"], archive=archive))
         yield
         server.shutdown()
 
@@ -352,7 +354,7 @@ def test_real_birds_of_both_splits_are_found() -> None:
     listing = list_images("cub", CUB100)
     kept = [classes for classes, name in enumerate(listing.classes) if name in {"006.Bobolink", "055.Hooded_Oriole"}]
     train, test = (tuple(entry for entry in part if entry[1] in kept) for part in (listing.train, listing.test))
-    checked = check_images(Listing("cub", listing.classes, train, test, listing.rule))
+    checked = inspect_images(Listing("cub", listing.classes, train, test, listing.rule))
     assert sorted((a.name, b.name) for a, b, *_ in checked.alike) == [
         ("0042.jpg", "0014.jpg"),
         ("0045.jpg", "0026.jpg"),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 from pmsi.data.dataset import DataName, Dataset, load_dataset
-from pmsi.data.decoding import decode, gather, read_image
+from pmsi.data.decoding import collect_images, decode_images
 from pmsi.data.layouts import LayoutName, list_images
 from tests.helpers.dataset_files import (
     CARS,
@@ -157,44 +155,6 @@ def test_skipping_may_not_empty_a_class_or_the_test(folder: Path) -> None:
     refuse("folder", folder, "class rose has no training image left after 7 unreadable ones", skip=True)
 
 
-def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
-    kinds = {
-        "alpha.png": (Image.new("RGBA", (9, 9), (10, 200, 90, 128)), (10, 200, 90)),
-        "palette.png": (Image.new("RGB", (9, 9), (10, 200, 90)).quantize(), (10, 200, 90)),
-        "grey.png": (Image.new("L", (9, 9), 77), (77, 77, 77)),
-        "grey_alpha.png": (Image.new("LA", (9, 9), (77, 5)), (77, 77, 77)),
-        "bits.png": (Image.new("1", (9, 9), 1), (255, 255, 255)),
-        "deep.png": (Image.fromarray(np.full((9, 9), 77 * 256 + 3, np.uint16)), (77, 77, 77)),
-        "cmyk.jpg": (Image.new("CMYK", (9, 9), (245, 55, 165, 0)), (10, 200, 90)),
-    }
-    for name, (image, wanted) in kinds.items():
-        image.save(tmp_path / name)
-        pixels = read_image(tmp_path / name)
-        assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 9, 9)), name
-        assert (pixels.int() - torch.tensor(wanted)[:, None, None]).abs().max() <= 2, name  # 2: JPEG
-
-
-def test_both_sides_are_resized(tmp_path: Path) -> None:
-    Image.fromarray(np.repeat(np.array([[0, 200]], np.uint8), 30, 1)).save(tmp_path / "wide.png")
-    (image,) = decode([tmp_path / "wide.png"], 6, lambda *_: None, stop=True)
-    assert image is not None
-    assert image.shape == (3, 6, 6)
-    assert image[0, 0, [0, -1]].tolist() == [0, 200]
-
-
-def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (24, 33, 47, 3), np.uint8)
-    for n, image in enumerate(noise):
-        Image.fromarray(image).save(tmp_path / f"{n:02}.png")
-    paths, before = sorted(tmp_path.iterdir()), torch.get_num_threads()
-    results: list[torch.Tensor] = []
-    for count in (1, 2, 7):
-        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
-        results.append(gather(decode(paths, 16, lambda *_: None, stop=True), 24, 16)[0])
-    assert all(torch.equal(results[0], other) for other in results[1:])
-    assert torch.get_num_threads() == before
-
-
 def test_typefaces_need_no_root() -> None:
     dataset = load_dataset("typefaces", None, resize=16)
     assert (dataset.name, len(dataset.classes)) == ("typefaces", 12)
@@ -218,7 +178,9 @@ def test_lists_and_reads_real_birds() -> None:
     listing = list_images("cub", CUB100)
     assert (len(listing.classes), len(listing.train), len(listing.test)) == (100, 2999, 2903)
     assert all(listing.classes[label] == path.parent.name for path, label in listing.train)
-    images, _ = gather(decode([p for p, _ in listing.train[:4]], 110, lambda *_: None, stop=True), 4, 110)
+    images, _ = collect_images(
+        decode_images([p for p, _ in listing.train[:4]], 110, lambda *_: None, stop=True), 4, 110
+    )
     assert (images.double().flatten(1).std(1) > 10).all()
 
 

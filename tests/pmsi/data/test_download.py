@@ -13,13 +13,15 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pmsi.data import download as module
-from pmsi.data.download import ARCHIVES, Archive, download, get, unpack
+from pmsi.data.download import download_dataset, download_file, unpack_archive
+from pmsi.data.layouts import LAYOUTS
+from pmsi.data.layouts.base import Archive
 from tests.helpers.dataset_files import write_cub
 from tests.helpers.small_run import read_folder
 
@@ -96,7 +98,7 @@ def test_a_download_is_whole_and_not_repeated(server: Server, path: Path) -> Non
     server.content = os.urandom(3_500_000)
     md5 = hashlib.md5(server.content).hexdigest()
     for _ in range(2):
-        download(server.url, path, md5, lambda *call: calls.append(call))
+        download_file(server.url, path, md5, lambda *call: calls.append(call))
     assert path.read_bytes() == server.content
     assert [entry.name for entry in path.parent.iterdir()] == ["data.tgz"]
     assert server.asked == [None]
@@ -110,11 +112,11 @@ def test_a_broken_download_is_gone_on_with(server: Server, path: Path, ranges: b
     server.stop_after, server.ranges = 100_000, ranges
     text = r"http://127.*data.tgz: the server broke off after 0.1 of 0.3 MB. 0.1 MB are kept, and the same command goes"
     with pytest.raises(OSError, match=text):
-        download(server.url, path, MD5)
+        download_file(server.url, path, MD5)
     assert part_of(path).read_bytes() == CONTENT[:100_000]
     assert not path.exists()
     server.stop_after = None
-    download(server.url, path, MD5)
+    download_file(server.url, path, MD5)
     assert path.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=100000-"]
     assert not part_of(path).exists()
@@ -123,18 +125,18 @@ def test_a_broken_download_is_gone_on_with(server: Server, path: Path, ranges: b
 def test_a_part_that_is_whole_already_is_taken(server: Server, path: Path) -> None:
     path.parent.mkdir()
     part_of(path).write_bytes(CONTENT)
-    download(server.url, path, MD5)
+    download_file(server.url, path, MD5)
     assert (path.read_bytes(), server.asked) == (CONTENT, ["bytes=300000-"])
 
 
 def test_a_server_that_does_not_say_how_much_comes(server: Server, path: Path) -> None:
     server.lengths = False
-    download(server.url, path, MD5, lambda *_: None)
+    download_file(server.url, path, MD5, lambda *_: None)
     assert path.read_bytes() == CONTENT
     path.unlink()
     server.stop_after = 1000
     with pytest.raises(ValueError, match="what came has the md5"):
-        download(server.url, path, MD5)
+        download_file(server.url, path, MD5)
 
 
 @pytest.mark.parametrize("begun", [b"", b"another file" * 99])
@@ -144,10 +146,10 @@ def test_other_bytes_are_deleted(server: Server, path: Path, begun: bytes) -> No
     if begun:
         part_of(path).write_bytes(begun)
     with pytest.raises(ValueError, match=rf"what came has the md5 \w+, not {MD5}, and was deleted. Run this again"):
-        download(server.url, path, MD5)
+        download_file(server.url, path, MD5)
     assert list(path.parent.iterdir()) == []
     server.content = CONTENT
-    download(server.url, path, MD5)
+    download_file(server.url, path, MD5)
     assert path.read_bytes() == CONTENT
 
 
@@ -157,24 +159,24 @@ def test_another_file_in_its_place_is_left_alone(server: Server, path: Path) -> 
     with pytest.raises(
         ValueError, match=r"data.tgz is not what http.* publishes: its md5 is \w+, not .*; move it away"
     ):
-        download(server.url, path, MD5)
+        download_file(server.url, path, MD5)
     assert (path.read_bytes(), server.asked) == (b"mine", [])
 
 
 def test_a_server_that_has_it_not_or_is_not_there(server: Server, path: Path) -> None:
     with pytest.raises(OSError, match=r"HTTP Error 404: Not Found. 0.0 MB are kept, .* by other means to .*data.tgz"):
-        download(server.url.replace("/a/data.tgz", "/missing"), path, MD5)
+        download_file(server.url.replace("/a/data.tgz", "/missing"), path, MD5)
     server.shutdown()
     server.server_close()
     with pytest.raises(OSError, match=r"could not download .*refused"):
-        download(server.url, path, MD5)
+        download_file(server.url, path, MD5)
 
 
 def test_a_server_that_stalls_is_given_up(server: Server, path: Path) -> None:
     server.stop_after, server.stall = 50_000, True
     began = time.monotonic()
     with pytest.raises(OSError, match=r"could not download .*timed out. 0.1 MB are kept"):
-        download(server.url, path, MD5, timeout=0.3)
+        download_file(server.url, path, MD5, timeout=0.3)
     assert time.monotonic() - began < 5
     assert part_of(path).read_bytes() == CONTENT[:50_000]
 
@@ -184,15 +186,15 @@ def test_a_disk_without_room(server: Server, path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=299_999))
         with pytest.raises(OSError, match=r"0 MB are to come, and .*new has room for 0 MB. 0.0 MB are kept"):
-            download(server.url, path, MD5)
+            download_file(server.url, path, MD5)
     part_of(path).write_bytes(CONTENT[:1])
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=299_999))  # as much as is left to come
-        download(server.url, path, MD5)
+        download_file(server.url, path, MD5)
     path.unlink()
     part_of(path).symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"could not download .*No space left on device"):
-        download(server.url, path, MD5)
+        download_file(server.url, path, MD5)
 
 
 def write_archive(path: Path, folder: Path | None = None, *members: tarfile.TarInfo) -> None:
@@ -215,9 +217,9 @@ def test_what_is_unpacked_appears_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(tarfile.TarFile, "extract", fail_at(3, tarfile.TarFile.extract))
         with pytest.raises(OSError, match=r"could not unpack .*a.tgz to .*No space left.*; make room, and run this"):
-            unpack(tmp_path / "a.tgz", tmp_path)
+            unpack_archive(tmp_path / "a.tgz", tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.tgz", "made"]
-    unpack(tmp_path / "a.tgz", tmp_path, lambda *call: calls.append(call))
+    unpack_archive(tmp_path / "a.tgz", tmp_path, lambda *call: calls.append(call))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.tgz", "attributes.txt", "birds", "made"]
     made, got = (read_folder(folder) for folder in (tmp_path / "made" / "birds", tmp_path / "birds"))
     assert made == got
@@ -250,7 +252,7 @@ def test_an_archive_that_would_write_elsewhere_is_refused(tmp_path: Path, member
     (tmp_path / "in").mkdir()
     write_archive(tmp_path / "in" / "a.tgz", None, make_member("fine.txt"), *members)
     with pytest.raises(ValueError, match=r"a.tgz cannot be unpacked: .*outside|a.tgz cannot be unpacked: .*absolute"):
-        unpack(tmp_path / "in" / "a.tgz", tmp_path / "in")
+        unpack_archive(tmp_path / "in" / "a.tgz", tmp_path / "in")
     assert [path.name for path in tmp_path.rglob("*")] == ["in", "a.tgz"]
 
 
@@ -258,7 +260,7 @@ def test_an_absolute_name_stays_inside(tmp_path: Path) -> None:
     place = tmp_path / "elsewhere"
     (root := tmp_path / "root").mkdir()
     write_archive(tmp_path / "a.tgz", None, make_member(f"{place}/evil.txt"))
-    unpack(tmp_path / "a.tgz", root)
+    unpack_archive(tmp_path / "a.tgz", root)
     assert not place.exists()
     assert (root / str(place)[1:] / "evil.txt").is_file()
 
@@ -267,7 +269,7 @@ def test_a_python_that_cannot_unpack_safely(tmp_path: Path, monkeypatch: pytest.
     write_archive(tmp_path / "a.tgz", None, make_member("fine.txt"))
     monkeypatch.delattr(tarfile, "data_filter")
     with pytest.raises(OSError, match=r"needs Python 3.11.4 or newer; or run: tar -C .* -xf .*a.tgz"):
-        unpack(tmp_path / "a.tgz", tmp_path)
+        unpack_archive(tmp_path / "a.tgz", tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"no archive", b""])
@@ -275,7 +277,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     write_archive(tmp_path / "a.tgz", write_cub(tmp_path / "birds"))
     (tmp_path / "b.tgz").write_bytes(content or (tmp_path / "a.tgz").read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"b.tgz cannot be unpacked: "):
-        unpack(tmp_path / "b.tgz", tmp_path)
+        unpack_archive(tmp_path / "b.tgz", tmp_path)
 
 
 def test_get_downloads_unpacks_and_then_does_nothing(
@@ -284,13 +286,13 @@ def test_get_downloads_unpacks_and_then_does_nothing(
     write_archive(tmp_path / "a.tgz", write_cub(tmp_path / "CUB_200_2011"))
     server.content = (tmp_path / "a.tgz").read_bytes()
     md5 = hashlib.md5(server.content).hexdigest()
-    monkeypatch.setitem(module.ARCHIVES, "cub", Archive(server.url, md5, "CUB_200_2011"))
+    monkeypatch.setitem(LAYOUTS, "cub", replace(LAYOUTS["cub"], archive=Archive(server.url, md5, "CUB_200_2011")))
     for _ in range(2):
-        assert get("cub", tmp_path / "got") == tmp_path / "got" / "CUB_200_2011"
+        assert download_dataset("cub", tmp_path / "got") == tmp_path / "got" / "CUB_200_2011"
     assert (tmp_path / "got" / "CUB_200_2011" / "images.txt").is_file()
     assert server.asked == [None]
     shutil.rmtree(tmp_path / "got" / "CUB_200_2011")
-    get("cub", tmp_path / "got")  # from the archive that is there
+    download_dataset("cub", tmp_path / "got")  # from the archive that is there
     assert (tmp_path / "got" / "CUB_200_2011" / "images.txt").is_file()
     assert server.asked == [None]
 
@@ -298,10 +300,10 @@ def test_get_downloads_unpacks_and_then_does_nothing(
 def test_cars_says_where_to_look(tmp_path: Path) -> None:
     text = rf"cars: .* can no longer be downloaded .*cars_train/.*car_ims/; then run `pmsi data check {tmp_path}`"
     with pytest.raises(ValueError, match=text):
-        get("cars", tmp_path)
+        download_dataset("cars", tmp_path)
 
 
 def test_addresses_are_whole() -> None:
-    for archive in ARCHIVES.values():
+    for archive in filter(None, (layout.archive for layout in LAYOUTS.values())):
         assert re.fullmatch(r"https://\S+/[^/]+\.(tgz|tar\.gz)", archive.url)
         assert re.fullmatch(r"[0-9a-f]{32}", archive.md5)

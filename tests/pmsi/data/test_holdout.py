@@ -1,68 +1,82 @@
-"""Images held out of the training images, to choose settings by, and training on the first images of each class."""
+"""Subsets of the training images, in every layout and from the cache."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from pmsi.data.dataset import load_dataset as load_data
+from pmsi.data.dataset import load_dataset
+from pmsi.data.holdout import choose_rows
 from pmsi.data.layouts import list_images
 from tests.helpers.dataset_files import CLASSES, write_cub
 
+LABELS = [0, 1, 0, 0, 1, 0, 1]
 
-def test_images_are_held_out_of_the_training_images(tmp_path: Path) -> None:
+
+def test_rows_are_counted_within_each_class() -> None:
+    assert choose_rows(LABELS) == (list(range(7)), [], "")
+    assert choose_rows(LABELS, hold_out=2)[:2] == ([0, 1, 3, 6], [2, 4, 5])
+    assert choose_rows(LABELS, train_per_class=2)[:2] == ([0, 1, 2, 4], [])
+    assert choose_rows(LABELS, hold_out=2, train_per_class=1)[:2] == ([0, 1], [2, 4, 5])
+
+
+def test_the_rule_says_what_was_chosen() -> None:
+    assert choose_rows(LABELS, hold_out=2, train_per_class=1).rule == (
+        "; tested on training images 2, 4, ... of each class, and on none of its test images"
+        "; trained on the first 1 training images of each class"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hold_out", "train_per_class", "text"),
+    [
+        (1, None, "hold_out must be 2 or more, so that images are left to train on; got 1"),
+        (None, 0, "train_per_class must be 1 or more, got 0"),
+        (None, 4, "train_per_class is 4, but a class has only 3 training images; ask for fewer"),
+        (2, 3, "train_per_class is 3, but a class has only 2 training images"),
+    ],
+)
+def test_a_choice_that_leaves_too_little_is_refused(
+    hold_out: int | None, train_per_class: int | None, text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        choose_rows(LABELS, hold_out, train_per_class)
+
+
+def test_a_listing_is_tested_on_what_it_holds_out(tmp_path: Path) -> None:
     root = write_cub(tmp_path)
-    real = list_images("cub", root)
-    held = list_images("cub", root, 2)
-    assert [path.name for path, _ in real.train] == ["0.png", "2.png"] * 3
+    real, held = list_images("cub", root), list_images("cub", root, hold_out=2)
     assert [(path.name, label) for path, label in held.train] == [("0.png", label) for label in range(3)]
     assert [(path.name, label) for path, label in held.test] == [("2.png", label) for label in range(3)]
     assert not {*held.test} & {*real.test}
-    how: dict[str, Any] = {"resize": 8, "hold_out": 2}
-    for stream in (False, True):
-        dataset = load_data("cub", root, stream=stream, **how)
-        assert (len(dataset.train.labels), dataset.test.labels.tolist()) == (3, [0, 1, 2])
-        assert dataset.classes == CLASSES
-        assert "tested on training images 2, 4, ... of each class, and on none of its test images" in dataset.protocol
-    for every, message in ((1, "hold_out must be 2 or more"), (3, "no test images")):
-        with pytest.raises(ValueError, match=message):
-            load_data("cub", root, resize=8, hold_out=every)
+    few = list_images("cub", root, train_per_class=1)
+    assert (few.train, few.test) == (real.train[::2], real.test)
+    with pytest.raises(ValueError, match="no test images"):
+        list_images("cub", root, hold_out=3)
 
 
-def test_both_splits_are_kept_in_the_cache(tmp_path: Path) -> None:
-    root = write_cub(tmp_path / "birds")
-    said: list[str] = []
-    for every in (None, 2, None, 2):
-        load_data("cub", root, resize=8, hold_out=every, cache=tmp_path / "kept", say=said.append)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_data_set_is_tested_on_what_it_holds_out(tmp_path: Path, stream: bool) -> None:
+    dataset = load_dataset("cub", write_cub(tmp_path), resize=8, hold_out=2, stream=stream)
+    assert (len(dataset.train.labels), dataset.test.labels.tolist()) == (3, [0, 1, 2])
+    assert dataset.classes == CLASSES
+    assert "on none of its test images" in dataset.protocol
+
+
+def test_every_subset_has_its_own_file_in_the_cache(tmp_path: Path) -> None:
+    root, said = write_cub(tmp_path / "birds"), list[str]()
+    for hold_out in (None, 2, None, 2):
+        load_dataset("cub", root, resize=8, hold_out=hold_out, cache=tmp_path / "kept", say=said.append)
     assert len(said) == len(list((tmp_path / "kept").iterdir())) == 4
 
 
-def test_the_first_training_images_of_each_class_alone(tmp_path: Path) -> None:
-    root = write_cub(tmp_path / "birds")
-    real, few = list_images("cub", root), list_images("cub", root, train_per_class=1)
-    assert [(path.name, label) for path, label in few.train] == [("0.png", label) for label in range(3)]
-    assert few.test == real.test
-    how: dict[str, Any] = {"resize": 8, "cache": tmp_path / "kept", "say": lambda _: None}
-    whole, part = (load_data("cub", root, train_per_class=count, **how) for count in (None, 1))
-    assert torch.equal(part.train.images, whole.train.images[::2])
-    assert "trained on the first 1 training images of each class" in part.protocol
-    for count, message in (
-        (0, "must be 1 or more, got 0"),
-        (3, "train_per_class is 3, but a class has only 2 training"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            load_data("cub", root, train_per_class=count, **how)
-    faces = load_data("typefaces", None, resize=16, hold_out=5, train_per_class=3)
-    assert torch.bincount(faces.train.labels).tolist() == [3] * len(faces.classes)
-
-
-def test_typefaces_can_be_held_out_too() -> None:
-    whole, part = (load_data("typefaces", None, resize=16, hold_out=every) for every in (None, 5))
-    count = torch.bincount(whole.train.labels)
-    assert torch.equal(torch.bincount(part.test.labels), count // 5)
-    assert len(part.train.labels) + len(part.test.labels) == len(whole.train.labels)
+def test_typefaces_can_be_held_out_and_counted_too() -> None:
+    whole = load_dataset("typefaces", None, resize=16)
+    part = load_dataset("typefaces", None, resize=16, hold_out=5, train_per_class=3)
     first = (whole.train.labels == 0).nonzero().flatten()
     assert torch.equal(part.test.images[part.test.labels == 0], whole.train.images[first[4::5]])
+    assert torch.equal(part.train.images[part.train.labels == 0], whole.train.images[first[:3]])
+    assert torch.bincount(part.train.labels).tolist() == [3] * 12
+    assert torch.equal(torch.bincount(part.test.labels), torch.bincount(whole.train.labels) // 5)

@@ -16,7 +16,7 @@ from PIL import ImageFont
 from torch import Tensor
 
 from pmsi.data import typefaces
-from pmsi.data.typefaces import TYPEFACES, Specimen, draw_specimen, render, render_specimen
+from pmsi.data.typefaces import TYPEFACES, Specimen, draw_specimen, render_specimen, render_typefaces
 
 SIDE = 48
 
@@ -34,7 +34,7 @@ def count_distinct(images: Tensor) -> int:
 
 
 def test_has_twelve_balanced_classes() -> None:
-    (train, train_labels), (test, test_labels) = render(SIDE, train_per_class=3, test_per_class=2)
+    (train, train_labels), (test, test_labels) = render_typefaces(SIDE, train_per_class=3, test_per_class=2)
     assert len(TYPEFACES) == 12
     assert train.shape == (36, 3, SIDE, SIDE)
     assert test.shape == (24, 3, SIDE, SIDE)
@@ -46,7 +46,10 @@ def test_has_twelve_balanced_classes() -> None:
 
 
 def test_is_a_function_of_seed_split_class_and_number() -> None:
-    few, many = render(SIDE, train_per_class=2, test_per_class=1), render(SIDE, train_per_class=3, test_per_class=2)
+    few, many = (
+        render_typefaces(SIDE, train_per_class=2, test_per_class=1),
+        render_typefaces(SIDE, train_per_class=3, test_per_class=2),
+    )
     for (images, _), (more, _) in zip(few, many, strict=True):
         count = len(images) // 12
         assert torch.equal(images.view(12, count, -1), more.view(12, count + 1, -1)[:, :count])
@@ -56,7 +59,9 @@ def test_is_a_function_of_seed_split_class_and_number() -> None:
 
 def test_all_images_differ_in_and_across_splits_and_seeds() -> None:
     images = [
-        split[0] for seed in (0, 1, 2**40) for split in render(SIDE, train_per_class=5, test_per_class=5, seed=seed)
+        split[0]
+        for seed in (0, 1, 2**40)
+        for split in render_typefaces(SIDE, train_per_class=5, test_per_class=5, seed=seed)
     ]
     assert count_distinct(torch.cat(images)) == 3 * 2 * 60
 
@@ -85,7 +90,7 @@ def test_ink_stands_out_from_paper() -> None:
         for number in range(50):
             specimen = draw_specimen(typeface, "train", number)
             assert min(specimen.paper) - max(specimen.ink) >= 177
-    images, _ = render(64, train_per_class=4, test_per_class=1).train
+    images, _ = render_typefaces(64, train_per_class=4, test_per_class=1).train
     lumas = luma(images).flatten(1)
     assert (lumas.amax(1) - lumas.amin(1)).min() > 80
     inked = (lumas < (lumas.amax(1, keepdim=True) + lumas.amin(1, keepdim=True)) / 2).double().mean(1)
@@ -142,7 +147,7 @@ def trend(specimen: Specimen, *, along: int) -> float:
 
 def test_progress_counts_every_image() -> None:
     calls: list[tuple[str, int, int]] = []
-    render(16, train_per_class=2, test_per_class=1, progress=lambda *call: calls.append(call))
+    render_typefaces(16, train_per_class=2, test_per_class=1, progress=lambda *call: calls.append(call))
     assert [call[1:] for call in calls] == [(n, 24) for n in range(1, 25)] + [(n, 12) for n in range(1, 13)]
     assert ["train" in calls[0][0], "test" in calls[-1][0]] == [True, True]
 
@@ -152,25 +157,25 @@ def test_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    render(16, train_per_class=1, test_per_class=1)
+    render_typefaces(16, train_per_class=1, test_per_class=1)
 
 
 def test_counts_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match="typefaces: train_per_class must be at least 1, got 0"):
-        render(16, train_per_class=0)
+        render_typefaces(16, train_per_class=0)
     with pytest.raises(ValueError, match="typefaces: test_per_class must be at least 1, got -1"):
-        render(16, test_per_class=-1)
+        render_typefaces(16, test_per_class=-1)
 
 
 def test_size_and_seed_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="typefaces: resize must be at least 1, got 0"):
-        render(0)
+        render_typefaces(0)
     with pytest.raises(ValueError, match="typefaces: seed must be 0 or more, got -1"):
-        render(16, seed=-1)
+        render_typefaces(16, seed=-1)
 
 
 def test_a_missing_font_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(matplotlib, "get_data_path", lambda: str(tmp_path))
     typefaces._load_ruler.cache_clear()
     with pytest.raises(FileNotFoundError, match=r"matplotlib's font .*DejaVuSans\.ttf is missing"):
-        render(16)
+        render_typefaces(16)

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from pmsi.runtime.checkpoints import load_checkpoint, save_checkpoint
 from pmsi.runtime.files import replace_file, write_json, write_lines, write_text
+from tests.helpers.full_disk import full_disk
 from tests.helpers.small_run import RECIPE, Watch, make_trainer, name_differences, read_folder
-
-
-@contextmanager
-def full_disk(free: int) -> Iterator[None]:
-    """No file of this process can grow beyond ``free`` bytes, so writes fail midway as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
@@ -85,39 +72,6 @@ def test_several_processes_may_replace_one_file(tmp_path: Path) -> None:
     replace_file(path, write)
     assert path.read_bytes() == b"of the first"
     assert read_folder(tmp_path).keys() == {"kept"}
-
-
-def test_checkpoints_go_round(tmp_path: Path) -> None:
-    state = {"identity": {"a": 1}, "history": [{"mix": 2.5}], "model": {"w": torch.rand(3)}}
-    save_checkpoint(tmp_path / "last.ckpt", state)
-    assert name_differences(load_checkpoint(tmp_path / "last.ckpt"), state) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "there is no file .*last.ckpt"),
-        ("words", "last.ckpt is damaged, or no file of tensors"),
-        ({"model": {}}, "last.ckpt is not a checkpoint of pmsi"),
-        ([1, 2], "last.ckpt is not a checkpoint of pmsi"),
-    ],
-)
-def test_other_files_are_no_checkpoints(tmp_path: Path, content: Any, message: str) -> None:
-    path = tmp_path / "last.ckpt"
-    if isinstance(content, str):
-        path.write_text(content)
-    elif content is not None:
-        torch.save(content, path)
-    with pytest.raises(FileNotFoundError if content is None else ValueError, match=message):
-        load_checkpoint(path)
-
-
-def test_cut_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    save_checkpoint(path, {"identity": {}, "weights": torch.rand(1000)})
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"last\.ckpt is damaged, or no file of tensors"):
-        load_checkpoint(path)
 
 
 @pytest.mark.usefixtures("small_backbone")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pmsi.recipe import Method, Recipe
-from pmsi.runtime.checkpoints import find_previous, load_checkpoint, save_checkpoint
+from pmsi.runtime.checkpoints import load_checkpoint, previous_path, save_checkpoint
 from pmsi.runtime.signals import Stopped
 from tests.helpers.small_run import RECIPE, Watch, make_dataset, make_trainer, name_differences, read_folder
 
@@ -186,7 +186,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
 @pytest.mark.usefixtures("small_backbone")
 def test_two_damaged_checkpoints_are_an_error_and_stay(tmp_path: Path) -> None:
     make_trainer(tmp_path).run(Watch())
-    for place in (tmp_path / "last.ckpt", find_previous(tmp_path / "last.ckpt")):
+    for place in (tmp_path / "last.ckpt", previous_path(tmp_path / "last.ckpt")):
         place.write_bytes(place.read_bytes()[:-100])
     before = read_folder(tmp_path)
     with pytest.raises(ValueError, match=r"last.ckpt is damaged.*previous.ckpt is damaged.*remove them to start anew"):
@@ -229,7 +229,7 @@ def test_saving_keeps_the_last_two(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     for number in range(4):
         save_checkpoint(path, {"identity": {}, "number": number, "tensor": torch.full((3,), number)})
-    assert [load_checkpoint(place)["number"] for place in (path, find_previous(path))] == [3, 2]
+    assert [load_checkpoint(place)["number"] for place in (path, previous_path(path))] == [3, 2]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 

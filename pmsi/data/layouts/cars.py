@@ -1,0 +1,106 @@
+"""Stanford Cars: annotations in MATLAB files, as one table or as the devkit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pmsi.data.layouts.base import Layout, Listing, check_files, check_values
+
+_TABLES = ("cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat")
+_MAX_BYTES = 100_000_000  # of an annotation file; the published ones have up to 0.6 MB
+
+
+def list_cars(root: Path) -> Listing:
+    """List one table with a flag for the test images, or the devkit with two folders of images."""
+    tables = {name: root / name if (root / name).exists() else root / "devkit" / name for name in _TABLES}
+    single = [name for name in ("cars_annos.mat", "car_ims") if not (root / name).exists()]
+    devkit = [name for name, path in tables.items() if not path.exists()]
+    devkit += [name for name in ("cars_train", "cars_test") if not (root / name).is_dir()]
+    if single and devkit:
+        raise FileNotFoundError(
+            f"cars: {root} has no {', '.join(single)}; and of the other layout no {', '.join(devkit)}. --root must"
+            f" hold cars_annos.mat and car_ims/, or cars_train/, cars_test/ and, there or in devkit/,"
+            f" {', '.join(_TABLES)} (the devkit's own cars_test_annos.mat has no classes)"
+        )
+    if not single:
+        path = root / "cars_annos.mat"
+        classes = _read_names(path)
+        cars = _read_cars(path, "relative_im_path", root, classes)
+        check_values("cars: cars_annos.mat", {file: flag for file, _, flag in cars}, (0, 1), "0 or 1 as `test`")
+        train, test = (tuple((file, label) for file, label, flag in cars if flag == part) for part in (0, 1))
+        return Listing("cars", classes, train, test, "Stanford Cars, split by the `test` of its cars_annos.mat")
+    classes = _read_names(tables["cars_meta.mat"])
+    train, test = (
+        tuple((file, label) for file, label, _ in _read_cars(tables[name], "fname", root / part, classes))
+        for name, part in zip(_TABLES, ("cars_train", "cars_test"), strict=False)
+    )
+    return Listing("cars", classes, train, test, "Stanford Cars devkit, split into its cars_train/ and cars_test/")
+
+
+def read_variable(path: Path, name: str) -> list[Any]:
+    """Read one cell or struct array of a MATLAB file; no code in it is run.
+
+    Returns:
+        Its elements: str, int, float, array, or a dict of a struct's fields. Empty where the file has no such variable.
+
+    Raises:
+        ValueError: the file is damaged, or no MATLAB file of level 5; or scipy is not installed.
+    """
+    try:
+        from scipy.io import loadmat  # of an extra
+    except ModuleNotFoundError as error:
+        raise ValueError(f"cars: reading {path.name} needs scipy: pip install 'mosaicaug[cars]'") from error
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"cars: {path} has over {_MAX_BYTES // 10**6} MB, which is no list of annotations")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of variables that are named twice, and of odd numbers
+            found = loadmat(path, simplify_cells=True, variable_names=[name], appendmat=False)
+    except Exception as error:  # a damaged file makes scipy raise anything from KeyError to zlib.error and MemoryError
+        raise ValueError(f"{path} is damaged, or no MATLAB file of level 5 ({error}); save it as -v7") from error
+    value = found.get(name, [])
+    # A single element comes without its array.
+    return [_simplify(item) for item in (value if isinstance(value, list | np.ndarray) else [value])]
+
+
+def _simplify(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _simplify(item) for name, item in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    names = read_variable(path, "class_names")
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"cars: {path.name} must hold `class_names`, a cell array of text")
+    return tuple(names)
+
+
+def _read_cars(path: Path, file_field: str, folder: Path, classes: Sequence[str]) -> list[tuple[Path, int, object]]:
+    """File, label and `test` of each image; classes count from 1 there, and bounding boxes are not used."""
+    cars = read_variable(path, "annotations")
+    if not cars or not all(isinstance(car, dict) and {file_field, "class"} <= {*car} for car in cars):
+        raise ValueError(f"cars: {path.name} must hold `annotations`, a struct array with {file_field} and class")
+    files = [str(car[file_field]) for car in cars]
+    check_files(f"cars: {path.name}", folder, files)
+    class_ids = dict(zip(files, (car["class"] for car in cars), strict=True))
+    check_values(f"cars: {path.name}", class_ids, range(1, len(classes) + 1), f"a class, 1 to {len(classes)}")
+    return [(folder / file, int(car["class"]) - 1, car.get("test")) for file, car in zip(files, cars, strict=True)]
+
+
+CARS = Layout(
+    list_cars,
+    marks=("cars_annos.mat", "car_ims", "cars_train", "devkit"),
+    elsewhere=(
+        "cars: Stanford Cars can no longer be downloaded from its authors (ai.stanford.edu/~jkrause/cars is gone)."
+        " Copies are on Kaggle and elsewhere; github.com/pytorch/vision/issues/7545 names some. Unpack one so that"
+        " {root} holds cars_train/, cars_test/, devkit/ (with cars_train_annos.mat and cars_meta.mat) and"
+        " cars_test_annos_withlabels.mat, or else cars_annos.mat and car_ims/; then run `pmsi data check {root}`"
+    ),
+)

@@ -1,0 +1,98 @@
+"""Checkpoints: read back as saved, damaged ones refused, the one before the last taken in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pmsi.runtime.checkpoints import (
+    check_identity,
+    load_checkpoint,
+    load_newest,
+    previous_path,
+    save_checkpoint,
+)
+from tests.helpers.small_run import name_differences
+
+
+def test_checkpoints_go_round(tmp_path: Path) -> None:
+    state = {"identity": {"a": 1}, "history": [{"mix": 2.5}], "model": {"w": torch.rand(3)}}
+    save_checkpoint(tmp_path / "last.ckpt", state)
+    assert name_differences(load_checkpoint(tmp_path / "last.ckpt"), state) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file .*last.ckpt"),
+        ("words", "last.ckpt is damaged, or no file of tensors"),
+        ({"model": {}}, "last.ckpt is not a checkpoint of pmsi"),
+        ([1, 2], "last.ckpt is not a checkpoint of pmsi"),
+    ],
+)
+def test_other_files_are_no_checkpoints(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "last.ckpt"
+    if isinstance(content, str):
+        path.write_text(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(FileNotFoundError if content is None else ValueError, match=message):
+        load_checkpoint(path)
+
+
+def test_cut_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"identity": {}, "weights": torch.rand(1000)})
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged, or no file of tensors"):
+        load_checkpoint(path)
+
+
+class Evil:
+    """An object that would write a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit('code was run')",))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    torch.save({"identity": {}, "x": Evil()}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="no file of tensors that torch can load safely"):
+        load_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_a_changed_value_is_seen_by_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"identity": {}, "weights": torch.arange(4.0)})
+    state = torch.load(path, weights_only=True)
+    state["weights"][2] = 9
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="is damaged: its checksum does not match what it holds"):
+        load_checkpoint(path)
+
+
+def test_the_last_two_are_kept_and_the_older_is_taken_if_the_newer_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    assert load_newest(path) is None
+    for number in (1, 2, 3):
+        save_checkpoint(path, {"identity": {}, "number": number})
+    newest = load_newest(path)
+    assert newest is not None
+    assert newest["number"] == 3
+    path.write_bytes(b"x")
+    with pytest.warns(UserWarning, match="going on from previous.ckpt, which was saved before"):
+        older = load_newest(path)
+    assert older is not None
+    assert older["number"] == 2
+    previous_path(path).write_bytes(b"x")
+    with pytest.raises(ValueError, match="remove them to start anew"):
+        load_newest(path)
+
+
+def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
+    check_identity({"seed": 1, "data": "x"}, {"data": "x", "seed": 1}, tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to another run: lr is None there, 0\.1 was asked for; seed is 1 th"):
+        check_identity({"seed": 1}, {"seed": 2, "lr": 0.1}, tmp_path)
