@@ -1,4 +1,4 @@
-"""Every figure of the paper's tables: Wu et al. 2021, arXiv 2112.04223, Tables I to VII."""
+"""Figures of the paper's tables: Wu et al. 2021, arXiv 2112.04223, Tables I to VII."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class PaperTable:
         return round(value - self.figure(base, column), 1)
 
     def list_slips(self) -> list[Slip]:
-        """Printed changes that disagree with the printed figures."""
+        """List the printed changes that disagree with the printed figures."""
         printed = [
             (row, column, change)
             for row, line in self.rows.items()

@@ -17,11 +17,11 @@ Output = Literal["concat", "mix"] | int
 def grad_cam(
     network: nn.Module, images: Tensor, *, output: Output = "mix", classes: Tensor | None = None
 ) -> list[Tensor]:
-    """Where the feature maps of each stage speak for a class.
+    """Grad-CAM of every stage's feature maps for one class per image.
 
     A map is ReLU(sum_c a_c A_c), where a_c is the mean over positions of the gradient of the class's logit by channel c
-    of A (Eq. 1 and 2 of Selvaraju et al.), divided by its maximum; it is 0 throughout where nothing speaks for the
-    class. The network runs in eval mode and is left as it was: modes, hooks, gradients and statistics.
+    of A (Eq. 1 and 2 of Selvaraju et al.), divided by its maximum; it is 0 throughout where no channel raises the
+    logit. The network runs in eval mode and is left as it was: modes, hooks, gradients and statistics.
 
     Args:
         network: gives `Logits`, and feature maps by ``network.backbone(images, count)``; for instance a `PMSI`.
@@ -62,7 +62,7 @@ def grad_cam(
 
 @contextmanager
 def _capture_maps(network: nn.Module) -> Iterator[list[Tensor]]:
-    """The feature maps of the next forward pass, in eval mode; hook and modes are put back whatever happens."""
+    """Capture the feature maps of the next forward pass, in eval mode; hook and modes are put back in any case."""
     maps: list[Tensor] = []
     modes = {module: module.training for module in network.modules()}
 
@@ -82,7 +82,7 @@ def _capture_maps(network: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _pick_logits(logits: Logits, output: Output) -> Tensor:
-    """One output's logits, ``[B, K]``."""
+    """Logits ``[B, K]`` of one output."""
     if isinstance(output, int) and -len(logits.stages) <= output < len(logits.stages):
         return logits.stages[output]
     if output == "mix":

@@ -1,4 +1,4 @@
-"""The pointing game (Zhang et al. 2016): does a class activation map peak on the bird? For data that say where it is.
+"""Pointing game (Zhang et al. 2016): how often a class activation map peaks on the bird, for data that mark it.
 
 Places are y, x in px, and boxes y0, x0, y1, x1, half open. CUB-200-2011 marks the bird's box and 15 parts.
 """
@@ -14,7 +14,7 @@ from pmsi.data.cub_annotations import Annotations
 
 
 def peak_points(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Centre of the highest cell of maps ``[B, h, w]`` on images of ``size`` (H, W): float32 ``[B, 2]``.
+    """Centres of the highest cells of maps ``[B, h, w]`` on images of ``size`` (H, W): float32 ``[B, 2]``.
 
     The first of equal cells. (An interpolated map is flat towards its edges, so its first maximum would be a corner.)
 
@@ -29,16 +29,17 @@ def peak_points(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class PointingScore(NamedTuple):
-    """Points that hit, percent of the images that are marked; None for what the data set does not mark."""
+    """Percent of the marked images whose point hits; None for what the data set does not mark."""
 
     boxes: float | None
     parts: float | None
 
 
 def score_points(points: Tensor, annotations: Annotations, *, tolerance: float = 15.0) -> PointingScore:
-    """How many points ``[N, 2]`` lie in the bird's box, and within ``tolerance`` px of a visible part.
+    """Score points ``[N, 2]``: percent in the bird's box, and within ``tolerance`` px of a visible part.
 
-    Compare with the centre of every image, ``torch.full((N, 2), crop / 2)``, which hits often: photographers aim.
+    Compare with the centre of every image, ``torch.full((N, 2), crop / 2)``,
+    which hits often, as photographs are centred on their subject.
 
     Raises:
         ValueError: not a point for each image.

@@ -100,13 +100,13 @@ CORRUPTIONS: Mapping[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class Robustness:
-    """A network on clean test images, and on the same images under each corruption."""
+    """Accuracies of a network on clean test images, and on the same images under each corruption."""
 
     clean: Evaluation
     corrupted: Mapping[str, Evaluation]
 
     def change(self, corruption: str, what: Literal["concat", "mix"] = "mix") -> float:
-        """Accuracy under the corruption minus clean accuracy, in points: negative where it hurts."""
+        """Accuracy under the corruption minus clean accuracy, in points."""
         found: float = getattr(self.corrupted[corruption], what) - getattr(self.clean, what)
         return found
 

@@ -1,4 +1,4 @@
-"""Backbones as five resolution levels, and where their weights come from."""
+"""Backbones as five resolution levels, with weights from files or downloads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import itertools
 import urllib.error
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,11 +47,11 @@ class Backbone(nn.Module):
         return maps[-count:]
 
     def list_blocks(self) -> list[list[nn.Module]]:
-        """The blocks that each stage is a chain of, for networks that use maps from within a stage."""
+        """List the blocks of each stage, for networks that use maps from within a stage."""
         return [list(stage) if isinstance(stage, nn.Sequential) else [stage] for stage in self.stages]
 
     def forward_blocks(self, images: Tensor) -> list[list[Tensor]]:
-        """The maps that those blocks put out."""
+        """Output maps of those blocks, stage by stage."""
         maps: list[list[Tensor]] = []
         for stage in self.list_blocks():
             maps.append([])
@@ -60,7 +61,7 @@ class Backbone(nn.Module):
         return maps
 
     def measure_blocks(self) -> list[list[int]]:
-        """Output channels of those blocks; tried out without data."""
+        """Measure the output channels of those blocks, without data."""
         maps = copy.deepcopy(self).to("meta").eval().forward_blocks(torch.empty(1, 3, 64, 64, device="meta"))
         return [[x.shape[1] for x in stage] for stage in maps]
 
@@ -74,7 +75,7 @@ class Backbone(nn.Module):
 
 
 class TimmBackbone(Backbone):
-    """The last five levels of a timm model made with ``features_only=True``; its blocks are not told apart."""
+    """The last five levels of a timm model made with ``features_only=True``; its blocks are not known."""
 
     def __init__(self, model: nn.Module, widths: tuple[int, ...]) -> None:
         super().__init__([], widths)
@@ -88,7 +89,7 @@ class TimmBackbone(Backbone):
 
 
 def make_backbone(name: str, weights: str = "none", *, stem_stride: Literal[1, 2] = 2) -> Backbone:
-    """A backbone of five stages without its classifier.
+    """Make a backbone of five stages, without its classifier.
 
     Args:
         name: "mobilenet_v2", "resnet18", "resnet34" or "resnet50" (of torchvision), or "timm:NAME" for any timm model
@@ -159,13 +160,14 @@ def _make_timm(name: str, weights: str) -> Backbone:
     if len(set(sides)) < 5 or sides != sorted(set(sides)):
         levels = ", ".join(f"{width} channels at 1/{side}" for width, side in zip(channels, sides, strict=True))
         raise ValueError(f"make_backbone: timm:{name} must have five resolution levels or more, but has {levels}")
-    options: dict[str, Any] = {"out_indices": tuple(range(len(sides) - 5, len(sides)))}
+    deepest = tuple(range(len(sides) - 5, len(sides)))
+    make = partial(timm.create_model, name, features_only=True, out_indices=deepest)
     if weights not in ("none", "imagenet"):
         state = _read(Path(weights))
         _load(name, timm.create_model(name, num_classes=0), state, weights)  # timm itself lets tensors be missing
-        options["pretrained_cfg_overlay"] = {"state_dict": dict(state)}
+        make = partial(make, pretrained_cfg_overlay={"state_dict": dict(state)})
     try:
-        model = timm.create_model(name, features_only=True, pretrained=weights != "none", **options)
+        model = make(pretrained=weights != "none")
     except (OSError, RuntimeError) as error:
         raise ConnectionError(f"weights: timm has none for {name}, or could not download them ({error})") from error
     return TimmBackbone(model, tuple(channels[-5:]))

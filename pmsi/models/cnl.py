@@ -69,7 +69,7 @@ class CNL(Network):
         dropout: before the linear layer, in training.
 
     Raises:
-        ValueError: a timm backbone, whose blocks are not told apart.
+        ValueError: a timm backbone, whose blocks are not known.
 
     >>> from pmsi.models.backbones import make_mobilenet_v2
     >>> CNL(make_mobilenet_v2(), num_classes=200).eval()(torch.rand(2, 3, 64, 64)).concat.shape

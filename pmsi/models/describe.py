@@ -1,7 +1,7 @@
-"""What a network is made of and what it costs: stages, maps, parameters, multiplications, and how far each stage sees.
+"""Sizes and costs of a network: stages, maps, parameters, multiplications, and receptive fields.
 
-From how far a stage sees follows what the paper's rule (section III-B) lets it be trained on: the smallest patch of a
-mosaic or jigsaw must be smaller than the stage's receptive field.
+A stage's receptive field decides what the paper's rule (section III-B) lets it be trained on: the smallest patch of a
+mosaic or jigsaw must be smaller than the field.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def least_grid(size: int, field: float) -> int:
 
 
 def print_description(description: Description, console: Console | None = None) -> None:
-    """A table of the stages, and what the network costs."""
+    """Print a table of the stages, and the costs of the network."""
     console = console or Console()
     table = Table(title=f"stages at {description.size} px", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in ("stage", "map", "k param.", "MMAC", "field", "r", "n", "eff.", "r", "n"):
@@ -213,7 +213,7 @@ def _effective_side(maps: Tensor, images: Tensor, mark: _Mark) -> float:
 
 
 class _Mark(NamedTuple):
-    """What is known of a map.
+    """Receptive field and costs of a map.
 
     Args:
         field: px of the image that one place depends on, per axis; its centre is ``start + step * place``, px.
@@ -260,7 +260,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _grow_field(operation: Any, args: Sequence[Any], out: Any, mark: _Mark) -> _Mark:
-    """What places of the map that an operation makes depend on."""
+    """Receptive field of the map that an operation makes."""
     aten = torch.ops.aten
     if operation is aten.convolution:
         _, weight, _, (stride, *_), (padding, *_), (dilation, *_), *_ = args
