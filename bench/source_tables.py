@@ -81,16 +81,20 @@ def read_arrows(folder: Path) -> dict[str, set[str]]:
     arrows: dict[str, set[str]] = {thing: set() for thing in things - {"__init__"}}
     for path in folder.rglob("*.py"):
         thing = path.relative_to(folder).parts[0].removesuffix(".py")
-        for module in _read_imports(path):
-            parts = module.split(".")
+        for module, name in read_imports(path, folder.parent):
+            parts = [*module.split("."), *([name] if name else [])]
             if thing in arrows and parts[0] == folder.name and parts[1:2] and parts[1] in arrows and parts[1] != thing:
                 arrows[thing].add(parts[1])
     return arrows
 
 
-def _read_imports(path: Path) -> Iterator[str]:
+def read_imports(path: Path, root: Path) -> Iterator[tuple[str, str | None]]:
+    """Read every module that a file below ``root`` imports, anywhere in it, and the name taken from it."""
+    package = path.relative_to(root).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((module, alias.name) for alias in node.names)

@@ -21,7 +21,7 @@ def normalise(images: Tensor) -> Tensor:
 
 start = time.perf_counter()
 torch.manual_seed(0)
-(images, labels), (test_images, test_labels) = render_typefaces(SIZE, train_per_class=16, test_per_class=8)
+(images, labels), (test_images, test_labels) = render_typefaces(SIZE, train_per_class=12, test_per_class=8)
 print(f"{len(images)} images of words in {len(TYPEFACES)} typefaces to train on, {len(test_images)} to test on")
 
 network = PMSI(make_backbone("mobilenet_v2"), len(TYPEFACES), stages=STAGES, feature_width=128, hidden_width=64)

@@ -17,8 +17,7 @@ from bench.measure import make_clock, measure_peak
 from bench.results import Row, round_figure
 from bench.training.ours import Input, OurInput, make_trainer
 from bench.training.plain import PlainInput, PlainTrainer
-from pmsi.data import dataset as data
-from pmsi.data.dataset import Dataset
+from pmsi.data.dataset import Dataset, load_dataset
 from pmsi.models.registry import make_network
 from pmsi.recipe import RECIPES, Recipe
 from pmsi.training.batches import count_batches, plan_epoch
@@ -90,7 +89,7 @@ def measure_steps(
 ) -> list[Row]:
     """Measure whole training epochs in each setting: images/s, peak memory of a step, share of input time."""
     found: dict[str, list[tuple[list[float], dict[str, float]]]] = {name: [] for name in settings}
-    dataset = data.load_dataset("folder", folder, resize=recipe.resize)
+    dataset = load_dataset("folder", folder, resize=recipe.resize)
     recipe = replace(recipe, epochs=epochs + 1)
     for _ in range(rounds):
         for name in settings:

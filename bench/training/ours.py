@@ -8,8 +8,7 @@ from typing import Protocol
 import torch
 
 from bench.training.plain import Batches
-from pmsi.data import dataset as data
-from pmsi.data.dataset import Dataset
+from pmsi.data.dataset import Dataset, load_dataset
 from pmsi.data.storage import make_store, to_device
 from pmsi.recipe import Recipe
 from pmsi.runtime.devices import open_fabric
@@ -34,7 +33,7 @@ class OurInput:
     """
 
     def __init__(self, folder: Path, recipe: Recipe, device: torch.device, cache: Path | None = None) -> None:
-        dataset = data.load_dataset("folder", folder, resize=recipe.resize, cache=cache, say=lambda _: None)
+        dataset = load_dataset("folder", folder, resize=recipe.resize, cache=cache, say=lambda _: None)
         self.store, self.recipe = make_store(dataset.train, device), recipe
         self.inputs = PhaseInputs(recipe, open_fabric(device.type, "32"))  # type: ignore[arg-type]
 

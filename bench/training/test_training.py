@@ -17,7 +17,7 @@ from bench.training.measure import INPUTS
 from bench.training.ours import OurInput
 from bench.training.photos import write_photos
 from bench.training.plain import PlainInput
-from pmsi.data import dataset as data
+from pmsi.data.dataset import load_dataset
 
 Record = Callable[[Row], None]
 
@@ -55,7 +55,7 @@ def test_step(settings: tuple[str, ...], device: str, tmp_path: Path, record_tra
     rounds, epochs = measure.STEP_ROUNDS[device], measure.STEP_EPOCHS[device]
     write_photos(tmp_path, measure.STEP_BATCHES[device] * recipe.batch_size)
     with _record_failure("step", recipe.crop, record_training):
-        check_step(recipe, data.load_dataset("folder", tmp_path, resize=recipe.resize), device, tmp_path)
+        check_step(recipe, load_dataset("folder", tmp_path, resize=recipe.resize), device, tmp_path)
         for row in measure.measure_steps(tmp_path, recipe, device, settings, rounds=rounds, epochs=epochs):
             record_training(row)
 

@@ -59,7 +59,7 @@ class Screen:
 
 
 class ConsoleCallback:
-    """One run on a `Screen`: images a second, time left in all epochs, losses per phase."""
+    """Lines and bar of one run on a `Screen`: images a second, time left in all epochs, losses per phase."""
 
     def __init__(self, screen: Screen, name: str, recipe: Recipe) -> None:
         self.screen, self.name, self.recipe = screen, name, recipe

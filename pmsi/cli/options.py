@@ -105,7 +105,7 @@ class Reproduce(Common):
 
 @dataclass(frozen=True)
 class Describe:
-    """What a network is made of and what it costs: stages, parameters, MACs, receptive fields, and the mosaics that the
+    """Describe a network and its cost: stages, parameters, MACs, receptive fields, and the mosaics that the
     paper's rule allows at each stage."""
 
     recipe: RecipeName = "paper"

@@ -80,7 +80,7 @@ def keep_preview(folder: Path, dataset: Dataset, recipe: Recipe, seed: int) -> N
 
 
 def read_preview(folder: Path) -> Preview | None:
-    """What `keep_preview` wrote; None without the file."""
+    """Read the preview that `keep_preview` wrote; None without the file."""
     arrays = _read_arrays(folder / "preview.npz")
     if arrays is None:
         return None
@@ -135,7 +135,7 @@ def keep_activations(
 
 
 def read_activations(folder: Path) -> Activations | None:
-    """Activation maps that `keep_activations` wrote; None without the file."""
+    """Read the maps that `keep_activations` wrote; None without the file."""
     arrays = _read_arrays(folder / "activations.npz")
     if arrays is None:
         return None
@@ -145,7 +145,7 @@ def read_activations(folder: Path) -> Activations | None:
 
 
 def read_pointing(folder: Path) -> dict[str, Any] | None:
-    """Pointing scores that `keep_activations` wrote; None without the file."""
+    """Read the scores that `keep_activations` wrote; None without the file."""
     path = folder / "pointing.json"
     if not path.exists():
         return None

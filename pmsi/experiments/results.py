@@ -29,7 +29,7 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # finished runs by row, one fo
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that a page shows of one or more runs, as values.
+    """Values of one or more runs that a page shows.
 
     Args:
         results: what ``results.json`` holds.
@@ -83,7 +83,7 @@ def describe_study(
 
 
 def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
-    """What ``results.json`` is to hold: `describe_study`, and every finished run of the tables, of any seed."""
+    """Make ``results.json``: `describe_study`, and every finished run of the tables, of any seed."""
     found = {
         name: {row: [read_result(place) for place in list_finished(folder, recipe)] for row, recipe in rows.items()}
         for name, rows in tables.items()
@@ -102,7 +102,7 @@ def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> di
 
 
 def gather_run(folder: Path, facts: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """``results.json`` of a run by itself: `describe_study`, and a table "run" of one row."""
+    """Make ``results.json`` of a run by itself: `describe_study`, and a table "run" of one row."""
     run = {**read_result(folder), "folder": "."}
     return {**facts, "seeds": [run["seed"]], "tables": {"run": {_name_row(recipe): [run]}}}
 
@@ -127,7 +127,7 @@ def list_finished(folder: Path, recipe: Recipe) -> list[Path]:
 
 
 def list_runs(tables: Mapping[Any, Rows]) -> Iterator[Mapping[str, Any]]:
-    """Every run once, although tables share runs."""
+    """List the runs of all tables, each once although tables share runs."""
     seen = set()
     for rows in tables.values():
         for runs in rows.values():

@@ -65,7 +65,7 @@ class Source:
         progress: Callable[[str, int, int], None] | None = None,
         say: Callable[[str], None] = print,
     ) -> Dataset:
-        """All images at the recipe's size, as uint8.
+        """Load the images at the recipe's size, as uint8.
 
         Raises:
             ValueError, OSError: weights that do not fit the backbone (before any image is read), or bad data.

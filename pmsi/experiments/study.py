@@ -1,4 +1,4 @@
-"""One engine for all studies: trains the runs of the paper's tables and figure, and gathers their results."""
+"""Engine of all studies: trains the runs of the paper's tables and figure, and gathers their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs (recipes) make up each table of the paper."""
+"""Recipes of the runs that make up each table of the paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the protocol of a study is not the paper's."""
+"""Differences between the protocol of a study and the paper's."""
 
 from __future__ import annotations
 

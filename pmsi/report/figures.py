@@ -125,7 +125,7 @@ def _plot(
     styles: Mapping[str, tuple[str, str]],
     value: Callable[[Mapping[str, Any]], float],
 ) -> Markup:
-    """One panel, of a width that a telephone shows unshrunk."""
+    """Draw one panel, of a width that a telephone shows unshrunk."""
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pmsi", "font.size": 10}):
         figure = Figure(figsize=(4.6, 3), layout="constrained")
         axes = figure.subplots()

@@ -13,7 +13,7 @@ from pmsi.experiments.results import Rows, Study
 from pmsi.report.differences import differences_table, list_choices
 from pmsi.report.figures import show_activations, show_curves, show_strips
 from pmsi.report.sections import classes_table, describe_order, runs_table, standard_error
-from pmsi.report.study_tables import BASE, LABELS, METHOD_LABELS, TITLES, find_recipes, list_all_classes, list_tables
+from pmsi.report.study_tables import BASE, LABELS, METHOD_LABELS, TITLES, list_all_classes, list_tables, row_recipes
 from pmsi.report.table import Table, render_page, render_part
 from pmsi.runtime.files import write_text
 
@@ -85,7 +85,7 @@ def _make_section(study: Study, name: str, tables: Sequence[Table]) -> Section:
     curves = show_curves({labels.get(row, row): runs for row, runs in rows.items()})
     if curves and name not in ("table7", "figure4"):  # their runs are other tables'
         parts += [render_part("heading", "Learning curves"), curves]
-    classes = list_all_classes(study, rows, find_recipes(study, name)) if name in (*BASE, "run") else {}
+    classes = list_all_classes(study, rows, row_recipes(study, name)) if name in (*BASE, "run") else {}
     if classes:
         table = classes_table({labels.get(row, row): one for row, one in classes.items()})
         parts.append(render_part("folded", "All classes", table.to_html()))
@@ -109,7 +109,7 @@ def _show_previews(study: Study) -> Iterator[Markup]:
     yield render_part("sentence", "The first training images of the first mini-batch, as the phases received them.")
     seen = set()
     for name, rows in study.results["tables"].items():
-        recipes = find_recipes(study, name)
+        recipes = row_recipes(study, name)
         for row, runs in rows.items():
             recipe = recipes[row]
             drawn = [study.previews[run["folder"]] for run in runs if run["folder"] in study.previews]

@@ -38,7 +38,7 @@ def compare_with_paper(
     columns: Sequence[str] | None = None,
     marked: Sequence[str] = (),
 ) -> Table:
-    """One of the paper's tables beside ours; rows that the paper does not have come last.
+    """Set one of the paper's tables beside ours; rows that the paper does not have come last.
 
     Args:
         number: of the paper's table, 1 to 7.
@@ -160,7 +160,7 @@ def accuracy_table(run: Mapping[str, Any], *, progressive: bool, test_images: in
 
 
 def runs_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """Every run by label: accuracies of all outputs, the best epoch on the test images, and the time it took."""
+    """List every run by label: accuracies of all outputs, the best epoch on the test images, and the time it took."""
     cells = tuple(
         (
             label,

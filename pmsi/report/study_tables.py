@@ -29,7 +29,7 @@ from pmsi.report.sections import (
 from pmsi.report.table import Table
 from pmsi.training.phases import AUGMENTATIONS
 
-METHOD_LABELS: Mapping[str, str] = {name: method.label for name, method in AUGMENTATIONS.items()}
+METHOD_LABELS: Mapping[str, str] = {method: entry.label for method, entry in AUGMENTATIONS.items()}
 # Names of rows in place of the printed ones, by table.
 LABELS: Mapping[str, Mapping[str, str]] = {
     "table4": METHOD_LABELS,
@@ -70,7 +70,7 @@ def describe_tables(study: Study) -> dict[str, Any]:
     }
 
 
-def find_recipes(study: Study, name: str) -> Mapping[str, Recipe]:
+def row_recipes(study: Study, name: str) -> Mapping[str, Recipe]:
     """Recipes of a table's rows; the one row of "run" has the study's own."""
     if name == "run":
         return dict.fromkeys(study.results["tables"][name], study.base)
@@ -84,7 +84,7 @@ def list_all_classes(study: Study, rows: Rows, recipes: Mapping[str, Recipe]) ->
 
 
 def _list_tables(study: Study, name: str) -> list[Table]:
-    recipes = find_recipes(study, name)
+    recipes = row_recipes(study, name)
     rows: Rows = {row: runs for row, runs in study.results["tables"][name].items() if runs}
     if name == "figure4":
         return [] if study.pointing is None else [pointing_table(study.pointing)]
@@ -111,7 +111,7 @@ def _list_tables(study: Study, name: str) -> list[Table]:
 
 
 def _compare_rows(study: Study, name: str, rows: Rows, recipes: Mapping[str, Recipe]) -> list[Table]:
-    """Every row against the table's base on the same test images, and where one network goes wrong."""
+    """Compare every row with the table's base on the same test images, and where one network goes wrong."""
     joined = {row: study.join_predictions(recipes[row], runs) for row, runs in rows.items()}
     found = {row: one for row, one in joined.items() if one is not None}
     base, tables = BASE.get(name), []

@@ -42,7 +42,7 @@ class Table:
         return render_part("table", self)
 
     def to_rich(self) -> rich.table.Table:
-        """For a terminal."""
+        """Make a table for a terminal."""
         table = rich.table.Table(title=self.caption, caption=" ".join(self.notes) or None)
         for place, name in enumerate(self.head):
             table.add_column(name, justify="right" if place and not self.words else "left")
@@ -62,7 +62,7 @@ class Table:
         return cls(**{**values, **lists, "rows": rows})
 
     def to_markdown(self) -> str:
-        """For a README; without caption and notes."""
+        """Make a table for a README; without caption and notes."""
         right = "---" if self.words else "---:"
         lines = [self.head, ("---", *[right] * (len(self.head) - 1)), *self.rows]
         rule = "|" + "|".join(lines[1]) + "|"
@@ -75,7 +75,7 @@ _TEMPLATES = jinja2.Environment(
 
 
 def render_part(macro: str, *arguments: Any) -> Markup:
-    """One fragment of ``parts.html.j2``."""
+    """Render one fragment of ``parts.html.j2``."""
     module: Any = _TEMPLATES.get_template("parts.html.j2").module
     return Markup(getattr(module, macro)(*arguments))
 

@@ -19,9 +19,11 @@ import torch
 from PIL import Image
 
 import mosaicaug
+import pmsi
 from bench import pages
 from pmsi import recipe
 from pmsi.cli import options
+from pmsi.data import layouts
 from pmsi.training import phases
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +54,7 @@ def run_code(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 @pytest.fixture(autouse=True)
 def same_tables() -> Iterator[None]:
     """Take out what pages add to the tables of networks, augmentations and layouts."""
-    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS]
+    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS, layouts.LAYOUTS]
     kept = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, kept, strict=True):
@@ -122,6 +124,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/api").glob("*.md"))
     documented = set(re.findall(r"^::: mosaicaug\.(\w+)", text, re.MULTILINE))
     assert documented >= {*mosaicaug.__all__, "kornia", "dali", "timm", "torchvision"}
+    assert {*re.findall(r"^::: pmsi\.(\w+)", text, re.MULTILINE)} >= {*pmsi.__all__} - {"RECIPES"}
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -46,7 +46,7 @@ def test_training_example_copied_alone_ends_well(name: str, tmp_path: Path) -> N
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, f"{name}.py"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(TRAINING[name])

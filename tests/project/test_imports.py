@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.source_tables import count_levels, read_arrows
-from tests.helpers.imports import read_imports
+from bench.source_tables import count_levels, read_arrows, read_imports
 
 ROOT = Path(__file__).parents[2]
 

@@ -45,6 +45,6 @@ def test_wheel_holds_the_packages_alone(tmp_path: Path) -> None:
         names = archive.namelist()
         scripts = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"mosaicaug", "pmsi"}
-    assert "pmsi/report/templates/report.html.j2" in names
+    assert "pmsi/report/templates/page.html.j2" in names
     assert not [name for name in names if "test" in name.lower() or name.endswith((".pth", ".jpg", ".png"))]
     assert "pmsi = pmsi.cli:main" in scripts

@@ -16,7 +16,10 @@ from pmsi.cli.commands import main
 from pmsi.experiments.source import Source
 from pmsi.recipe import RECIPES
 from pmsi.training.trainer import Trainer
-from tests.helpers.small_run import make_backbone, read_folder
+from tests.helpers.small_run import (
+    make_backbone,
+    read_folder,
+)
 
 TINY = [
     *("--resize", "36", "--crop", "32", "--feature-width", "16", "--hidden-width", "8"),
@@ -281,3 +284,20 @@ def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
     assert "network baseline has no interaction, so it needs interaction=False" in capsys.readouterr().err
     assert main(["describe", "--crop", "64", "--resize", "72", "--classes", "5"]) == 0
     assert "receptive field" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_the_command_ends_with_a_line_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 64 --epochs 1 --device cpu"
+    words = [*tiny.split(), "--run", str(tmp_path / "run")]
+    assert main(["train", *words, "--profile"]) == 0
+    said = capsys.readouterr().out
+    end = json.loads(said.splitlines()[-1])
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert {name: end[name] for name in ("concat", "mix", "stages")} == {
+        name: result[name] for name in ("concat", "mix", "stages")
+    }
+    assert Path(end["checkpoint"]).exists()
+    assert "Where the time of a step goes" in said
+    assert main(["evaluate", end["checkpoint"], "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["mix"] == end["mix"]

@@ -14,7 +14,13 @@ from pmsi.data.storage import Split, make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.base import Logits
 from pmsi.models.baseline import Baseline
-from tests.helpers.small_run import RECIPE, catch_inputs, make_backbone, make_dataset, make_session
+from tests.helpers.small_run import (
+    RECIPE,
+    catch_inputs,
+    make_backbone,
+    make_dataset,
+    make_session,
+)
 
 
 class Reader(nn.Module):
@@ -55,3 +61,16 @@ def test_tests_may_see_whole_images() -> None:
     inside, whole = seen[0], seen[len(seen) // 2]
     assert whole.shape[2:] == (36, 36)
     assert torch.equal(inside, whole[:, :, 2:34, 2:34])
+
+
+def test_a_test_can_be_interrupted_between_mini_batches() -> None:
+    """As often on every process, whether it has images or not."""
+    called: list[None] = []
+    dataset = make_dataset()
+
+    class Zero(nn.Module):
+        def forward(self, images: Tensor) -> Logits:
+            return Logits((), torch.zeros(len(images), 3))
+
+    evaluate(Zero(), dataset.test, RECIPE, make_session(), pause=lambda: called.append(None))
+    assert len(called) == 2  # of 6 images, 4 at a time

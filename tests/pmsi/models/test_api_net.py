@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from pmsi.models.api_net import API, nearest_pairs
-from pmsi.training.batches import draw_balanced
 from tests.helpers.small_run import make_backbone
 
 
@@ -63,49 +62,3 @@ def test_api_tests_without_gates_and_dropout() -> None:
     network = API(make_backbone(), 3, hidden=8).eval()
     images = torch.randn(4, 3, 32, 32)
     assert torch.equal(network(images).concat, network.classifier[1](network.pool(images)))
-
-
-def test_balanced_batches() -> None:
-    labels = torch.tensor([k for k in range(6) for _ in range(5 + k)])
-    labels = labels[torch.randperm(len(labels))]
-    batches = draw_balanced(labels, 40, classes=4, samples=3)
-    assert batches.shape == (40, 12)
-    for batch in batches:
-        classes = labels[batch].view(4, 3)
-        assert (classes == classes[:, :1]).all()  # three of each
-        assert len(set(classes[:, 0].tolist())) == 4  # each class once
-        assert len(set(batch.tolist())) == 12
-    assert set(batches.flatten().tolist()) == set(range(len(labels)))
-    assert len({frozenset(labels[batch].tolist()) for batch in batches}) > 5
-
-
-def test_balanced_batches_use_up_a_class_before_it_starts_again() -> None:
-    batches = draw_balanced(torch.arange(16) % 2, 4, classes=2, samples=4)
-    for two in batches.chunk(2):
-        assert two.flatten().sort().values.tolist() == list(range(16))
-
-
-def test_balanced_batches_are_a_function_of_the_generator() -> None:
-    labels = torch.arange(20) % 6
-    first, again, other = (
-        draw_balanced(labels, 5, classes=3, samples=2, generator=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
-    )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert draw_balanced(labels, 0, classes=3, samples=2).shape == (0, 6)
-
-
-@pytest.mark.parametrize(
-    ("classes", "samples", "message"),
-    [
-        (1, 4, "pairs need 2 classes of 2 images or more, got 1 of 4"),
-        (4, 1, "pairs need 2 classes of 2 images or more, got 4 of 1"),
-        (5, 2, "a batch needs 5 classes, the data have 4"),
-        (4, 4, "a batch needs 4 images of a class, class 7 has 3"),
-    ],
-)
-def test_batches_that_cannot_be(classes: int, samples: int, message: str) -> None:
-    labels = torch.tensor([5] * 4 + [6] * 4 + [7] * 3 + [9] * 6)
-    with pytest.raises(ValueError, match=message):
-        draw_balanced(labels, 1, classes=classes, samples=samples)

@@ -1,7 +1,8 @@
-"""The average of the weights, which is tested in place of the weights themselves, and survives an interruption."""
+"""Learning rates, gradients, and the average of the weights, which is tested in their place."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD
 
 from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.registry import make_network, read_network
+from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
-from pmsi.training.optim import MovingAverage
+from pmsi.training.optim import MovingAverage, make_schedule, zero_gradients
 from tests.helpers.small_run import (
     BATCHES,
     RECIPE,
@@ -88,3 +91,79 @@ def test_an_averaged_run_goes_on_where_it_was(tmp_path: Path) -> None:
     whole, parts = (load_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
     assert "average" in whole
     assert name_differences(whole, parts) == []
+
+
+def rate_epochs(recipe: Recipe, count: int) -> list[list[float]]:
+    """Rates of (backbone, new) before each mini-batch of the whole run and after the last."""
+    a, b = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = SGD([{"params": [a], "lr": recipe.lr_backbone}, {"params": [b], "lr": recipe.lr_new}])
+    schedule = make_schedule(recipe, optimizer, count)
+    rates = [[group["lr"] for group in optimizer.param_groups]]
+    for _ in range(recipe.epochs * (count // recipe.batch_size)):
+        optimizer.step()
+        schedule.step()
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    return rates
+
+
+def test_cosine_falls_to_zero_in_both_groups() -> None:
+    rates = rate_epochs(replace(RECIPE, lr_backbone=1e-4, lr_new=1e-3, epochs=4), 103)
+    for group, top in enumerate((1e-4, 1e-3)):
+        assert rates[0][group] == top
+        assert rates[50][group] == pytest.approx(top / 2)
+        assert rates[100][group] == pytest.approx(0, abs=1e-12)
+
+
+def test_released_rate_hardly_falls() -> None:
+    """Its period counts images (5,994 of CUB), its steps batches (187 an epoch): the ratio of any number of epochs."""
+    rates = rate_epochs(replace(RECIPE, schedule="released", batch_size=32, epochs=2, lr_new=3e-3), 5994)
+    ratio = (1 + math.cos(math.pi * 187 / 5994)) / 2
+    assert ratio == pytest.approx(0.9976, abs=5e-5)
+    assert rates[-1][1] / 3e-3 == pytest.approx(ratio)
+    assert rates[-1][0] / RECIPE.lr_backbone == pytest.approx(ratio)
+
+
+def test_one_cycle_peaks_at_the_recipes_rates() -> None:
+    recipe = replace(RECIPE, schedule="onecycle", warmup=0.25, epochs=4, lr_backbone=1e-3, lr_new=1e-2)
+    for group, rates in enumerate(zip(*rate_epochs(recipe, 400), strict=True)):
+        top = (1e-3, 1e-2)[group]
+        assert max(rates) == pytest.approx(top, rel=1e-3)
+        assert rates.index(max(rates)) == pytest.approx(100, abs=1)
+        assert rates[0] == pytest.approx(top / 25)
+        assert rates[-1] < top / 1e4
+
+
+@pytest.mark.parametrize("batches", range(1, 9))
+def test_one_cycle_of_a_few_steps(batches: int) -> None:
+    """Where a quarter of all steps is one."""
+    recipe = replace(RECIPE, schedule="onecycle", warmup=0.25, epochs=1)
+    rates = rate_epochs(recipe, batches * recipe.batch_size)
+    assert len(rates) == batches + 1
+    assert max(rates) == pytest.approx([recipe.lr_backbone, recipe.lr_new], rel=0.1)
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_rates_are_stepped_with_every_batch(tmp_path: Path, schedule: Any) -> None:
+    trainer = make_trainer(tmp_path, replace(RECIPE, schedule=schedule, epochs=2))
+    groups = trainer.parts["optimizer"].param_groups
+    wanted = [[id(p) for p in group] for group in trainer.network.parameter_groups()]
+    assert [[id(p) for p in group["params"]] for group in groups] == wanted
+    assert [group["momentum"] for group in groups] == [0.9, 0.9]
+    assert [group["weight_decay"] for group in groups] == [5e-4, 5e-4]
+    trainer.run(Watch())
+    rates = rate_epochs(trainer.recipe, 12)
+    assert [record["lr"] for record in trainer.history] == [pytest.approx(rates[k]) for k in (BATCHES, 2 * BATCHES)]
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_gradients_that_no_pass_reaches_are_zero_or_missing(idle: bool) -> None:
+    network = nn.ModuleList(
+        [nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False).requires_grad_(requires_grad=False)]
+    )
+    optimizer = SGD(network.parameters(), lr=1.0)
+    for _ in range(2):
+        zero_gradients(optimizer, network, idle=idle)
+        gradients = [parameter.grad for parameter in network.parameters()]
+        assert gradients == [torch.zeros(1, 1) if idle else None, None]
+        network[0](torch.ones(1)).sum().backward()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import SGD
 
@@ -20,8 +19,6 @@ from pmsi.models.base import Logits
 from pmsi.recipe import Method, Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
 from pmsi.training.batches import BatchPlan, plan_epoch
-from pmsi.training.optim import make_schedule
-from pmsi.training.snapmix import SnapMixHead
 from pmsi.training.trainer import Trainer
 from tests.helpers.small_run import BATCHES, RECIPE, Watch, make_dataset, make_trainer, name_differences
 
@@ -215,99 +212,3 @@ def test_frozen_backbone_keeps_its_weights_and_moves_its_statistics(tmp_path: Pa
     make_trainer(tmp_path, recipe).run(Watch())
     end = load_checkpoint(tmp_path / "last.ckpt")["model"]
     assert all(not torch.equal(end[f"backbone.{name}"], start[name]) for name, _ in backbone.named_parameters())
-
-
-def rate_epochs(recipe: Recipe, count: int) -> list[list[float]]:
-    """Rates of (backbone, new) before each mini-batch of the whole run and after the last."""
-    a, b = (nn.Parameter(torch.zeros(1)) for _ in range(2))
-    optimizer = SGD([{"params": [a], "lr": recipe.lr_backbone}, {"params": [b], "lr": recipe.lr_new}])
-    schedule = make_schedule(recipe, optimizer, count)
-    rates = [[group["lr"] for group in optimizer.param_groups]]
-    for _ in range(recipe.epochs * (count // recipe.batch_size)):
-        optimizer.step()
-        schedule.step()
-        rates.append([group["lr"] for group in optimizer.param_groups])
-    return rates
-
-
-def test_cosine_falls_to_zero_in_both_groups() -> None:
-    rates = rate_epochs(replace(RECIPE, lr_backbone=1e-4, lr_new=1e-3, epochs=4), 103)
-    for group, top in enumerate((1e-4, 1e-3)):
-        assert rates[0][group] == top
-        assert rates[50][group] == pytest.approx(top / 2)
-        assert rates[100][group] == pytest.approx(0, abs=1e-12)
-
-
-def test_released_rate_hardly_falls() -> None:
-    """Its period counts images (5,994 of CUB), its steps batches (187 an epoch): the ratio of any number of epochs."""
-    rates = rate_epochs(replace(RECIPE, schedule="released", batch_size=32, epochs=2, lr_new=3e-3), 5994)
-    ratio = (1 + math.cos(math.pi * 187 / 5994)) / 2
-    assert ratio == pytest.approx(0.9976, abs=5e-5)
-    assert rates[-1][1] / 3e-3 == pytest.approx(ratio)
-    assert rates[-1][0] / RECIPE.lr_backbone == pytest.approx(ratio)
-
-
-def test_one_cycle_peaks_at_the_recipes_rates() -> None:
-    recipe = replace(RECIPE, schedule="onecycle", warmup=0.25, epochs=4, lr_backbone=1e-3, lr_new=1e-2)
-    for group, rates in enumerate(zip(*rate_epochs(recipe, 400), strict=True)):
-        top = (1e-3, 1e-2)[group]
-        assert max(rates) == pytest.approx(top, rel=1e-3)
-        assert rates.index(max(rates)) == pytest.approx(100, abs=1)
-        assert rates[0] == pytest.approx(top / 25)
-        assert rates[-1] < top / 1e4
-
-
-@pytest.mark.parametrize("batches", range(1, 9))
-def test_one_cycle_of_a_few_steps(batches: int) -> None:
-    """Where a quarter of all steps is one."""
-    recipe = replace(RECIPE, schedule="onecycle", warmup=0.25, epochs=1)
-    rates = rate_epochs(recipe, batches * recipe.batch_size)
-    assert len(rates) == batches + 1
-    assert max(rates) == pytest.approx([recipe.lr_backbone, recipe.lr_new], rel=0.1)
-
-
-@pytest.mark.usefixtures("small_backbone")
-@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
-def test_rates_are_stepped_with_every_batch(tmp_path: Path, schedule: Any) -> None:
-    trainer = make_trainer(tmp_path, replace(RECIPE, schedule=schedule, epochs=2))
-    groups = trainer.parts["optimizer"].param_groups
-    wanted = [[id(p) for p in group] for group in trainer.network.parameter_groups()]
-    assert [[id(p) for p in group["params"]] for group in groups] == wanted
-    assert [group["momentum"] for group in groups] == [0.9, 0.9]
-    assert [group["weight_decay"] for group in groups] == [5e-4, 5e-4]
-    trainer.run(Watch())
-    rates = rate_epochs(trainer.recipe, 12)
-    assert [record["lr"] for record in trainer.history] == [pytest.approx(rates[k]) for k in (BATCHES, 2 * BATCHES)]
-
-
-@pytest.mark.usefixtures("small_backbone")
-def test_snapmix_head_learns_beside_the_network(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, augmentation="snapmix")
-    trainer = make_trainer(tmp_path, recipe)
-    start = trainer.snapmix.head.weight.detach().clone()
-    reached: list[bool] = []
-    network = trainer.network
-    trainer.snapmix.optimizer.register_step_pre_hook(
-        lambda *_: reached.append(any(p.grad is not None for p in network.parameters()))
-    )
-    trainer.step(plan_batch(recipe))
-    assert reached == [False]
-    assert not torch.equal(trainer.snapmix.head.weight, start)
-    assert trainer.snapmix.optimizer.param_groups[0]["lr"] == recipe.lr_new
-    ids = {id(p) for group in trainer.parts["optimizer"].param_groups for p in group["params"]}
-    assert not ids & {id(p) for p in trainer.snapmix.parameters()}
-
-
-def test_camera_maps_are_of_the_head_before_its_step() -> None:
-    camera = SnapMixHead(4, 3, RECIPE)
-    features, labels = torch.rand(2, 4, 3, 3), torch.tensor([2, 0])
-    weight, bias = camera.head.weight.detach().clone(), camera.head.bias.detach().clone()
-    maps = camera.maps(features, labels)
-    camera.train_step(features.mean((2, 3)), labels, lr=0.5)
-    by_hand = torch.stack(
-        [(weight[k] @ x.flatten(1) + bias[k]).view(3, 3) for k, x in zip([2, 0], features, strict=True)]
-    )
-    torch.testing.assert_close(maps, by_hand)
-    logits = features.mean((2, 3)) @ weight.T + bias
-    slope = (logits.softmax(1) - F.one_hot(labels, 3)).mean(0)
-    torch.testing.assert_close(camera.head.bias.detach(), bias - 0.5 * (slope + RECIPE.weight_decay * bias))

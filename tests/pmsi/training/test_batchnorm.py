@@ -1,0 +1,60 @@
+"""Batch-norm in groups of images, whatever the number of processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pmsi.training.batchnorm import GhostBatchNorm, share_statistics
+from tests.helpers.small_run import RECIPE, make_trainer
+
+
+@pytest.mark.parametrize("shape", [(12, 5, 3, 4), (12, 5)])
+def test_ghost_batch_norm_is_batch_norm_of_each_group(shape: tuple[int, ...]) -> None:
+    x, groups = torch.randn(shape) * 3 + 1, 3
+    norm = nn.BatchNorm2d(5) if len(shape) == 4 else nn.BatchNorm1d(5)
+    nn.init.normal_(norm.weight)
+    ghost = GhostBatchNorm(norm, groups)
+    wanted = torch.cat([F.batch_norm(part, None, None, norm.weight, norm.bias, training=True) for part in x.chunk(3)])
+    torch.testing.assert_close(ghost(x), wanted)
+    alone = type(norm)(5)  # sees the first group alone
+    alone(x[:4])
+    torch.testing.assert_close(ghost.running_mean, alone.running_mean)
+    torch.testing.assert_close(ghost.running_var, alone.running_var)
+    assert ghost.num_batches_tracked == 1
+    assert list(ghost.state_dict()) == list(norm.state_dict())
+    torch.testing.assert_close(ghost.eval()(x), F.batch_norm(x, alone.running_mean, alone.running_var, norm.weight))
+
+
+def test_groups_that_do_not_fit() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(3))
+    share: dict[str, Any] = {"batch": 12, "device": "cpu"}
+    assert share_statistics(network, None, **share, processes=2) is network
+    assert share_statistics(network, 6, **share, processes=2) is network
+    assert not isinstance(network[0], GhostBatchNorm)
+    share_statistics(network, 3, **share, processes=2)
+    assert isinstance(network[0], GhostBatchNorm)
+    assert network[0].groups == 2
+    with pytest.raises(ValueError, match="groups of 4 images do not fill a process's 6"):
+        share_statistics(network, 4, **share, processes=2)
+    with pytest.raises(ValueError, match="4 images are no whole number of processes with 3"):
+        share_statistics(network, 4, **share, processes=4)
+    with pytest.raises(ValueError, match="6 images on 2 processes need synchronised statistics"):
+        share_statistics(network, 6, **share, processes=4)
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_the_recipe_groups_batch_norm(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, replace(RECIPE, batch_norm_images=2))
+    norms = [m for m in trainer.network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert norms
+    assert all(isinstance(norm, GhostBatchNorm) and norm.groups == 2 for norm in norms)
+    assert {norm.momentum for norm in norms} == {0.01, RECIPE.batch_norm_momentum}
+    with pytest.raises(ValueError, match="batch_size must be a multiple of batch_norm_images, got 4 and 3"):
+        replace(RECIPE, batch_norm_images=3)

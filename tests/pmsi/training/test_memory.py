@@ -1,0 +1,99 @@
+"""Batches that do not fit in memory: what would fit, and what is said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pmsi.training.memory import is_out_of_memory, largest_batch, measure_peak
+from tests.helpers.small_run import RECIPE, Watch, make_dataset, make_trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("fits", [0, 2, 3, 17, 30, 31])
+def test_the_largest_batch_is_found(fits: int) -> None:
+    tried: list[int] = []
+
+    def attempt(size: int) -> None:
+        tried.append(size)
+        if size > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert largest_batch(32, attempt) == fits
+    assert len(tried) <= 5
+    assert min(tried) >= 2
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    def attempt(_: int) -> None:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        largest_batch(32, attempt)
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert is_out_of_memory(torch.OutOfMemoryError("full"))
+
+
+def test_a_batch_that_does_not_fit_a_real_host_is_one_line(tmp_path: Path) -> None:
+    """A process with little address space, so that torch's own allocator refuses."""
+    script = f"""
+import resource, sys
+import torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tests.helpers.small_run import RECIPE, Watch, make_backbone, make_dataset, make_trainer
+from dataclasses import replace
+from pathlib import Path
+import pmsi.models.registry
+pmsi.models.registry.make_backbone = make_backbone
+torch.set_num_threads(1)
+recipe = replace(RECIPE, resize=256, crop=256, batch_size=256, epochs=1)
+images = make_dataset(side=256, train_images=256 * 3)
+trainer = make_trainer(Path({str(tmp_path)!r}), recipe, dataset=images)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
+try:
+    trainer.run(Watch())
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    # Of what the failed step held, torch does not give all back once the host has nothing left: any advice may follow.
+    assert line.startswith("256 images of 256 px a step do not fit in the memory of cpu, ")
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize(
+    ("fits", "advice"),
+    [
+        (6, "12 images of 32 px a step do not fit in the memory of cpu, 6 do; set --batch-size to 6 or less"),
+        (1, "not even 2 do; lower --crop"),
+    ],
+)
+def test_the_advice_is_the_largest_batch_that_fits(tmp_path: Path, fits: int, advice: str) -> None:
+    trainer = make_trainer(tmp_path, replace(RECIPE, batch_size=12), dataset=make_dataset(train_images=36))
+
+    def refuse(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if len(given[0]) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer.network.register_forward_pre_hook(refuse)
+    with pytest.raises(ValueError, match=advice):
+        trainer.run(Watch())
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_peak_memory_of_the_process_is_told() -> None:
+    before = measure_peak(CPU)
+    held = torch.ones(int(before * 1e9) // 4 + 100_000_000)
+    assert measure_peak(CPU) - before >= 0.3
+    assert held.sum() > 0
