@@ -31,7 +31,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosaicaug import __version__ as __version__
     from pmsi.data.dataset import Dataset, load_dataset
     from pmsi.evaluation.accuracy import Evaluation, evaluate
     from pmsi.models.backbones import make_backbone
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from pmsi.recipe import RECIPES, Recipe
     from pmsi.runtime.session import Session
     from pmsi.training.trainer import Trainer
+
+    __version__: str
 
 __all__ = [
     "PMSI",
