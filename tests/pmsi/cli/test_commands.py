@@ -219,7 +219,7 @@ def test_ctrl_c_in_another_process(photos: Path, tmp_path: Path) -> None:
     words += ["--epochs", "10000"]
     script = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        f"from pmsi.cli import main; sys.exit(main({words!r}))"
+        f"from pmsi.cli.commands import main; sys.exit(main({words!r}))"
     )
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", script],
