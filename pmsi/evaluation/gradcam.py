@@ -17,7 +17,7 @@ Output = Literal["concat", "mix"] | int
 def grad_cam(
     network: nn.Module, images: Tensor, *, output: Output = "mix", classes: Tensor | None = None
 ) -> list[Tensor]:
-    """Where the feature maps of each stage speak for a class.
+    """Grad-CAM of every stage's feature maps for one class per image.
 
     A map is ReLU(sum_c a_c A_c), where a_c is the mean over positions of the gradient of the class's logit by channel c
     of A (Eq. 1 and 2 of Selvaraju et al.), divided by its maximum; it is 0 throughout where nothing speaks for the

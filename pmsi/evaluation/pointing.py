@@ -36,7 +36,7 @@ class PointingScore(NamedTuple):
 
 
 def score_points(points: Tensor, annotations: Annotations, *, tolerance: float = 15.0) -> PointingScore:
-    """How many points ``[N, 2]`` lie in the bird's box, and within ``tolerance`` px of a visible part.
+    """Count the points ``[N, 2]`` in the bird's box, and within ``tolerance`` px of a visible part.
 
     Compare with the centre of every image, ``torch.full((N, 2), crop / 2)``, which hits often: photographers aim.
 

@@ -1,4 +1,4 @@
-"""What a network is made of and what it costs: stages, maps, parameters, multiplications, and how far each stage sees.
+"""Size and cost of a network: stages, maps, parameters, multiplications, and receptive fields.
 
 From how far a stage sees follows what the paper's rule (section III-B) lets it be trained on: the smallest patch of a
 mosaic or jigsaw must be smaller than the stage's receptive field.

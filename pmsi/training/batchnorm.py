@@ -1,4 +1,4 @@
-"""How many images share the statistics of batch-norm in training, whatever the number of processes."""
+"""Batch-norm statistics over a fixed number of images in training, for any number of processes."""
 
 from __future__ import annotations
 

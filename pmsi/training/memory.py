@@ -1,4 +1,4 @@
-"""How much memory a run takes, and what would fit where a batch does not."""
+"""Memory of a training run, and the largest batch that fits if a batch does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pmsi.models.base import Network
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the host, had no memory left."""
+    """Test for an error that says a device, or the host, ran out of memory."""
     # On a CPU it is torch's allocator that says so, or oneDNN, which names no reason.
     words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory object")
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
@@ -41,7 +41,7 @@ def largest_batch(below: int, attempt: Callable[[int], object]) -> int:
 
 
 def advise_batch(network: Network, outputs: Sequence[int | None], images: Tensor, fabric: Fabric) -> str:
-    """What to do about a mini-batch that does not fit; tries smaller ones.
+    """Advice on a mini-batch that does not fit, found by trying smaller ones.
 
     Args:
         network: without gradients.

@@ -14,16 +14,7 @@ ROOT = Path(__file__).parents[2]
 OPENINGS = re.compile(
     r"(what|where|who|whose|which|of|whether|how|as|with|if|when|why|the same|it|its|they|their)\b", re.IGNORECASE
 )
-RIDDLES: set[str] = {
-    "pmsi/evaluation/__init__.py ",
-    "pmsi/evaluation/gradcam.py grad_cam",
-    "pmsi/evaluation/pointing.py score_points",
-    "pmsi/models/describe.py ",
-    "pmsi/training/batchnorm.py ",
-    "pmsi/training/memory.py ",
-    "pmsi/training/memory.py advise_batch",
-    "pmsi/training/memory.py is_out_of_memory",
-}  # docstrings that wait for a better first line; take one off when it has it
+RIDDLES: set[str] = set()  # docstrings that wait for a better first line; take one off when it has it
 HIDDEN: set[str] = {
     "pmsi/models/backbones.py options",
 }  # dictionaries that wait for arguments by name
