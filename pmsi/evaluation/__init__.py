@@ -1,1 +1,1 @@
-"""What is measured of a trained network: accuracy, robustness, activation maps, statistics."""
+"""Measurements of a trained network: accuracy, robustness, activation maps, statistics."""

@@ -1,4 +1,4 @@
-"""Pointing game (Zhang et al. 2016): how often a class activation map peaks on the bird, for data that mark it.
+"""The pointing game (Zhang et al. 2016): does a class activation map peak on the bird? For data that say where it is.
 
 Places are y, x in px, and boxes y0, x0, y1, x1, half open. CUB-200-2011 marks the bird's box and 15 parts.
 """
@@ -14,7 +14,7 @@ from pmsi.data.cub_annotations import Annotations
 
 
 def peak_points(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Centres of the highest cells of maps ``[B, h, w]`` on images of ``size`` (H, W): float32 ``[B, 2]``.
+    """Centre of the highest cell of maps ``[B, h, w]`` on images of ``size`` (H, W): float32 ``[B, 2]``.
 
     The first of equal cells. (An interpolated map is flat towards its edges, so its first maximum would be a corner.)
 
@@ -29,17 +29,16 @@ def peak_points(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class PointingScore(NamedTuple):
-    """Percent of the marked images whose point hits; None for what the data set does not mark."""
+    """Points that hit, percent of the images that are marked; None for what the data set does not mark."""
 
     boxes: float | None
     parts: float | None
 
 
 def score_points(points: Tensor, annotations: Annotations, *, tolerance: float = 15.0) -> PointingScore:
-    """Score points ``[N, 2]``: percent in the bird's box, and within ``tolerance`` px of a visible part.
+    """Count the points ``[N, 2]`` in the bird's box, and within ``tolerance`` px of a visible part.
 
-    Compare with the centre of every image, ``torch.full((N, 2), crop / 2)``,
-    which hits often, as photographs are centred on their subject.
+    Compare with the centre of every image, ``torch.full((N, 2), crop / 2)``, which hits often: photographers aim.
 
     Raises:
         ValueError: not a point for each image.

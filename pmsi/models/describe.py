@@ -1,7 +1,7 @@
-"""Sizes and costs of a network: stages, maps, parameters, multiplications, and receptive fields.
+"""Size and cost of a network: stages, maps, parameters, multiplications, and receptive fields.
 
-A stage's receptive field decides what the paper's rule (section III-B) lets it be trained on: the smallest patch of a
-mosaic or jigsaw must be smaller than the field.
+From how far a stage sees follows what the paper's rule (section III-B) lets it be trained on: the smallest patch of a
+mosaic or jigsaw must be smaller than the stage's receptive field.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def least_grid(size: int, field: float) -> int:
 
 
 def print_description(description: Description, console: Console | None = None) -> None:
-    """Print a table of the stages, and the costs of the network."""
+    """A table of the stages, and what the network costs."""
     console = console or Console()
     table = Table(title=f"stages at {description.size} px", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in ("stage", "map", "k param.", "MMAC", "field", "r", "n", "eff.", "r", "n"):
@@ -213,7 +213,7 @@ def _effective_side(maps: Tensor, images: Tensor, mark: _Mark) -> float:
 
 
 class _Mark(NamedTuple):
-    """Receptive field and costs of a map.
+    """What is known of a map.
 
     Args:
         field: px of the image that one place depends on, per axis; its centre is ``start + step * place``, px.
@@ -260,7 +260,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _grow_field(operation: Any, args: Sequence[Any], out: Any, mark: _Mark) -> _Mark:
-    """Receptive field of the map that an operation makes."""
+    """What places of the map that an operation makes depend on."""
     aten = torch.ops.aten
     if operation is aten.convolution:
         _, weight, _, (stride, *_), (padding, *_), (dilation, *_), *_ = args

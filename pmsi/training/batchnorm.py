@@ -1,4 +1,4 @@
-"""Batch-norm over groups of images of a fixed size, whatever the number of processes."""
+"""Batch-norm statistics over a fixed number of images in training, for any number of processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 def share_statistics(network: nn.Module, images: int | None, *, batch: int, processes: int, device: str) -> nn.Module:
-    """Change a network's batch-norm to groups of ``images`` of the batch; names in its state stay.
+    """The network with batch-norm over groups of ``images`` of the batch; names in its state stay.
 
     A group is a part of a process's share (ghost batch-norm), all of it (local, what None means), or of several
     processes (synchronised). The published code had 16 images on each of two GPUs: groups of 16 are the same on one.

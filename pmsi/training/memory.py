@@ -1,4 +1,4 @@
-"""Peak memory of a run, and the largest batch that fits where a larger one does not."""
+"""Memory of a training run, and the largest batch that fits if a batch does not."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pmsi.models.base import Network
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """True if an error says that a device, or the host, had no memory left."""
+    """Test for an error that says a device, or the host, ran out of memory."""
     # On a CPU it is torch's allocator that says so, or oneDNN, which names no reason.
     words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory object")
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def largest_batch(below: int, attempt: Callable[[int], object]) -> int:
-    """Largest batch under ``below`` that fits, by bisection; 0 if not even 2 images fit.
+    """The largest batch under ``below``, found by trying halves of what is left; 0 if not even 2 images fit.
 
     Args:
         attempt: a step of so many images.
@@ -41,7 +41,7 @@ def largest_batch(below: int, attempt: Callable[[int], object]) -> int:
 
 
 def advise_batch(network: Network, outputs: Sequence[int | None], images: Tensor, fabric: Fabric) -> str:
-    """Advice about a mini-batch that does not fit, in one line; tries smaller ones.
+    """Advice on a mini-batch that does not fit, found by trying smaller ones.
 
     Args:
         network: without gradients.
@@ -68,7 +68,7 @@ def advise_batch(network: Network, outputs: Sequence[int | None], images: Tensor
 
 
 def measure_peak(device: torch.device) -> float:
-    """Measure the peak memory so far, in GB: of tensors on a GPU, or of the process on a host."""
+    """GB that this process's tensors took on a GPU, or that the process took of the host, at the most."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     import resource  # not on Windows

@@ -107,7 +107,7 @@ def find_hidden_names(path: Path, public: set[str]) -> list[str]:
 def read_public_names(root: Path) -> set[str]:
     for node in ast.parse((root / "mosaicaug/__init__.py").read_text()).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
-            return set(ast.literal_eval(node.value))
+            return {*ast.literal_eval(node.value), "__version__"}
     raise AssertionError("mosaicaug/__init__.py has no __all__")
 
 
