@@ -269,8 +269,9 @@ def test_reproduce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("_any_backbone")
 def test_a_wide_table_is_not_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "reproduce table2 --resize 72 --crop 64 --feature-width 16 --hidden-width 8 --batch-size 64 --epochs 1"
-    assert main([*words.split(), "--device", "cpu", "--run", str(tmp_path / "run")]) == 0
+    words = "reproduce table2 --resize 72 --crop 64 --feature-width 16 --hidden-width 8 --batch-size 24 --epochs 1"
+    small = ["--train-per-class", "2", "--device", "cpu", "--run", str(tmp_path / "run")]
+    assert main([*words.split(), *small]) == 0
     said = capsys.readouterr().out
     found = json.loads((tmp_path / "run" / "results.json").read_text())["tables"]["table2"]["5"][0]
     (line,) = [line for line in said.splitlines() if "{5, 4, 3, 2, 1} / 5" in line]
@@ -288,8 +289,8 @@ def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("small_backbone")
 def test_the_command_ends_with_a_line_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 64 --epochs 1 --device cpu"
-    words = [*tiny.split(), "--run", str(tmp_path / "run")]
+    tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 16 --epochs 1 --device cpu"
+    words = [*tiny.split(), "--train-per-class", "14", "--run", str(tmp_path / "run")]
     assert main(["train", *words, "--profile"]) == 0
     said = capsys.readouterr().out
     end = json.loads(said.splitlines()[-1])

@@ -113,6 +113,7 @@ def test_a_process_that_ends_ends_the_job_and_it_goes_on(
 def test_the_command_runs_under_torchrun(tmp_path: Path) -> None:
     """One voice, one result, and the same from one process."""
     tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 16 --epochs 1 --freeze-epochs 0"
+    tiny += " --train-per-class 4"
     words = ["-m", "--", "pmsi", "train", "--device", "cpu", *tiny.split(), "--run", str(tmp_path / "run")]
     done = torchrun(*words)
     assert done.returncode == 0, done.stderr
