@@ -9,7 +9,7 @@ from mosaicaug import RecursiveMosaic, apply, cross_entropy
 from pmsi import PMSI, make_backbone
 from pmsi.data.typefaces import TYPEFACES, render_typefaces
 
-SIZE, BATCH, EPOCHS = 40, 16, 2
+SIZE, BATCH, EPOCHS = 40, 24, 2
 STAGES = 3  # the deepest ones of the backbone; phase n trains stage n on mosaics of r = STAGES - n recursions
 MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)  # of ImageNet, in units of uint8 pixels
 

@@ -27,7 +27,7 @@ class Lines(Silent):
 # Words in eight typefaces, rendered here. For photographs: Source("folder", Path("photos")) with photos/train/CLASS and
 # photos/test/CLASS, RECIPES["paper"] or RECIPES["modern"], and weights="imagenet".
 source = Source("typefaces", train_per_class=12)
-recipe = replace(RECIPES["demo"], resize=40, crop=36, batch_size=16, epochs=2)
+recipe = replace(RECIPES["demo"], resize=40, crop=36, batch_size=24, epochs=2)
 session = Session(open_fabric("cpu"))
 
 dataset = source.load(recipe)
