@@ -44,6 +44,16 @@ class Dataset:
     protocol: str
     skipped: tuple[str, ...] = ()
 
+    @property
+    def identity(self) -> dict[str, int]:
+        """Numbers that tell data sets apart: of classes and images, and a CRC-32 of all pixels."""
+        return {
+            "classes": len(self.classes),
+            "train_images": len(self.train.labels),
+            "test_images": len(self.test.labels),
+            "data_crc32": self.train.crc32 ^ self.test.crc32,
+        }
+
     @classmethod
     def from_tensors(
         cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: Sequence[str] | None = None

@@ -22,7 +22,7 @@ from pmsi.models.base import Network
 from pmsi.models.registry import read_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
-from pmsi.runtime.files import PART, write_json
+from pmsi.runtime.files import PART, read_json, write_json
 from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.trainer import Trainer
@@ -66,10 +66,7 @@ def make_identity(source: Source, dataset: Dataset, recipe: Recipe, fabric: Fabr
     count_batches(recipe, len(dataset.train.labels))
     return {
         **list_settings(source, recipe),
-        "classes": len(dataset.classes),
-        "train_images": len(dataset.train.labels),
-        "test_images": len(dataset.test.labels),
-        "data_crc32": dataset.train.crc32 ^ dataset.test.crc32,
+        **dataset.identity,
         "precision": fabric.strategy.precision.precision,
     }
 
@@ -107,11 +104,7 @@ def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.") -> Recipe:
 
 def read_config(folder: Path) -> dict[str, Any] | None:
     """Identity that ``config.json`` of a folder holds; None without the file."""
-    config = folder / "config.json"
-    if not config.exists():
-        return None
-    found: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
-    return found
+    return read_json(folder / "config.json")
 
 
 def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) -> None:
@@ -235,10 +228,9 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def read_predictions(folder: Path) -> Predictions | None:
     """``predictions.json`` of a run; None without the file."""
-    path = folder / "predictions.json"
-    if not path.exists():
+    found = read_json(folder / "predictions.json")
+    if found is None:
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
     return Predictions(*(torch.tensor(found[name]) for name in ("labels", "concat", "mix")))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from pmsi.evaluation.gradcam import grad_cam
 from pmsi.evaluation.pointing import peak_points, score_points
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
-from pmsi.runtime.files import replace_file, write_json
+from pmsi.runtime.files import read_json, replace_file, write_json
 from pmsi.training.batches import plan_epoch
 from pmsi.training.phases import caption_phases
 
@@ -146,11 +145,7 @@ def read_activations(folder: Path) -> Activations | None:
 
 def read_pointing(folder: Path) -> dict[str, Any] | None:
     """Read the scores that `keep_activations` wrote; None without the file."""
-    path = folder / "pointing.json"
-    if not path.exists():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_json(folder / "pointing.json")
 
 
 def _crop(dataset: Dataset, recipe: Recipe, rows: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:

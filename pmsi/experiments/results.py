@@ -20,6 +20,7 @@ from pmsi.experiments.source import Source, describe_data, describe_weights
 from pmsi.experiments.tables import Name
 from pmsi.recipe import Recipe
 from pmsi.runtime.environment import describe_environment
+from pmsi.runtime.files import read_json
 from pmsi.runtime.session import Session
 
 SCHEMA = 2
@@ -90,11 +91,8 @@ def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> di
     }
     results = {**facts, "seeds": sorted({run["seed"] for run in list_runs(found)}), "tables": found}
     measured = {
-        row: [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-        for row, paths in (
-            (row, [folder / run["folder"] / "robustness.json" for run in runs])
-            for row, runs in found.get("table7", {}).items()
-        )
+        row: [one for run in runs if (one := read_json(folder / run["folder"] / "robustness.json")) is not None]
+        for row, runs in found.get("table7", {}).items()
     }
     if any(measured.values()):
         results["robustness"] = {row: runs for row, runs in measured.items() if runs}
@@ -126,26 +124,26 @@ def list_finished(folder: Path, recipe: Recipe) -> list[Path]:
     return [place for place in places if (place / "result.json").exists()]
 
 
-def list_runs(tables: Mapping[Any, Rows]) -> Iterator[Mapping[str, Any]]:
-    """List the runs of all tables, each once although tables share runs."""
+def list_places(tables: Mapping[Any, Rows]) -> Iterator[tuple[Any, str, Mapping[str, Any]]]:
+    """List (table, row, run) of all tables: each run once, at its first place, although tables share runs."""
     seen = set()
-    for rows in tables.values():
-        for runs in rows.values():
-            for run in runs:
-                if run["folder"] not in seen:
-                    seen.add(run["folder"])
-                    yield run
-
-
-def list_records(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Epochs of all runs, each run once: what ``metrics.jsonl`` holds."""
-    seen = set()
-    for name, rows in results["tables"].items():
+    for name, rows in tables.items():
         for row, runs in rows.items():
             for run in runs:
                 if run["folder"] not in seen:
                     seen.add(run["folder"])
-                    yield from ({"table": name, "method": row, "seed": run["seed"], **one} for one in run["curve"])
+                    yield name, row, run
+
+
+def list_runs(tables: Mapping[Any, Rows]) -> Iterator[Mapping[str, Any]]:
+    """List the runs of all tables, each once although tables share runs."""
+    return (run for _, _, run in list_places(tables))
+
+
+def list_records(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Epochs of all runs, each run once: what ``metrics.jsonl`` holds."""
+    for name, row, run in list_places(results["tables"]):
+        yield from ({"table": name, "method": row, "seed": run["seed"], **one} for one in run["curve"])
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -213,6 +211,5 @@ def _upgrade(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _add_curve(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    path = folder / run["folder"] / "result.json"
-    curve = json.loads(path.read_text(encoding="utf-8"))["curve"] if path.exists() else []
-    return {**run, "curve": curve}
+    result = read_json(folder / run["folder"] / "result.json")
+    return {**run, "curve": [] if result is None else result["curve"]}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from pmsi.evaluation.statistics import summarise
-from pmsi.experiments.results import Rows, Study
+from pmsi.experiments.results import Rows, Study, list_places
 from pmsi.report.differences import differences_table, list_choices
 from pmsi.report.figures import show_activations, show_curves, show_strips
 from pmsi.report.sections import classes_table, describe_order, runs_table, standard_error
@@ -126,15 +127,10 @@ def _show_previews(study: Study) -> Iterator[Markup]:
 def _show_details(study: Study) -> Iterator[Markup]:
     """Runs, each once; the recipe; versions."""
     results = study.results
-    runs: dict[str, Rows] = {}
-    seen: set[str] = set()
-    for name, rows in results["tables"].items():
-        labels = LABELS.get(name, {})
-        for row, found in rows.items():
-            new = [run for run in found if run["folder"] not in seen and "best_mix" in run]
-            seen |= {run["folder"] for run in new}
-            if new:
-                runs.setdefault(name, {})[labels.get(row, row)] = new  # type: ignore[index]
+    runs: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for name, row, run in list_places(results["tables"]):
+        if "best_mix" in run:
+            runs.setdefault(name, {}).setdefault(LABELS.get(name, {}).get(row, row), []).append(run)
     for name, rows in runs.items():
         summary = "All runs" if len(runs) == 1 else f"Runs of {TITLES[name]}"
         yield render_part("folded", summary, runs_table(rows).to_html())

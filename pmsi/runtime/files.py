@@ -53,6 +53,14 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read what `write_json` wrote; None without the file."""
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Replace ``path`` by JSON lines, one record each."""
     write_text(path, "".join(f"{json.dumps(record)}\n" for record in records))

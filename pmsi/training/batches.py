@@ -88,7 +88,7 @@ class LocalBatch:
 
     Args:
         batch: the whole mini-batch.
-        rows: own images among the batch's B.
+        rows: own images among the batch's B, from a start to a stop.
         index: int64 ``[E]``, rows of the training images whose pixels are needed: the own first, then partners.
         window: int64 ``[E, 3]``, crops of these.
         plans: one for each phase over these E images; only the first outputs, the own images, are used.
@@ -103,7 +103,7 @@ class LocalBatch:
     @property
     def count(self) -> int:
         """Number of own images."""
-        return len(range(len(self.batch.index))[self.rows])
+        return int(self.rows.stop - self.rows.start)
 
 
 def take_local(batch: BatchPlan, rows: slice) -> LocalBatch:

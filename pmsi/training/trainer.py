@@ -290,8 +290,7 @@ class Trainer:
 def _describe(recipe: Recipe, dataset: Dataset, weights: str, seed: int, fabric: Fabric) -> dict[str, Any]:
     """Identity of a run whose caller gives none."""
     return {
-        "classes": len(dataset.classes),
-        "data_crc32": dataset.train.crc32 ^ dataset.test.crc32,
+        **dataset.identity,
         "weights": weights,
         "precision": fabric.strategy.precision.precision,
         "seed": seed,

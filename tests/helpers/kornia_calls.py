@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+KEYS = ["input", "class"]
+Make = Callable[..., Any]
+
 
 def see_all(images: Tensor, _: Tensor) -> Tensor:
     """Maps for SnapMix, at module level so that it can be pickled; of clips too."""
@@ -21,7 +24,7 @@ def same(one: Any, other: Any) -> bool:
     return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
 
 
-def seeded(call: Callable[[], Any], seed: int = 5) -> Any:
+def call_seeded(call: Callable[[], Any], seed: int = 5) -> Any:
     torch.manual_seed(seed)
     return call()
 

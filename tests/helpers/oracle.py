@@ -28,6 +28,9 @@ class Source(NamedTuple):
     x: int
 
 
+DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]  # of images
+
+
 def seeded(seed: int) -> torch.Generator:
     """Make the generator of a test's random numbers."""
     return torch.Generator().manual_seed(seed)

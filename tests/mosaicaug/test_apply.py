@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply, mix_labels
-from tests.helpers.oracle import blend_pixels, copy_pixels, number_pixels, seeded
+from tests.helpers.oracle import DTYPES, blend_pixels, copy_pixels, number_pixels, seeded
 
-DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 Options = dict[str, Any]
 LAYOUTS = ["contiguous", "channels_last", "strided"]
 

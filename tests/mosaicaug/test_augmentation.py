@@ -24,7 +24,7 @@ from mosaicaug import (
     Targets,
     apply,
 )
-from tests.helpers.oracle import number_pixels, seeded
+from tests.helpers.oracle import DTYPES, number_pixels, seeded
 
 IMAGES, LABELS = torch.rand(4, 3, 16, 16), torch.arange(4)
 
@@ -37,9 +37,6 @@ EVERY: list[Augmentation] = [RecursiveMosaic(2), Jigsaw(4), *MIXING]
 
 def name_of(value: object) -> str:
     return type(value).__name__
-
-
-DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 Make = Callable[[], Augmentation]

@@ -14,10 +14,9 @@ from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic
 from mosaicaug.backends import reference
 from mosaicaug.backends.cpu import tiles
 from mosaicaug.backends.request import Request
-from tests.helpers.oracle import number_pixels
+from tests.helpers.oracle import DTYPES, number_pixels
 
 Call = tuple[Tensor, Plan, dict[str, Any]]
-DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 LAYOUTS = ["contiguous", "channels_last", "strided"]
 AUGMENTATIONS: list[Callable[[], Augmentation]] = [
     lambda: RecursiveMosaic(2, p=0.8),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix, Targets, apply, apply_masks
-from tests.helpers.oracle import number_pixels
+from tests.helpers.oracle import DTYPES, number_pixels
 
 pytest.importorskip("kornia")
 import kornia.augmentation as K
@@ -27,11 +27,7 @@ from mosaicaug.kornia import (
     RandomRecursiveMosaic,
     RandomSnapMix,
 )
-from tests.helpers.kornia_calls import same, see_all, seeded
-
-DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
-KEYS = ["input", "class"]
-Make = Callable[..., Any]
+from tests.helpers.kornia_calls import KEYS, Make, call_seeded, same, see_all
 
 
 def make_snapmix(**options: Any) -> RandomSnapMix:
@@ -56,13 +52,13 @@ def test_the_same_seed_gives_the_same_pixels(
     make: Make, make_ours: Make, dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     images, labels = (255 * torch.rand(4, 3, 33, 24)).to(dtype).contiguous(memory_format=layout), torch.arange(4)
-    want, targets = seeded(lambda: make_ours()(images, labels))
+    want, targets = call_seeded(lambda: make_ours()(images, labels))
     state = torch.get_rng_state()
     got = {
-        "alone": seeded(lambda: make()(images, labels, data_keys=KEYS)),
-        "Kornia's": [seeded(lambda: K.AugmentationSequential(make(data_keys=["input"]))(images)), targets],
-        "images": [seeded(lambda: K.ImageSequential(make(data_keys=["input"]))(images)), targets],
-        "ours": seeded(lambda: AugmentationSequential(make(), data_keys=KEYS)(images, labels)),
+        "alone": call_seeded(lambda: make()(images, labels, data_keys=KEYS)),
+        "Kornia's": [call_seeded(lambda: K.AugmentationSequential(make(data_keys=["input"]))(images)), targets],
+        "images": [call_seeded(lambda: K.ImageSequential(make(data_keys=["input"]))(images)), targets],
+        "ours": call_seeded(lambda: AugmentationSequential(make(), data_keys=KEYS)(images, labels)),
     }
     assert torch.equal(torch.get_rng_state(), state)  # and nothing else was drawn
     for place, (made, labelled) in got.items():
@@ -84,15 +80,15 @@ def test_the_same_seed_gives_the_same_pixels(
 )
 def test_settings_are_ours(operation: Any, ours: Augmentation) -> None:
     images, labels = torch.rand(9, 1, 20, 20), torch.arange(9)
-    got = seeded(lambda: operation(images, labels, data_keys=KEYS))
-    assert same(got, seeded(lambda: ours(images, labels)))
+    got = call_seeded(lambda: operation(images, labels, data_keys=KEYS))
+    assert same(got, call_seeded(lambda: ours(images, labels)))
 
 
 @each
 def test_the_same_seed_gives_the_same_pixels_on_every_device(make: Make, make_ours: Make, device: torch.device) -> None:
     images, labels = torch.rand(3, 2, 16, 16, device=device), torch.arange(3, device=device)
-    want = seeded(lambda: make_ours()(images, labels))
-    got = seeded(lambda: AugmentationSequential(make(), data_keys=KEYS)(images, labels))
+    want = call_seeded(lambda: make_ours()(images, labels))
+    got = call_seeded(lambda: AugmentationSequential(make(), data_keys=KEYS)(images, labels))
     assert same(got, want)
     assert got[0].device == images.device
 
@@ -142,13 +138,13 @@ def test_p_of_0_and_1(make: Make) -> None:
 @each
 def test_same_on_batch_draws_once(make: Make, make_ours: Make) -> None:
     images, labels = torch.rand(6, 1, 32, 32), torch.arange(6)
-    want = seeded(lambda: make_ours(per="batch")(images, labels)[0])
+    want = call_seeded(lambda: make_ours(per="batch")(images, labels)[0])
     operation = make(same_on_batch=True)
-    assert same(seeded(lambda: operation(images, labels, data_keys=KEYS)[0]), want)
+    assert same(call_seeded(lambda: operation(images, labels, data_keys=KEYS)[0]), want)
     for name in ("tiles", "from_box", "to_box", "opacity"):
         assert (operation._params[name] == operation._params[name][:1]).all()
     container: Any = AugmentationSequential(make(), data_keys=KEYS, same_on_batch=True)
-    assert same(seeded(lambda: container(images, labels)[0]), want)
+    assert same(call_seeded(lambda: container(images, labels)[0]), want)
 
 
 @each_alone
@@ -219,11 +215,11 @@ def test_serialisation(make: Make, make_ours: Make) -> None:
         return whole(images, images[:, :1], labels, data_keys=keys, **options)
 
     for whole in (make(p=0.9), container):
-        want = seeded(lambda whole=whole: call(whole))  # type: ignore[misc]
+        want = call_seeded(lambda whole=whole: call(whole))  # type: ignore[misc]
         for twin in (copy.deepcopy(whole), pickle.loads(pickle.dumps(whole))):
             assert repr(twin) == repr(whole)
             twin.load_state_dict(whole.state_dict())
-            assert same(seeded(lambda twin=twin: call(twin)), want)  # type: ignore[misc]
+            assert same(call_seeded(lambda twin=twin: call(twin)), want)  # type: ignore[misc]
             assert same(call(twin, params=whole._params), want)
     assert make(p=0.9).state_dict() == {}
     assert "p=0.9" in repr(make(p=0.9))
@@ -238,9 +234,9 @@ def test_kornias_operations_before_and_after(make: Make, make_ours: Make) -> Non
     masks = torch.randint(0, 2**20, (4, 20, 20))
     flip, normalise = K.RandomHorizontalFlip(p=1.0), K.Normalize(torch.tensor([0.4]), torch.tensor([0.2]))
     container: Any = AugmentationSequential(flip, make(), normalise, data_keys=["input", "mask", "class"])
-    got, moved, targets = seeded(lambda: container(images, masks, labels))
+    got, moved, targets = call_seeded(lambda: container(images, masks, labels))
     ours = make_ours()
-    want, wanted_targets = seeded(lambda: ours(images.flip(-1), labels))
+    want, wanted_targets = call_seeded(lambda: ours(images.flip(-1), labels))
     assert same(got, normalise(want))
     assert same(targets, wanted_targets)
     assert same(moved, apply_masks(masks.flip(-1), ours.last_plan)[:, None])
@@ -261,27 +257,29 @@ def test_inverse_leaves_ours_and_the_plan_takes_tiles_back(make: Make, make_ours
 @each
 def test_a_clip_has_one_plan(make: Make, make_ours: Make, data_format: str) -> None:
     clips, labels = torch.rand(3, 4, 2, 16, 16), torch.arange(3)
-    want, targets = seeded(lambda: make_ours()(clips, labels))
+    want, targets = call_seeded(lambda: make_ours()(clips, labels))
     video = K.VideoSequential(make(data_keys=["input"]), data_format=data_format)
     swap = (1, 2) if data_format == "BCTHW" else (1, 1)
-    assert same(seeded(lambda: video(clips.transpose(*swap))).transpose(*swap), want)
+    assert same(call_seeded(lambda: video(clips.transpose(*swap))).transpose(*swap), want)
     assert same(video(clips.transpose(*swap), params=video._params).transpose(*swap), want)
     container: Any = AugmentationSequential(video, data_keys=["input", "mask", "class"])
     masks = number_pixels((3, 4, 1, 16, 16)).transpose(*swap)
-    got, moved, labelled = seeded(lambda: container(clips.transpose(*swap), masks, labels))
+    got, moved, labelled = call_seeded(lambda: container(clips.transpose(*swap), masks, labels))
     assert same(got.transpose(*swap), want)
     assert same(labelled, targets)
     ours = make_ours()
-    seeded(lambda: ours(clips, labels))
+    call_seeded(lambda: ours(clips, labels))
     assert same(moved, apply_masks(masks.transpose(*swap), ours.last_plan).transpose(*swap))
 
 
 def test_frames_drawn_one_by_one() -> None:
     clips = torch.rand(2, 6, 1, 16, 16)
     video = K.VideoSequential(RandomRecursiveMosaic(3), same_on_frame=False)
-    assert same(seeded(lambda: video(clips)), seeded(lambda: RecursiveMosaic(3)(clips.flatten(0, 1))).view_as(clips))
+    assert same(
+        call_seeded(lambda: video(clips)), call_seeded(lambda: RecursiveMosaic(3)(clips.flatten(0, 1))).view_as(clips)
+    )
     shared = K.VideoSequential(RandomRecursiveMosaic(3, same_on_batch=True))
-    assert same(seeded(lambda: shared(clips)), seeded(lambda: RecursiveMosaic(3, per="batch")(clips)))
+    assert same(call_seeded(lambda: shared(clips)), call_seeded(lambda: RecursiveMosaic(3, per="batch")(clips)))
 
 
 def test_without_kornia_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

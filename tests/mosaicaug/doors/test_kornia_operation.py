@@ -25,15 +25,7 @@ from mosaicaug.kornia import (
     RandomRecursiveMosaic,
     RandomSnapMix,
 )
-from tests.helpers.kornia_calls import same, see_all, seeded, show_classes
-
-DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
-
-
-KEYS = ["input", "class"]
-
-
-Make = Callable[..., Any]
+from tests.helpers.kornia_calls import KEYS, Make, call_seeded, same, see_all, show_classes
 
 
 def make_chain(**options: Any) -> list[Any]:
@@ -116,9 +108,9 @@ def test_labels_of_any_kind_pass_what_only_moves_tiles() -> None:
     assert RandomJigsaw()(torch.rand(2, 3, 16, 16), names, data_keys=KEYS)[1] is names
     images, labels = torch.rand(4, 3, 16, 16), torch.arange(4)
     container: Any = AugmentationSequential(RandomCutMix(), RandomJigsaw(), K.RandomHorizontalFlip(), data_keys=KEYS)
-    targets = seeded(lambda: container(images, labels)[1])
+    targets = call_seeded(lambda: container(images, labels)[1])
     assert isinstance(targets, Targets)
-    assert same(targets, seeded(lambda: CutMix()(images, labels)[1]))
+    assert same(targets, call_seeded(lambda: CutMix()(images, labels)[1]))
 
 
 def test_snapmix_sees_the_images_that_it_mixes() -> None:
@@ -131,11 +123,11 @@ def test_snapmix_sees_the_images_that_it_mixes() -> None:
     images, labels = torch.rand(4, 3, 16, 16), torch.arange(4)
     snapmix: Any = RandomSnapMix(cam=see)
     container: Any = AugmentationSequential(K.ImageSequential(K.RandomHorizontalFlip(p=1.0), snapmix), data_keys=KEYS)
-    got, targets = seeded(lambda: container(images, labels))
+    got, targets = call_seeded(lambda: container(images, labels))
     assert same(seen[0], images.flip(-1))
     maps = torch.rand(4, 3, 3)
-    want = seeded(lambda: SnapMix()(images, labels, maps=maps))
-    assert same(seeded(lambda: RandomSnapMix()(images, labels, maps=maps)), want)
+    want = call_seeded(lambda: SnapMix()(images, labels, maps=maps))
+    assert same(call_seeded(lambda: RandomSnapMix()(images, labels, maps=maps)), want)
     assert same(got, apply(images.flip(-1), snapmix.last_plan))
     assert same(targets, SnapMix().targets(snapmix.last_plan, labels, maps=see_all(seen[0], labels)))
 
@@ -163,17 +155,17 @@ def test_masks_of_single_images_and_lists() -> None:
     whole = container(images, masks)[1]
     listed = container(images, list(masks), params=container._params)[1]
     assert same(torch.cat(listed), whole)
-    single = seeded(lambda: container(images[0], masks[0])[1])
-    assert same(single, seeded(lambda: container(images[:1], masks[:1])[1]))
+    single = call_seeded(lambda: container(images[0], masks[0])[1])
+    assert same(single, call_seeded(lambda: container(images[:1], masks[:1])[1]))
 
 
 def test_masks_next_to_uint8_images() -> None:
     images, masks = number_pixels((4, 3, 16, 16), torch.uint8), torch.randint(0, 2**20, (4, 16, 16))
     container: Any = K.AugmentationSequential(RandomJigsaw(), data_keys=["input", "mask"])
-    made, moved = seeded(lambda: container(images, masks))
+    made, moved = call_seeded(lambda: container(images, masks))
     assert made.dtype == torch.uint8
     ours: Any = Jigsaw()
-    seeded(lambda: ours(images))
+    call_seeded(lambda: ours(images))
     assert same(moved[:, 0], apply_masks(masks, ours.last_plan))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pmsi.runtime.checkpoints import load_checkpoint, save_checkpoint
-from pmsi.runtime.files import replace_file, write_json, write_lines, write_text
+from pmsi.runtime.files import read_json, replace_file, write_json, write_lines, write_text
 from tests.helpers.full_disk import full_disk
 from tests.helpers.small_run import RECIPE, Watch, make_trainer, name_differences, read_folder
 
@@ -27,6 +27,8 @@ def test_json(tmp_path: Path) -> None:
     write_json(tmp_path / "one.json", values)
     write_lines(tmp_path / "two.jsonl", [values, {}])
     assert json.loads((tmp_path / "one.json").read_text()) == values
+    assert read_json(tmp_path / "one.json") == values
+    assert read_json(tmp_path / "none.json") is None
     assert [json.loads(line) for line in (tmp_path / "two.jsonl").read_text().splitlines()] == [values, {}]
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "one.json", {"a": float("nan")})
