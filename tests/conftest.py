@@ -17,6 +17,7 @@ if not torch.cuda.is_available():
 
 from PIL import Image
 
+from mosaicaug.backends.triton import launch
 from tests.helpers.small_run import make_backbone, make_dataset
 
 
@@ -37,8 +38,15 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that make eight times as much: Triton's interpreter takes about 20 ms for each, however large."""
+    monkeypatch.setattr(launch, "CHUNKS", 8 * launch.CHUNKS)
+
+
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """`backend="auto"` takes the Triton kernel for CPU images as it does for CUDA images."""
+    request.getfixturevalue("large_programs")
     interpreter = pytest.importorskip("triton.runtime.interpreter")
     module = sys.modules["mosaicaug.apply"]
     find = module._import_triton

@@ -161,6 +161,7 @@ def largest_difference(door: str, name: str, dtype: torch.dtype) -> float:
     return 0.003 if name == "snapmix" else {torch.float16: 2**-10, torch.float32: 0.0}[dtype]
 
 
+@pytest.mark.usefixtures("large_programs")
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", AUGMENTATIONS)
