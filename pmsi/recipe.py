@@ -14,6 +14,7 @@ Method = Literal[MixMethod, TileMethod]
 NetworkName = Literal["pmsi", "baseline", "bcnn", "hbp", "pc", "api", "cnl", "pmg"]
 RecipeName = Literal["paper", "released", "modern", "quick", "demo"]
 METHODS: tuple[Method, ...] = get_args(Method)
+WIDTH_MULTS = (0.35, 1.4)  # least and greatest width multiplier of MobileNetV2 (Sandler et al. 2018, section 6.1)
 
 
 class NetworkFacts(NamedTuple):
@@ -63,6 +64,8 @@ class Recipe:
     """The paper's; its plain baseline; or a rival of Table V, as `pmsi.models.registry` names them."""
     backbone: str = "mobilenet_v2"
     """Or resnet18, resnet34, resnet50 (torchvision's), or timm:NAME for one of timm with five resolution levels."""
+    width_mult: float = 1.0
+    """Width multiplier of MobileNetV2's channels, 0.35 to 1.4; pretrained weights to download exist for 1.0 alone."""
     augmentation: Method = "rmg"
     """What makes the inputs of the phases: a row of Table IV (R is "rmg")."""
     interaction: bool = True
@@ -165,6 +168,10 @@ class Recipe:
             raise ValueError(
                 f"recipe: {self.augmentation} makes the inputs of the phases, so it needs progressive=True"
             )
+        if self.width_mult != 1 and self.backbone != "mobilenet_v2":
+            raise ValueError(
+                f"recipe: width_mult={self.width_mult} is for mobilenet_v2, so {self.backbone} needs width_mult=1.0"
+            )
         self._check_network()
 
     def _check_network(self) -> None:
@@ -214,6 +221,7 @@ _ABOVE_ZERO = (
     "snapmix_beta",
 )
 _RANGES: Mapping[str, tuple[float, float] | Callable[[Recipe], tuple[float, float]]] = {
+    "width_mult": WIDTH_MULTS,
     "stages": (1, 5),
     "freeze_epochs": lambda recipe: (0, recipe.epochs),
     "resize": lambda recipe: (recipe.crop, inf),

@@ -79,8 +79,9 @@ def study(
             "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"
         )
     recipes = {name: table_recipes(name, base) for name in tables}
-    for backbone in dict.fromkeys(recipe.backbone for rows in recipes.values() for recipe in rows.values()):
-        session.processes.take_turns(partial(source.check_weights, backbone))
+    backbones = {(one.backbone, one.width_mult): one for rows in recipes.values() for one in rows.values()}
+    for recipe in backbones.values():
+        session.processes.take_turns(partial(source.check_weights, recipe))
     if (folder / "results.json").exists():
         read_results(folder)  # of a newer version: must not be overwritten
     check_folder(folder, source, base, rows=True)

@@ -42,7 +42,7 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
     >>> len(network.eval()(torch.rand(1, 3, 64, 64)).stages)
     2
     """
-    backbone = make_backbone(recipe.backbone, weights, stem_stride=recipe.stem_stride)
+    backbone = make_backbone(recipe.backbone, weights, width_mult=recipe.width_mult, stem_stride=recipe.stem_stride)
     network = network_class(recipe.network).from_recipe(backbone, num_classes, recipe)
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("smooth."):
