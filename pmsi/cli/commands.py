@@ -189,7 +189,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     state = load_checkpoint(command.checkpoint)
     session = Session(open_fabric(command.compute.device, command.compute.precision))
     identity = state["identity"]
-    recipe = read_recipe(identity)
+    recipe = read_recipe(identity, written_by=state.get("written_by"))
     data = command.data or identity["data"]
     page = command.page or command.checkpoint.with_name(f"evaluate-{data}.html")
     if page.name == "report.html" and page.with_name("config.json").exists():
@@ -209,7 +209,8 @@ def _evaluate(command: Evaluate, console: Console) -> None:
         raise ValueError(
             f"{command.checkpoint} knows {identity['classes']} classes, {source.data} has {len(dataset.classes)}"
         )
-    found = evaluate(read_network(state, recipe, identity["classes"]), dataset.test, recipe, session)
+    network = read_network(state, recipe, identity["classes"], command.checkpoint)
+    found = evaluate(network, dataset.test, recipe, session)
 
     # 3. What is said and written.
     for k, accuracy in enumerate(found.stages, 6 - recipe.stages):

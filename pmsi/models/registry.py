@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from pmsi.models.backbones import make_backbone
 from pmsi.models.base import Network
 from pmsi.models.layers import tune_layers
 from pmsi.recipe import NETWORKS, NetworkName, Recipe
+from pmsi.runtime.checkpoints import load_parts
 
 
 def network_class(name: NetworkName) -> type[Network]:
@@ -52,8 +55,12 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
     return network.to(memory_format=torch.channels_last)
 
 
-def read_network(checkpoint: dict[str, Any], recipe: Recipe, num_classes: int) -> Network:
-    """Read the network that is tested from a loaded checkpoint: the trained one, or its moving average."""
+def read_network(checkpoint: Mapping[str, Any], recipe: Recipe, num_classes: int, path: Path) -> Network:
+    """Read the network that is tested from a loaded checkpoint: the trained one, or its moving average.
+
+    Raises:
+        ValueError: another version of pmsi wrote the checkpoint at ``path``, and its network does not fit.
+    """
     network = make_network(recipe, num_classes)
-    network.load_state_dict(checkpoint["average" if recipe.ema_decay is not None else "model"])
+    load_parts(checkpoint, {"average" if recipe.ema_decay is not None else "model": network}, path)
     return network

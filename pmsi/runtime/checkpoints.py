@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import replace_file
+
+_OLDER = "an earlier version of pmsi"  # which did not keep its name
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -75,15 +79,45 @@ def load_newest(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """Check that a stored run is the one that was asked for; ValueError names everything that differs."""
+def load_parts(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> None:
+    """Load parts of a run (network, optimizer, ...) from the state that `load_checkpoint` gave.
+
+    Raises:
+        ValueError: another version of pmsi wrote the checkpoint at ``path``, and a part does not fit.
+    """
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split()) if name in state else "it has none"
+            raise ValueError(
+                f"{path} was written by {state.get('written_by', _OLDER)}, and its {name} does not fit "
+                f"{name_version()}: {_brief(reason, 300)}. Use that version, or choose another --run folder"
+            ) from error
+
+
+def check_identity(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, written_by: str | None = None
+) -> None:
+    """Check that a stored run is the one that was asked for.
+
+    Args:
+        found, wanted: stored and asked for.
+        path: where the former is.
+        written_by: `name_version` of the code that stored it; None if it is not known.
+
+    Raises:
+        ValueError: a value differs; the message names all that do, and the version if that is another one.
+    """
     differs = [
-        f"{name} is {_brief(found.get(name))} there, {_brief(wanted.get(name))} was asked for"
+        f"{name} is {_brief(repr(found.get(name)))} there, "
+        + (f"{_brief(repr(wanted[name]))} was asked for" if name in wanted else "which this version does not know")
         for name in sorted(found.keys() | wanted.keys())
         if found.get(name) != wanted.get(name)
     ]
     if differs:
-        raise ValueError(f"{path} belongs to another run: {'; '.join(differs)}. Choose another --run folder")
+        wrote = "" if written_by in (None, name_version()) else f", of {written_by} (this is {name_version()})"
+        raise ValueError(f"{path} belongs to another run{wrote}: {'; '.join(differs)}. Choose another --run folder")
 
 
 def _compute_checksum(tree: Any, crc: int = 0) -> int:
@@ -103,6 +137,5 @@ def _compute_checksum(tree: Any, crc: int = 0) -> int:
     return zlib.crc32(repr(tree).encode(), crc)
 
 
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _brief(text: str, longest: int = 80) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -19,7 +19,8 @@ from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.models.registry import make_network
 from pmsi.recipe import Recipe
-from pmsi.runtime.checkpoints import check_identity, load_newest, save_checkpoint
+from pmsi.runtime.checkpoints import check_identity, load_newest, load_parts, save_checkpoint
+from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import write_lines
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.seeding import make_generator
@@ -269,7 +270,8 @@ class Trainer:
         if self.checkpoint is None:
             return
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        state = {"identity": self.identity, "history": self.history, "epoch": self.epoch.to_dict(), **parts}
+        run = {"identity": self.identity, "written_by": name_version()}
+        state = {**run, "history": self.history, "epoch": self.epoch.to_dict(), **parts}
         if self.processes.rank == 0:
             save_checkpoint(self.checkpoint, state)
             write_lines(self.checkpoint.with_name("metrics.jsonl"), self.history)
@@ -280,9 +282,8 @@ class Trainer:
         state = None if self.checkpoint is None else load_newest(self.checkpoint)
         if self.checkpoint is None or state is None:
             return
-        check_identity(state["identity"], self.identity, self.checkpoint)
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+        check_identity(state["identity"], self.identity, self.checkpoint, state.get("written_by"))
+        load_parts(state, self.parts, self.checkpoint)
         self.history = state["history"]
         self.epoch = EpochState.from_dict(state["epoch"], self.fabric.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from pmsi.runtime.checkpoints import (
     check_identity,
     load_checkpoint,
     load_newest,
+    load_parts,
     previous_path,
     save_checkpoint,
 )
+from pmsi.runtime.environment import name_version
 from tests.helpers.small_run import name_differences
 
 
@@ -96,3 +99,35 @@ def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
     check_identity({"seed": 1, "data": "x"}, {"data": "x", "seed": 1}, tmp_path)
     with pytest.raises(ValueError, match=r"belongs to another run: lr is None there, 0\.1 was asked for; seed is 1 th"):
         check_identity({"seed": 1}, {"seed": 2, "lr": 0.1}, tmp_path)
+
+
+def test_the_version_that_stored_another_run_is_named(tmp_path: Path) -> None:
+    stored = {"recipe.colour": 1, "recipe.dropout": 0.5}
+    message = (
+        rf"belongs to another run, of pmsi 9\.9 \(fedcba\) \(this is {re.escape(name_version())}\): recipe\.colour is "
+        r"1 there, which this version does not know; recipe\.dropout is 0\.5 there, 0\.1 was asked for\. Choose another"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_identity(stored, {"recipe.dropout": 0.1}, tmp_path, "pmsi 9.9 (fedcba)")
+    with pytest.raises(ValueError, match="belongs to another run: recipe"):
+        check_identity(stored, {"recipe.dropout": 0.1}, tmp_path, name_version())
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            {"written_by": "pmsi 9.9 (fedcba)"},
+            r"by pmsi 9\.9 \(fedcba\), and its model does not fit .*: it has none\. Use",
+        ),
+        (
+            {"model": {"mass": torch.ones(1)}},
+            r"an earlier version of pmsi, and its model .*: Error.* \"weight\", \"bias\"",
+        ),
+        ({"model": torch.nn.Linear(3, 2).state_dict()}, r"its model does not fit .* shape torch\.Size\(\[2, 3\]\)"),
+    ],
+)
+def test_parts_of_another_version_are_refused_in_one_line(tmp_path: Path, state: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        load_parts(state, {"model": torch.nn.Linear(2, 2)}, tmp_path / "last.ckpt")
+    assert "\n" not in str(refused.value)
