@@ -32,6 +32,7 @@ _BEGINNINGS = {
 _EXCEPTIONS = {
     "augmentation": "augmentation",
     "test_whole": "evaluation",
+    "test_every": "evaluation",
     "schedule": "schedule",
     "warmup": "schedule",
 }
@@ -78,6 +79,8 @@ class Compare(Common):
     """Rows to train."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
+    jobs: int = 1
+    """Processes that train rows side by side, with an equal share of the threads each."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class Reproduce(Common):
     out of the training images (--hold-out), and "modern" compares what was kept of them with the paper's."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
+    jobs: int = 1
+    """Processes that train rows side by side, with an equal share of the threads each."""
 
 
 @dataclass(frozen=True)

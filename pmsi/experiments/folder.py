@@ -197,7 +197,8 @@ def keep_result(
     folder: Path, dataset: Dataset, trainer: Trainer, evaluation: Evaluation, session: Session
 ) -> dict[str, Any]:
     """Write ``predictions.json`` and ``result.json`` of a finished run, and return the latter."""
-    best = max(trainer.history, key=lambda record: float(record["mix"]))
+    tested = [record for record in trainer.history if record["mix"] is not None]
+    best = max(tested, key=lambda record: float(record["mix"]))
     result = {
         "seed": trainer.seed,
         "concat": evaluation.concat,

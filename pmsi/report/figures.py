@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pmsi.report.table import render_part
 
 _SMALLEST_SIDE = 96  # px, below which pictures are enlarged
+_MOST_MARKERS = 40  # of a curve, beyond which they run together
 _LARGEST_SIDE = 160  # px, above which they are shrunk: a page of 448 px pictures would be hundreds of megabytes
 # Okabe and Ito's colours, told apart by readers with any colour vision; rows beyond them are dashed.
 _COLORS = ("#7f7f7f", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#0072b2", "#222222")
@@ -123,7 +124,7 @@ def show_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
 def _plot(
     lines: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
     styles: Mapping[str, tuple[str, str]],
-    value: Callable[[Mapping[str, Any]], float],
+    value: Callable[[Mapping[str, Any]], float | None],
 ) -> Markup:
     """Draw one panel, of a width that a telephone shows unshrunk."""
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pmsi", "font.size": 10}):
@@ -132,8 +133,10 @@ def _plot(
         for label, curves in lines.items():
             color, dash = styles[label]
             for curve in curves:
-                epochs = [record["epoch"] for record in curve]
-                axes.plot(epochs, [value(record) for record in curve], dash, color=color, lw=1.8, marker="o", ms=3)
+                points = {record["epoch"]: value(record) for record in curve}
+                known = {epoch: point for epoch, point in points.items() if point is not None}
+                marker = "o" if len(known) <= _MOST_MARKERS else ""
+                axes.plot(list(known), list(known.values()), dash, color=color, lw=1.8, marker=marker, ms=3)
         axes.set(xlabel="epoch")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
