@@ -9,6 +9,8 @@ from typing import Any
 
 from bench.results import FOLDER
 from pmsi.recipe import RECIPES
+from pmsi.report.figures import save_regimes
+from pmsi.report.regimes import INTERVALS, Measured
 from pmsi.report.table import Table
 
 
@@ -31,6 +33,23 @@ def render(file: str, *names: str, first_only: bool = False, folder: Path = FOLD
         parts = [Table.from_dict(part) for part in tables[name]["parts"]]
         texts += [text for part in (parts[:1] if first_only else parts) for text in _show(part)]
     return "\n\n".join([*texts, _describe(results)]) + "\n"
+
+
+def render_regimes(file: str, picture: str, folder: Path = FOLDER) -> str:
+    """The table of "regimes" below its picture, which `draw_regimes` makes of the same file."""
+    text = render(file, "regimes", folder=folder)
+    if not (folder / file).exists():
+        return text
+    return f"![Accuracy over epochs, by number of training images a class]({picture})\n\n*{INTERVALS}*\n\n{text}"
+
+
+def draw_regimes(file: str, picture: Path, folder: Path = FOLDER) -> bool:
+    """Draw the picture of "regimes" from a file of results; False where there is none."""
+    results = _read(folder / file)
+    if results is None:
+        return False
+    save_regimes([Measured(**point) for point in results["tables"]["regimes"]["points"]], picture)
+    return True
 
 
 def render_differences(file: str, folder: Path = FOLDER) -> str:
