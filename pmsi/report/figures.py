@@ -142,7 +142,7 @@ def save_regimes(points: Sequence[Measured], path: Path) -> None:
     panels = _split_panels(points)
     rows = -(-len(panels) // 2)
     with _style():
-        figure = Figure(figsize=(8, 0.4 + 2.8 * rows), layout="constrained", dpi=150)
+        figure = Figure(figsize=(6, 0.4 + 2.3 * rows), layout="constrained", dpi=200)
         axes = figure.subplots(rows, 2, squeeze=False, sharey=True).ravel()
         for place, (title, panel) in zip(axes, panels.items(), strict=False):
             _draw_panel(place, panel, points)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pmsi.evaluation.statistics import summarise
 from pmsi.experiments.results import Rows, Study, list_places
+from pmsi.experiments.tables import Grid
 from pmsi.report.differences import differences_table, list_choices
 from pmsi.report.figures import show_activations, show_curves, show_regimes, show_strips
 from pmsi.report.regimes import INTERVALS, measure_points
@@ -51,11 +52,14 @@ def write_page(study: Study, path: Path) -> None:
         Section("runs", "Runs and configuration", list(_show_details(study))),
     ]
     data, environment, recipe = results["data"], results["environment"], results["recipe"]
-    several = ", mean \u00b1 standard deviation over seeds" if len(results["seeds"]) > 1 else ""
+    varied = [*results["tables"]] == ["regimes"]
+    spread = "means" if varied else "mean \u00b1 standard deviation"
+    several = f", {spread} over seeds" if len(results["seeds"]) > 1 else ""
+    length = _describe_grid(study.grid) if varied else f"{recipe['epochs']} epochs"
     page = render_page(
         title=_choose_title(study),
         source="Wu et al. 2021, arXiv 2112.04223",
-        summary=f"{data['name']}, {data['classes']} classes, {recipe['crop']} px, {_describe_length(study)}",
+        summary=f"{data['name']}, {data['classes']} classes, {recipe['crop']} px, {length}",
         lead=f'{data["protocol"]} Recipe "{recipe["name"]}". Figures are of the last epoch{several}.',
         sections=sections,
         footer=f"{environment['device']}; torch {environment['torch']}, mosaicaug {environment['mosaicaug']}, "
@@ -72,16 +76,12 @@ def _choose_title(study: Study) -> str:
     return titles.get(names[0], TITLES[names[0]])
 
 
-def _describe_length(study: Study) -> str:
-    """Epochs of all runs, and for "regimes" by itself the images too."""
-    if [*study.results["tables"]] != ["regimes"]:
-        return f"{study.results['recipe']['epochs']} epochs"
-    grid = study.grid
-    return f"{_describe_span(grid.per_class)} training images a class, {_describe_span(grid.epochs)} epochs"
-
-
-def _describe_span(values: Sequence[int]) -> str:
-    return " to ".join(map(str, sorted({min(values), max(values)})))
+def _describe_grid(grid: Grid) -> str:
+    """Least and greatest numbers of images and epochs of "regimes"."""
+    images, epochs = (
+        " to ".join(map(str, sorted({min(values), max(values)}))) for values in (grid.per_class, grid.epochs)
+    )
+    return f"{images} training images a class, {epochs} epochs"
 
 
 def _make_section(study: Study, name: str, tables: Sequence[Table]) -> Section:

@@ -37,7 +37,7 @@ def name_method(method: Method) -> str:
 def measure_points(study: Study) -> list[Measured]:
     """Accuracy of every point with finished runs: Mix, with a bootstrap interval over images and seeds."""
     return [
-        Measured(*point, summarise([run["mix"] for run in _list_runs(study, point)]).mean, *measure_interval(*joined))
+        Measured(*point, _average(_list_runs(study, point)), *measure_interval(*joined))
         for point, joined in _join_points(study).items()
     ]
 
@@ -61,7 +61,7 @@ def regimes_table(study: Study) -> Table:
         cells = [f"{per_class}, {epochs}"]
         for method in methods:
             runs = _list_runs(study, Point(method, per_class, epochs))
-            cells.append(str(summarise([run["mix"] for run in runs])) if runs else "not run")
+            cells.append(f"{_average(runs):.1f}" if runs else "not run")
         for method in rivals:
             test = tests.get(Point(method, per_class, epochs))
             cells += ["-", "-"] if test is None else [_show_difference(test), test.verdict]
@@ -73,7 +73,7 @@ def regimes_table(study: Study) -> Table:
         *(name_method(method) for method in methods),
         *(cell for name in names for cell in (f"{name} minus none", f"{name} is")),
     )
-    caption = "Accuracy on the test images, % (Mix), and differences on the same test images in points"
+    caption = "Mean accuracy on the test images, % (Mix), and differences on the same test images in points"
     shares = {f"{100 * test.confidence:.4g}" for test in tests.values()}
     caption += f", with bootstrap intervals over images and seeds ({', '.join(shares)} %)." if shares else "."
     return Table(caption, head, tuple(rows), frozenset(marked), tuple(describe_crossings(study, tests)))
@@ -124,6 +124,10 @@ def describe_crossing(per_class: int, verdicts: Mapping[int, Verdict]) -> str:
 def _list_runs(study: Study, point: Point) -> Sequence[Mapping[str, Any]]:
     runs: Sequence[Mapping[str, Any]] = study.results["tables"]["regimes"].get(point.row, ())
     return runs
+
+
+def _average(runs: Sequence[Mapping[str, Any]]) -> float:
+    return summarise([run["mix"] for run in runs]).mean
 
 
 def _join_points(study: Study) -> dict[Point, tuple[Tensor, Tensor]]:

@@ -90,4 +90,4 @@ def test_regimes_have_a_panel_for_each_number_of_images_and_a_line_for_each_meth
     save_regimes([*points[:-1], points[-1]._replace(accuracy=76.0)], pictures[1])
     one, other = (path.read_bytes() for path in pictures)
     assert one != other
-    assert Image.open(pictures[0]).size == (1200, 900)
+    assert Image.open(pictures[0]).size == (1200, 1000)
