@@ -38,18 +38,17 @@ def render(file: str, *names: str, first_only: bool = False, folder: Path = FOLD
 def render_regimes(file: str, picture: str, folder: Path = FOLDER) -> str:
     """The table of "regimes" below its picture, which `draw_regimes` makes of the same file."""
     text = render(file, "regimes", folder=folder)
-    if not (folder / file).exists():
+    if not _read_points(folder / file):
         return text
     return f"![Accuracy over epochs, by number of training images a class]({picture})\n\n*{INTERVALS}*\n\n{text}"
 
 
 def draw_regimes(file: str, picture: Path, folder: Path = FOLDER) -> bool:
-    """Draw the picture of "regimes" from a file of results; False where there is none."""
-    results = _read(folder / file)
-    if results is None:
-        return False
-    save_regimes([Measured(**point) for point in results["tables"]["regimes"]["points"]], picture)
-    return True
+    """Draw the picture of "regimes" from a file of results; False where there is nothing to draw."""
+    points = _read_points(folder / file)
+    if points:
+        save_regimes(points, picture)
+    return bool(points)
 
 
 def render_differences(file: str, folder: Path = FOLDER) -> str:
@@ -65,6 +64,12 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results
+
+
+def _read_points(path: Path) -> list[Measured]:
+    """Values of the picture of "regimes"; none where it was not run."""
+    results = _read(path) or {"tables": {}}
+    return [Measured(**point) for point in results["tables"].get("regimes", {}).get("points", ())]
 
 
 def _show(part: Table) -> Iterator[str]:

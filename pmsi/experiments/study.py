@@ -81,8 +81,8 @@ def study(
             "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"
         )
     grid = grid or Grid()
-    rows_of = {name: table_rows(name, base, grid) for name in tables}
-    rows = {f"{name} {label}": row for name, found in rows_of.items() for label, row in found.items()}
+    wanted = {name: table_rows(name, base, grid) for name in tables}
+    rows = {f"{name} {label}": row for name, found in wanted.items() for label, row in found.items()}
     for recipe in {(row.recipe.backbone, row.recipe.width_mult): row.recipe for row in rows.values()}.values():
         session.processes.take_turns(partial(source.check_weights, recipe))
     if (folder / "results.json").exists():
@@ -101,7 +101,7 @@ def study(
         facts = describe_study(source, dataset, base.recipe, recipe_name, session)
         if "regimes" in tables:
             facts["grid"] = {name: list(values) for name, values in asdict(grid).items()}
-        results = gather_results(folder, facts, rows_of)
+        results = gather_results(folder, facts, wanted)
         if session.fabric.is_global_zero:
             for run, row in _list_shown(folder, rows.values()).items():
                 if (row.recipe.resize, row.source) == (base.recipe.resize, source):  # others have kept theirs
@@ -115,7 +115,7 @@ def study(
     left = {
         locate_run(folder, row, seed): (f"{name} {label}, seed {seed}", row, seed)
         for seed in seeds
-        for name, found in rows_of.items()
+        for name, found in wanted.items()
         for label, row in found.items()
         if name != "table4" or label in methods
     }
@@ -141,10 +141,10 @@ def study(
                 pass
 
     # 4. Measure what needs trained networks.
-    for row in rows_of.get("table7", {}).values():
+    for row in wanted.get("table7", {}).values():
         for seed in seeds:
             _keep_robustness(locate_run(folder, row, seed), row.recipe, load(row), session)
-    for row in rows_of.get("figure4", {}).values():
+    for row in wanted.get("figure4", {}).values():
         _keep_activations(locate_run(folder, row, seeds[0]), row, load(row), session)
     return publish()
 

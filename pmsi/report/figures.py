@@ -175,7 +175,10 @@ def _draw_panel(axes: Axes, panel: Sequence[Measured], points: Sequence[Measured
     for k, method in enumerate(methods):
         line = sorted((point.epochs, point) for point in panel if point.method == method)
         shift = 1.03 ** (k - (len(methods) - 1) / 2)  # side by side, so that no interval hides another
-        reach = [[point.accuracy - point.low for _, point in line], [point.high - point.accuracy for _, point in line]]
+        reach = [
+            [max(0.0, point.accuracy - point.low) for _, point in line],  # rounding errors are not below 0
+            [max(0.0, point.high - point.accuracy) for _, point in line],
+        ]
         axes.errorbar(
             [epochs * shift for epochs, _ in line],
             [point.accuracy for _, point in line],

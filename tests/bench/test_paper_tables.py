@@ -34,6 +34,7 @@ def test_regimes_have_their_picture_where_there_are_results(tmp_path: Path) -> N
     picture = tmp_path / "regimes.png"
     assert paper_tables.render_regimes("none.json", "images/regimes.png", tmp_path) == "Not run yet.\n"
     assert not paper_tables.draw_regimes("none.json", picture, tmp_path)
+    assert paper_tables.render_regimes(BIRDS, "images/regimes.png") == "Not run yet.\n"
     results = make_regimes({("none", 5, 25): [60], ("rmg", 5, 25): [80]})
     write_json(tmp_path / "regimes.json", describe_tables(results))
     text = paper_tables.render_regimes("regimes.json", "images/regimes.png", tmp_path)

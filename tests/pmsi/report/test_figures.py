@@ -85,6 +85,7 @@ def test_regimes_have_a_panel_for_each_number_of_images_and_a_line_for_each_meth
         assert page.count(f"stroke: {color}; stroke-width: 1.8") == 3  # lines, one a panel
         assert page.count(f"stroke: {color}; stroke-width: 1.2") == 6  # intervals, two a line
     assert show_regimes(points) == page
+    assert "<svg" in show_regimes([Measured("rmg", 5, 25, 100.0, 100.0000000001, 99.9999999999)])
     pictures = [tmp_path / "one.png", tmp_path / "other.png"]
     save_regimes(points, pictures[0])
     save_regimes([*points[:-1], points[-1]._replace(accuracy=76.0)], pictures[1])
