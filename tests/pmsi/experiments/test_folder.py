@@ -22,7 +22,7 @@ from pmsi.experiments.folder import (
     write_identity,
 )
 from pmsi.experiments.source import Source
-from pmsi.experiments.tables import name_run
+from pmsi.experiments.tables import Row, name_run
 from pmsi.recipe import RECIPES
 from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import write_json
@@ -101,20 +101,25 @@ def test_recipes_are_read_with_defaults_for_what_is_missing() -> None:
 
 def test_runs_are_found_by_what_their_config_says(tmp_path: Path) -> None:
     """`pmsi compare` named its folders METHOD-seedN; a new setting gives a new digest."""
-    new = tmp_path / name_run(RECIPE, 0)
-    assert locate_run(tmp_path, RECIPE, 0) == new
+    row = Row(RECIPE)
+    new = tmp_path / name_run(row, 0)
+    assert locate_run(tmp_path, row, 0) == new
     identity = {**list_settings(Source(), RECIPE), "seed": 0}
-    del identity["recipe.mosaic_p"], identity["recipe.width_mult"]
+    del identity["recipe.mosaic_p"], identity["recipe.width_mult"], identity["train_per_class"]
     write_json(tmp_path / "rmg-seed0" / "config.json", identity)
     write_json(tmp_path / "none-seed0" / "config.json", {**identity, "recipe.augmentation": "none"})
     write_json(tmp_path / "odd-seed0" / "config.json", {**identity, "recipe.colour": 1})
-    assert locate_run(tmp_path, RECIPE, 0).name == "rmg-seed0"
-    assert locate_run(tmp_path, replace(RECIPE, augmentation="none"), 0).name == "none-seed0"
+    assert locate_run(tmp_path, row, 0).name == "rmg-seed0"
+    assert locate_run(tmp_path, Row(replace(RECIPE, augmentation="none")), 0).name == "none-seed0"
     for other in (replace(RECIPE, mosaic_p=0.5), replace(RECIPE, width_mult=0.5)):
-        assert locate_run(tmp_path, other, 0).name.startswith("pmsi-rmg-")
-    assert locate_run(tmp_path, RECIPE, 1) == tmp_path / name_run(RECIPE, 1)
+        assert locate_run(tmp_path, Row(other), 0).name.startswith("pmsi-rmg-")
+    assert locate_run(tmp_path, row, 1) == tmp_path / name_run(row, 1)
+    few = Row(RECIPE, Source(train_per_class=2))
+    assert locate_run(tmp_path, few, 0) == tmp_path / name_run(few, 0)
+    write_json(tmp_path / "few-seed0" / "config.json", {**identity, "train_per_class": 2})
+    assert locate_run(tmp_path, few, 0).name == "few-seed0"
     new.mkdir()
-    assert locate_run(tmp_path, RECIPE, 0) == new
+    assert locate_run(tmp_path, row, 0) == new
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
