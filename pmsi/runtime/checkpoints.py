@@ -18,8 +18,12 @@ _OLDER = "an earlier version of pmsi"  # which did not keep its name
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace ``path`` by ``state`` (tensors and plain values) and its checksum; `previous_path` is what was there."""
-    whole = {**state, "checksum": _compute_checksum(state)}
+    """Replace ``path`` by ``state`` (tensors and plain values), the version that writes it, and a checksum.
+
+    What was there is kept at `previous_path`.
+    """
+    signed = {"written_by": name_version(), **state}
+    whole = {**signed, "checksum": _compute_checksum(signed)}
     replace_file(path, lambda beside: torch.save(whole, beside), keep=previous_path(path))
 
 

@@ -20,7 +20,6 @@ from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.models.registry import make_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_newest, load_parts, save_checkpoint
-from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import write_lines
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.seeding import make_generator
@@ -272,8 +271,7 @@ class Trainer:
         if self.checkpoint is None:
             return
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        run = {"identity": self.identity, "written_by": name_version()}
-        state = {**run, "history": self.history, "epoch": self.epoch.to_dict(), **parts}
+        state = {"identity": self.identity, "history": self.history, "epoch": self.epoch.to_dict(), **parts}
         if self.processes.rank == 0:
             save_checkpoint(self.checkpoint, state)
             write_lines(self.checkpoint.with_name("metrics.jsonl"), self.history)

@@ -24,7 +24,9 @@ from tests.helpers.small_run import name_differences
 def test_checkpoints_go_round(tmp_path: Path) -> None:
     state = {"identity": {"a": 1}, "history": [{"mix": 2.5}], "model": {"w": torch.rand(3)}}
     save_checkpoint(tmp_path / "last.ckpt", state)
-    assert name_differences(load_checkpoint(tmp_path / "last.ckpt"), state) == []
+    found = load_checkpoint(tmp_path / "last.ckpt")
+    assert found.pop("written_by") == name_version()
+    assert name_differences(found, state) == []
 
 
 @pytest.mark.parametrize(
