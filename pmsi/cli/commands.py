@@ -33,6 +33,7 @@ from pmsi.report.study_tables import describe_tables, list_tables
 from pmsi.runtime.checkpoints import load_checkpoint
 from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.files import write_json
+from pmsi.runtime.jobs import start_copies
 from pmsi.runtime.processes import process_rank
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.session import Session
@@ -74,12 +75,14 @@ def _carry_out(words: list[str], console: Console) -> int:
     if isinstance(command, Compare):
         if not command.methods:
             raise ValueError("--methods: name one row or more")
-        _study(command, "compare", ("table4",), console, methods=command.methods)
+        with start_copies(words, command.jobs):
+            _study(command, "compare", ("table4",), console, methods=command.methods)
     elif isinstance(command, Reproduce):
         wanted = {*command.names, *(PAPER_NAMES if "all" in command.names else ())}
         names = tuple(name for name in NAMES if name in wanted)
         grid = Grid(command.grid_methods, command.grid_per_class, command.grid_epochs)
-        _study(command, "reproduce", names, console, grid=grid)
+        with start_copies(words, command.jobs):
+            _study(command, "reproduce", names, console, grid=grid)
     elif isinstance(command, Train):
         _train(command, console)
     elif isinstance(command, Describe):

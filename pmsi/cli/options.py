@@ -32,6 +32,7 @@ _BEGINNINGS = {
 _EXCEPTIONS = {
     "augmentation": "augmentation",
     "test_whole": "evaluation",
+    "test_every": "evaluation",
     "schedule": "schedule",
     "warmup": "schedule",
 }
@@ -78,6 +79,8 @@ class Compare(Common):
     """Rows to train."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
+    jobs: int = 1
+    """Processes that train rows side by side, with an equal share of the threads each."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ class Reproduce(Common):
     trains methods on more and more images, longer and longer."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
+    jobs: int = 1
+    """Processes that train rows side by side, with an equal share of the threads each."""
     grid_methods: tuple[Method, ...] = Grid.methods
     """Of "regimes": augmentations to compare, each with every number of images and of epochs."""
     grid_per_class: tuple[int, ...] = Grid.per_class

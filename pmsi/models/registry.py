@@ -10,6 +10,7 @@ from torch import nn
 
 from pmsi.models.backbones import make_backbone
 from pmsi.models.base import Network
+from pmsi.models.layers import tune_layers
 from pmsi.recipe import NETWORKS, NetworkName, Recipe
 
 
@@ -26,7 +27,7 @@ def network_class(name: NetworkName) -> type[Network]:
 
 
 def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Network:
-    """Build the recipe's network, in channels_last (a quarter faster on CPUs).
+    """Build the recipe's network, in channels_last (a quarter faster on CPUs) and with tuned layers.
 
     Args:
         recipe: names network and backbone, and sets their sizes.
@@ -47,6 +48,7 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("smooth."):
             module.momentum = recipe.batch_norm_momentum
     network.label_smoothing = recipe.label_smoothing
+    tune_layers(network)
     return network.to(memory_format=torch.channels_last)
 
 

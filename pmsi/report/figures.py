@@ -24,6 +24,7 @@ from pmsi.report.regimes import Measured, name_method
 from pmsi.report.table import render_part
 
 _SMALLEST_SIDE = 96  # px, below which pictures are enlarged
+_MOST_MARKERS = 40  # of a curve, beyond which they run together
 _LARGEST_SIDE = 160  # px, above which they are shrunk: a page of 448 px pictures would be hundreds of megabytes
 # Okabe and Ito's colours, told apart by readers with any colour vision; rows beyond them are dashed.
 _COLORS = ("#7f7f7f", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#0072b2", "#222222")
@@ -203,7 +204,7 @@ def _draw_panel(axes: Axes, panel: Sequence[Measured], points: Sequence[Measured
 def _plot(
     lines: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
     styles: Mapping[str, tuple[str, str]],
-    value: Callable[[Mapping[str, Any]], float],
+    value: Callable[[Mapping[str, Any]], float | None],
 ) -> Markup:
     """Draw one panel, of a width that a telephone shows unshrunk."""
     with _style():
@@ -212,8 +213,10 @@ def _plot(
         for label, curves in lines.items():
             color, dash = styles[label]
             for curve in curves:
-                epochs = [record["epoch"] for record in curve]
-                axes.plot(epochs, [value(record) for record in curve], dash, color=color, lw=1.8, marker="o", ms=3)
+                points = {record["epoch"]: value(record) for record in curve}
+                known = {epoch: point for epoch, point in points.items() if point is not None}
+                marker = "o" if len(known) <= _MOST_MARKERS else ""
+                axes.plot(list(known), list(known.values()), dash, color=color, lw=1.8, marker=marker, ms=3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish_axes(axes, "epoch")
         return _to_svg(figure)

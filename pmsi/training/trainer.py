@@ -143,7 +143,9 @@ class Trainer:
             while len(self.history) < self.recipe.epochs:
                 self._train_epoch(callback, interrupter, profile)
                 seconds = self.epoch.elapsed()
-                evaluation = self._evaluate(interrupter)
+                number = len(self.history) + 1
+                is_tested = number % self.recipe.test_every == 0 or number == self.recipe.epochs
+                evaluation = self._evaluate(interrupter) if is_tested else None
                 record = self._record(evaluation, seconds)
                 self.history.append(record)
                 self.epoch = EpochState(len(self.phases), self.fabric.device)
@@ -220,15 +222,15 @@ class Trainer:
         leave = partial(self._leave_if_asked, interrupter)
         return evaluate(self.tested, self.test, self.recipe, self.session, pause=leave)
 
-    def _record(self, evaluation: Evaluation, seconds: float) -> dict[str, Any]:
-        """Line of ``metrics.jsonl`` for the current epoch, trained in ``seconds``."""
+    def _record(self, evaluation: Evaluation | None, seconds: float) -> dict[str, Any]:
+        """Line of ``metrics.jsonl`` for the current epoch, trained in ``seconds``; accuracies are None untested."""
         return {
             "epoch": len(self.history) + 1,
             "losses": (self.epoch.losses / self.batches).tolist(),
             "lr": self.schedule.get_last_lr(),
-            "concat": evaluation.concat,
-            "mix": evaluation.mix,
-            "stages": list(evaluation.stages),
+            "concat": None if evaluation is None else evaluation.concat,
+            "mix": None if evaluation is None else evaluation.mix,
+            "stages": None if evaluation is None else list(evaluation.stages),
             "seconds": self.epoch.elapsed(),
             "speed": {
                 "images_per_second": self.batches * self.recipe.batch_size / seconds,
