@@ -166,13 +166,10 @@ def locate_run(folder: Path, row: Row, seed: int) -> Path:
         return place
     for config in sorted(folder.glob(f"*-seed{seed}/config.json")):
         stored = read_config(config.parent) or {}
-        images = stored.get("train_per_class")
+        if (stored.get("seed"), stored.get("train_per_class")) != (seed, row.source.train_per_class):
+            continue
         try:
-            if (
-                stored.get("seed") == seed
-                and images == row.source.train_per_class
-                and read_recipe(stored) == row.recipe
-            ):
+            if read_recipe(stored) == row.recipe:
                 return config.parent
         except ValueError:  # of a newer version: not this run
             continue

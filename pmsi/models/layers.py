@@ -61,7 +61,7 @@ class PointwiseConv2d(nn.Conv2d):
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether a convolution is pointwise: one pixel, one group, no step and no border."""
+        """Test for a pointwise convolution: one pixel, one group, no step and no border."""
         return (conv.kernel_size, conv.stride, conv.padding, conv.groups) == ((1, 1), (1, 1), (0, 0), 1)
 
     def forward(self, x: Tensor) -> Tensor:
