@@ -203,6 +203,10 @@ class Recipe:
         """Side of test images as network inputs, px."""
         return self.resize if self.test_whole else self.crop
 
+    def is_tested(self, epoch: int) -> bool:
+        """Test for an epoch, counted from 1, after which the network is tested."""
+        return epoch % self.test_every == 0 or epoch == self.epochs
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
