@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from mosaicaug.apply import Backend, apply_nearest
+from mosaicaug.checks import can_read, check_chance, check_tensor
 from mosaicaug.plan import Plan
 from mosaicaug.rectangles import Candidates, chosen_first, list_layers
 
 Pieces = Literal["all", "largest"]
 
 # A mask is copied, whatever its bits mean.
-_BITS = {1: torch.uint8, 2: torch.float16, 4: torch.float32, 8: torch.float64}
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SLACK = 0.01  # px that a box may reach beyond the image: rounding of whoever made it
 
 
@@ -46,19 +47,20 @@ class Placed(NamedTuple):
             labels: ``[B, N, ...]``, one for each given box or keypoint.
             fill: value for empty slots.
         """
+        check_tensor("Placed.take", "labels", labels)
         rows = labels.flatten(0, 1)
         if not len(rows):
             return labels.new_full((*self.source.shape, *labels.shape[2:]), fill)
         there = (self.source >= 0).view(*self.source.shape, *(1,) * (labels.ndim - 2))
-        return torch.where(there, rows[self.source.clamp(min=0)], torch.as_tensor(fill, dtype=labels.dtype))
+        return torch.where(there, rows[self.source.clamp(min=0)], labels.new_tensor(fill))
 
 
 def apply_masks(
     masks: Tensor,
     plan: Plan,
     *,
-    window: Tensor | None = None,
-    index: Tensor | None = None,
+    window: Tensor | Sequence[Sequence[int]] | None = None,
+    index: Tensor | Sequence[int] | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     """Move masks along with the pixels of a plan, without blending or interpolating them.
@@ -78,7 +80,7 @@ def apply_masks(
 
     Raises:
         ValueError: masks do not fit the plan, or an argument is refused by `mosaicaug.apply`.
-        TypeError: ``plan`` is not a Plan.
+        TypeError: ``plan`` is not a Plan, or an argument that has to be a tensor is none.
 
     Examples:
         >>> import torch
@@ -89,6 +91,7 @@ def apply_masks(
         torch.Size([4, 64, 64])
     """
     _check_plan("apply_masks", plan)
+    check_tensor("apply_masks", "masks", masks)
     if masks.ndim < 3 or masks.is_complex():
         raise ValueError(f"apply_masks: masks must be [B, H, W] or [B, 1, H, W], got {masks.dtype} {list(masks.shape)}")
     if window is None and tuple(masks.shape[-2:]) != plan.size:
@@ -123,7 +126,7 @@ def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, piece
     Raises:
         ValueError: boxes do not fit the plan, or reach beyond the image (checked on the CPU); an option is out of
             range.
-        TypeError: ``plan`` is not a Plan.
+        TypeError: ``plan`` is not a Plan, or an argument that has to be a tensor is none.
 
     Examples:
         >>> import torch
@@ -136,8 +139,7 @@ def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, piece
     _check_plan("apply_boxes", plan)
     _check_shape("apply_boxes", "boxes", boxes, plan, 4)
     _check_boxes(boxes, plan.size)
-    if not 0 <= min_visibility <= 1:
-        raise ValueError(f"apply_boxes: min_visibility must lie in 0..1, got {min_visibility}")
+    min_visibility = check_chance("apply_boxes", "min_visibility", min_visibility)
     if pieces not in get_args(Pieces):
         raise ValueError(f"apply_boxes: pieces must be one of {get_args(Pieces)}, got {pieces!r}")
     values, parts = _to_float(boxes), []
@@ -175,7 +177,7 @@ def apply_keypoints(keypoints: Tensor, plan: Plan) -> Placed:
 
     Raises:
         ValueError: keypoints do not fit the plan.
-        TypeError: ``plan`` is not a Plan.
+        TypeError: ``plan`` is not a Plan, or an argument that has to be a tensor is none.
 
     Examples:
         >>> import torch
@@ -237,7 +239,8 @@ def _check_plan(caller: str, plan: Plan) -> None:
 
 
 def _check_shape(caller: str, name: str, values: Tensor, plan: Plan, width: int) -> None:
-    """ValueError unless ``values`` are numbers ``[B, N, width]`` for the plan's B images."""
+    """ValueError unless ``values`` are numbers ``[B, N, width]`` for the plan's B images, TypeError if no tensor."""
+    check_tensor(caller, name, values)
     if values.ndim != 3 or values.shape[-1] != width or len(values) != len(plan):
         raise ValueError(f"{caller}: {name} must be [{len(plan)}, N, {width}], got {list(values.shape)}")
     if values.is_complex() or values.dtype == torch.bool:
@@ -246,10 +249,10 @@ def _check_shape(caller: str, name: str, values: Tensor, plan: Plan, width: int)
 
 def _check_boxes(boxes: Tensor, size: tuple[int, int]) -> None:
     """ValueError for boxes that are turned round or leave the image; values on a GPU are not read back."""
-    if boxes.device.type != "cpu" or torch.compiler.is_compiling() or not boxes.numel():
+    if not can_read(boxes):
         return
     near, far = boxes[..., :2].double(), boxes[..., 2:].double()
-    limit = torch.tensor([size[1], size[0]])
+    limit = torch.tensor([size[1], size[0]], device="cpu")
     wrong = ~((near >= -_SLACK) & (far <= limit + _SLACK) & (near <= far)).all(-1)
     if bool(wrong.any()):
         image, number = wrong.nonzero()[0].tolist()

@@ -7,12 +7,13 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from mosaicaug.backends import cpu, reference
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.backends.triton.table import PlanBuffer, Table, pack
-from mosaicaug.checks import DTYPES, check_images, name_dtypes
+from mosaicaug.checks import DTYPES, can_read, check_images, convert_tensor, is_transformed, name_dtypes
 from mosaicaug.plan import Plan
 
 Backend = Literal["auto", "torch", "triton"]
@@ -23,8 +24,8 @@ def apply(
     images: Tensor,
     plan: Plan | PlanBuffer,
     *,
-    window: Tensor | None = None,
-    index: Tensor | None = None,
+    window: Tensor | Sequence[Sequence[int]] | None = None,
+    index: Tensor | Sequence[int] | None = None,
     mean: Sequence[float] | Tensor | None = None,
     std: Sequence[float] | Tensor | None = None,
     dtype: torch.dtype | None = None,
@@ -44,7 +45,7 @@ def apply(
         window: integer ``[B, 3]``, y0, x0 and flip of each batch entry: the crop of ``plan.size`` that the plan works
             on, mirrored left to right where flip is not 0. Without it the images have ``plan.size``.
         index: integer ``[B]``, which stored image each batch entry is. Without it N = B. Values of ``index`` and
-            ``window`` that are on a GPU are not checked, since that would wait for it.
+            ``window``, which may be lists, are not checked on a GPU, since that would wait for it.
         mean: one number per channel, in the units of the stored pixels (0 to 255 for uint8; nothing is scaled behind
             your back): ``(value - mean) * (1 / std)``.
         std: one number per channel, above 0.
@@ -59,7 +60,7 @@ def apply(
 
     Raises:
         ValueError: an argument does not fit the others; the message says which and what would.
-        TypeError: ``images`` is not a tensor, or ``plan`` is not a Plan.
+        TypeError: ``images`` is not a tensor, ``plan`` is not a Plan, or another argument no numbers.
         ImportError: CUDA images, and the package triton is missing.
 
     Examples:
@@ -74,12 +75,12 @@ def apply(
     """
     # 1. Check that everything fits together, and fill in the defaults.
     check_images("apply", images)
-    _check_geometry(images, plan, window, index)
+    windows, indices = _check_geometry(images, plan, window, index)
     request = Request(
         dtype=_output_dtype(images, dtype, out, normalises=mean is not None or std is not None),
         channels_last=_output_is_channels_last(images, memory_format),
-        window=window,
-        index=index,
+        window=windows,
+        index=indices,
         mean=_per_channel("mean", mean, images),
         std=_per_channel("std", std, images),
     )
@@ -90,12 +91,17 @@ def apply(
 
 
 def apply_nearest(
-    images: Tensor, plan: Plan, *, window: Tensor | None, index: Tensor | None, backend: Backend = "auto"
+    images: Tensor,
+    plan: Plan,
+    *,
+    window: Tensor | Sequence[Sequence[int]] | None,
+    index: Tensor | Sequence[int] | None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Move pixels as `apply` does, but take the nearest one where it would interpolate: bits are copied."""
-    _check_geometry(images, plan, window, index)
+    windows, indices = _check_geometry(images, plan, window, index)
     channels_last = _is_channels_last(images)
-    request = Request(images.dtype, channels_last=channels_last, window=window, index=index, nearest=True)
+    request = Request(images.dtype, channels_last=channels_last, window=windows, index=indices, nearest=True)
     return _run(images, plan, request, None, backend)
 
 
@@ -127,14 +133,17 @@ def _run(images: Tensor, plan: Plan | PlanBuffer, request: Request, out: Tensor 
         return run_kernel(images, table, request, out)
     if isinstance(plan, PlanBuffer):
         raise ValueError(f"apply: a PlanBuffer needs the Triton backend, got backend={backend!r}; pass its .plan")
-    if images.device.type == "cpu" and not _needs_grad(images):
+    if images.device.type == "cpu" and not _needs_grad(images) and not is_transformed(request.window, request.index):
         return cpu.run(images, plan, request, out)
     return reference.run(images, plan, request, out)
 
 
 def _needs_grad(images: Tensor) -> bool:
-    """True if the output has to record gradients."""
-    return images.requires_grad and torch.is_grad_enabled()
+    """True if the output has to record gradients, forward or backward, or is followed by a transform of torch.func."""
+    if (images.requires_grad and torch.is_grad_enabled()) or is_transformed(images):
+        return True
+    in_forward_mode = forward_ad._current_level >= 0
+    return in_forward_mode and forward_ad.unpack_dual(images).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _import_triton(images: Tensor, backend: str) -> RunKernel | None:
@@ -144,7 +153,10 @@ def _import_triton(images: Tensor, backend: str) -> RunKernel | None:
     if backend == "torch" or (backend == "auto" and (images.device.type != "cuda" or _needs_grad(images))):
         return None
     if _needs_grad(images):
-        raise ValueError("apply: backend='triton' records no gradients; use backend='torch', or torch.no_grad()")
+        raise ValueError(
+            "apply: backend='triton' records no gradients and follows no torch.func; use backend='torch' or "
+            "torch.no_grad()"
+        )
     try:
         from mosaicaug.backends.triton import kernel
     except ModuleNotFoundError as error:
@@ -158,32 +170,43 @@ def _import_triton(images: Tensor, backend: str) -> RunKernel | None:
     return kernel.run
 
 
-def _check_geometry(images: Tensor, plan: Plan | PlanBuffer, window: Tensor | None, index: Tensor | None) -> None:
-    """ValueError unless images, index and windows are those that ``plan`` can be carried out on."""
+def _check_geometry(
+    images: Tensor,
+    plan: Plan | PlanBuffer,
+    window: Tensor | Sequence[Sequence[int]] | None,
+    index: Tensor | Sequence[int] | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """ValueError unless ``plan`` can be carried out on images, index and windows; returns windows and index."""
     if not isinstance(plan, (Plan, PlanBuffer)):
-        raise TypeError(f"apply: plan must be a Plan, got {type(plan).__name__}")
+        way = "; Plan.from_dict makes one" if isinstance(plan, dict) else ""
+        raise TypeError(f"apply: plan must be a Plan, got {type(plan).__name__}{way}")
     if images.ndim not in (4, 5):
         raise ValueError(f"apply: images must be [B, C, H, W] or [B, T, C, H, W], got {list(images.shape)}")
+    windows = None if window is None else convert_tensor("apply", "window", window)
+    indices = None if index is None else convert_tensor("apply", "index", index)
     batch, stored, size = len(plan), images.shape[0], tuple(images.shape[-2:])
-    if index is None and stored != batch:
+    if indices is None and stored != batch:
         raise ValueError(f"apply: the plan is for {batch} images, got {stored}; draw it for this batch or pass index=")
-    if index is not None:
-        _check_integers("index", index, (batch,), (stored - 1,))
-    if window is None and size != plan.size:
+    if indices is not None:
+        _check_integers("index", indices, (batch,), (stored - 1,))
+    if windows is None and size != plan.size:
         raise ValueError(f"apply: the plan is for {plan.size} px, got {size}; pass window= to crop")
-    if window is not None:
+    if windows is not None:
         room = [have - want for have, want in zip(size, plan.size, strict=True)]
         if min(room) < 0:
             raise ValueError(f"apply: windows of {plan.size} px do not fit images of {size} px")
-        _check_integers("window", window, (batch, 3), (*room, 1))
+        _check_integers("window", windows, (batch, 3), (*room, 1))
+    return windows, indices
 
 
 def _check_integers(name: str, value: Tensor, shape: tuple[int, ...], high: tuple[int, ...]) -> None:
     """ValueError unless ``value`` holds integers of ``shape``, each column within 0 and its limit in ``high``."""
-    if value.dtype.is_floating_point or value.dtype.is_complex or tuple(value.shape) != shape:
-        raise ValueError(f"apply: {name} must be integer {list(shape)}, got {value.dtype} {list(value.shape)}")
+    mask = value.dtype == torch.bool
+    if mask or value.dtype.is_floating_point or value.dtype.is_complex or tuple(value.shape) != shape:
+        way = f"; of a mask take {name}.nonzero()[:, 0]" if mask else ""
+        raise ValueError(f"apply: {name} must be integer {list(shape)}, got {value.dtype} {list(value.shape)}{way}")
     # Values on a GPU are not read back: that would stop the host until the device is done.
-    if torch.compiler.is_compiling() or value.device.type != "cpu" or value.numel() == 0:
+    if not can_read(value):
         return
     least, most = value.view(-1, len(high)).aminmax(dim=0)
     if least.min() < 0 or any(got > limit for got, limit in zip(most.tolist(), high, strict=True)):
@@ -245,15 +268,16 @@ def _per_channel(name: str, values: Sequence[float] | Tensor | None, images: Ten
     if values is None:
         return None
     channels = images.shape[-3]
-    tensor = torch.as_tensor(values, dtype=compute_dtype(images))
+    dtype = compute_dtype(images)
+    try:
+        tensor = values.to(dtype) if isinstance(values, Tensor) else torch.as_tensor(values, dtype=dtype, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"apply: {name} must be numbers, one per channel, got {type(values).__name__}") from error
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"apply: {name} gets no gradient; pass {name}.detach()")
     if tensor.numel() not in (1, channels) or tensor.ndim > 1:
         raise ValueError(f"apply: {name} needs one number per channel ({channels}), got {list(tensor.shape)}")
-    if (
-        name == "std"
-        and not torch.compiler.is_compiling()
-        and tensor.device.type == "cpu"
-        and bool((tensor <= 0).any())
-    ):
+    if name == "std" and can_read(tensor) and not bool((tensor > 0).all()):
         raise ValueError(f"apply: std must be above 0, got {tensor.tolist()}")
     return tensor.expand(channels)
 

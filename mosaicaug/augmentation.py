@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils.data import default_collate
 
+from mosaicaug import sampling
 from mosaicaug.apply import apply
-from mosaicaug.checks import check_choice, check_images, check_integer, check_labels
+from mosaicaug.checks import check_chance, check_generator, check_images, check_kept_labels, convert_labels
 from mosaicaug.plan import Plan
 from mosaicaug.sampling import Per
+from mosaicaug.settings import Setting, check_classes, check_per, check_permutation
 from mosaicaug.targets import Targets, mix_labels
 from mosaicaug.zorder import Permutation
 
 # A compiled graph holds numbers only; by this number it gets the augmentation whose draw it runs.
 augmentations: WeakValueDictionary[int, Augmentation] = WeakValueDictionary()
 _handles = itertools.count()
+PROCESS = f"process {os.getpid()} of {time.time_ns()}"  # these numbers mean nothing in another one
 # Every draw in a compiled graph declares that it writes this tensor, so that none overtakes another.
-_order = torch.zeros((), device="cpu")
+with torch.inference_mode(False):  # noqa: FBT003
+    _order = torch.zeros((), device="cpu")
 
 
 class Augmentation(nn.Module):
@@ -30,6 +37,11 @@ class Augmentation(nn.Module):
     Images are ``[B, C, H, W]`` or video ``[B, T, C, H, W]`` (one plan per clip) of uint8 or any floating dtype; dtype,
     device and memory format are kept and the input is not changed. Draws come from torch's CPU generator, so that
     ``torch.manual_seed`` governs, or from ``generator=``. ``aug.last_plan`` is the plan of the last call.
+
+    ``aug.eval()``, and so ``eval()`` of a network that holds it, switches it off until ``train()``: nothing is drawn,
+    images come back untouched, plans move nothing, and targets give each image's own label all the weight.
+
+    Settings (``aug.p = 0.5``) may be changed at any time: they are checked, and the next call follows, compiled or not.
 
     Args:
         p: chance that an image, or with ``per="batch"`` the batch, is augmented.
@@ -62,12 +74,11 @@ class Augmentation(nn.Module):
     num_classes: int | None = None
     grid: int = 1  # tiles per side of its plans
     settings: tuple[str, ...] = ("p", "per")  # arguments to show in `repr`
+    p = Setting(check_chance)
+    per = Setting(check_per)
 
     def __init__(self, *, p: float, per: Per) -> None:
         super().__init__()
-        if isinstance(p, bool) or not 0 <= p <= 1:
-            raise ValueError(f"{self.name}: p must lie in 0..1, got {p}")
-        check_choice(self.name, "per", per, Per)
         self.p, self.per = p, per
         self.last_plan: Plan | None = None
         self._register()
@@ -90,19 +101,35 @@ class Augmentation(nn.Module):
 
         Raises:
             ValueError: the rank is wrong, the images are smaller than the grid, or the generator is not on the CPU.
+            TypeError: ``shape`` or ``generator`` is something else.
         """
-        self._check_shape(shape)
-        if generator is not None and generator.device.type != "cpu":
-            raise ValueError(f"{self.name}: plans are drawn on the CPU, got a generator on {generator.device}")
-        batch, size = 1 if len(shape) == 3 else shape[0], (shape[-2], shape[-1])
-        if torch.compiler.is_compiling():
-            *fields, choices = torch.ops.mosaicaug.draw(self._handle, batch, *size, _order)
-            self.last_plan = Plan(size, *fields)
-            for one_of, choice in zip(self._one_ofs, choices, strict=True):
-                one_of.last_choice = choice
+        batch, size = self._read_shape(shape, generator)
+        if not self.training:
+            self._keep_choices([torch.zeros(batch, dtype=torch.int64, device="cpu")] * len(self._one_ofs))
+            self.last_plan = Plan.identity(batch, size)
+        elif torch.compiler.is_compiling():
+            # What decides the shapes of the results is an argument, and so a part of what compilers keep on disk.
+            exported = PROCESS if torch.compiler.is_exporting() else ""
+            key = self._handle, exported, batch, *size, self.grid, len(self._one_ofs)
+            *drawn, choices = torch.ops.mosaicaug.draw(*key, _order)
+            self._keep_choices(choices)
+            self.last_plan = Plan(size, *drawn)
         else:
-            self.last_plan = self.draw(batch, size, generator)
+            self.last_plan = sampling.draw_plainly(lambda: self.draw(batch, size, generator))
         return self.last_plan
+
+    def _read_shape(self, shape: Sequence[int], generator: Generator | None) -> tuple[int, tuple[int, int]]:
+        """Check both arguments of a draw; returns batch and size (height and width, px)."""
+        if isinstance(shape, Tensor):
+            raise TypeError(f"{self.name}: plans are drawn for a shape, got a tensor; pass images.shape")
+        self._check_shape(shape)
+        check_generator(self.name, generator)
+        return 1 if len(shape) == 3 else shape[0], (shape[-2], shape[-1])
+
+    def _keep_choices(self, choices: Sequence[Tensor] | Tensor) -> None:
+        """Keep the members that every `mosaicaug.OneOf` within chose, one ``[B]`` each."""
+        for number, one_of in enumerate(self._one_ofs):  # not by zip: a program with an empty split cannot be saved
+            one_of.last_choice = choices[number]
 
     def targets(self, plan: Plan, labels: Tensor, *, maps: Tensor | None = None) -> Tensor | Targets:
         """Targets of the images that ``plan`` makes (override point).
@@ -129,29 +156,62 @@ class Augmentation(nn.Module):
 
         Args:
             images: ``[B, C, H, W]`` or ``[B, T, C, H, W]``; ``[C, H, W]`` for tile augmentations.
-            labels: integer ``[B]`` or soft ``[B, K]``; required where images are mixed.
+            labels: integer ``[B]`` or soft ``[B, K]``, as a tensor, an array or lists; required where images are mixed.
+                What only moves tiles gives back labels of any kind, one per image, as they are.
             maps: class activation maps ``[B, h, w]`` for SnapMix.
             generator: on the CPU; torch's default one if None.
 
         Raises:
             ValueError: labels are missing for a mixing augmentation, or do not fit the batch; images do not fit.
-            TypeError: ``images`` is not a tensor.
+            TypeError: ``images`` is not a tensor; labels are no numbers, or annotations that would not follow.
         """
         check_images(self.name, images)
         if labels is None:
-            if self.mixes:
+            if self.mixes and self.training:
                 raise ValueError(
                     f"{self.name}: mixing images mixes labels too, got none; call it with (images, labels), "
                     "or use apply(images, aug.sample(images.shape)) for the images alone"
                 )
-            plan = self.sample(images.shape, generator=generator)
-            return apply(images[None], plan)[0] if images.ndim == 3 else apply(images, plan)
+            return self._follow(images, self.sample(images.shape, generator=generator))
+        self._check_shape(images.shape)
         if images.ndim == 3 and not self.mixes:
+            check_kept_labels(self.name, labels, None)
             return self.forward(images, generator=generator), labels
-        check_labels(self.name, labels, len(images), self.num_classes)
+        labels = self._take_labels(labels, len(images), images.device)
+        plan, targets = self.draw_with_labels(images, labels, maps=maps, generator=generator)
+        return self._follow(images, plan), targets
+
+    def draw_with_labels(
+        self, images: Tensor, labels: Any, *, maps: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Plan, Any]:
+        """Draw the plan of a batch and make its targets; in eval mode each image's own label has all the weight."""
+        if not self.training:
+            plan = self.sample(images.shape, generator=generator)
+            return plan, mix_labels(plan, labels, num_classes=self.num_classes) if self.mixes else labels
         maps = self._resolve_maps(images, labels, maps)
         plan = self.sample(images.shape, generator=generator)
-        return apply(images, plan), self.targets(plan, labels, maps=maps)
+        return plan, self.targets(plan, labels, maps=maps)
+
+    def collate(self, samples: list[Any]) -> Any:
+        """Collate samples ``(image, label)`` or images, and augment the batch: a ``collate_fn`` for any worker.
+
+        Examples:
+            >>> import torch
+            >>> from mosaicaug import CutMix
+            >>> images, targets = CutMix().collate([(torch.rand(3, 8, 8), label) for label in range(4)])
+        """
+        batch = default_collate(samples)
+        return self(*batch) if isinstance(batch, (list, tuple)) else self(batch)
+
+    def _follow(self, images: Tensor, plan: Plan) -> Tensor:
+        """Images that ``plan`` makes; in eval mode the images themselves."""
+        if not self.training:
+            return images
+        return apply(images[None], plan)[0] if images.ndim == 3 else apply(images, plan)
+
+    def _take_labels(self, labels: Any, batch: int, device: torch.device) -> Any:
+        """Labels in the form that `targets` takes, checked."""
+        return convert_labels(self.name, labels, batch, self.num_classes, device)
 
     @property
     def _one_ofs(self) -> list[Any]:
@@ -191,13 +251,18 @@ class Augmentation(nn.Module):
 class TileAugmentation(Augmentation):
     """Base of the augmentations that move an image's own tiles: labels stay, and single images are accepted."""
 
-    def __init__(self, grid: int, *, p: float, per: Per, permutation: Permutation) -> None:
+    permutation = Setting(check_permutation)
+
+    def __init__(self, *, p: float, per: Per, permutation: Permutation) -> None:
         super().__init__(p=p, per=per)
-        check_choice(self.name, "permutation", permutation, Permutation)
-        self.grid, self.permutation = grid, permutation
+        self.permutation = permutation
 
     def targets(self, plan: Plan, labels: Tensor, *, maps: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Return ``labels``: tiles of the image itself leave them as they are."""
+        return labels
+
+    def _take_labels(self, labels: Any, batch: int, device: torch.device) -> Any:  # noqa: ARG002
+        check_kept_labels(self.name, labels.labels_a if isinstance(labels, Targets) else labels, batch)
         return labels
 
     def _check_shape(self, shape: Sequence[int]) -> None:
@@ -206,6 +271,8 @@ class TileAugmentation(Augmentation):
             raise ValueError(
                 f"{self}: needs images of at least {self.grid}x{self.grid} px, got {shape[-2]}x{shape[-1]}"
             )
+        if len(shape) > 3 and shape[0] * self.grid**2 >= 2**31:
+            raise ValueError(f"{self}: a plan numbers fewer than 2**31 tiles, got {shape[0]} x {self.grid**2}")
 
 
 class MixingAugmentation(Augmentation):
@@ -213,13 +280,10 @@ class MixingAugmentation(Augmentation):
 
     mixes = True
     settings: tuple[str, ...] = ("alpha", "num_classes", "p", "per")
+    num_classes = Setting(check_classes)
 
-    def __init__(self, name: str, alpha: float, *, num_classes: int | None, p: float, per: Per) -> None:
+    def __init__(self, *, num_classes: int | None, p: float, per: Per) -> None:
         super().__init__(p=p, per=per)
-        if isinstance(alpha, bool) or not 0 < alpha < float("inf"):
-            raise ValueError(f"{self.name}: {name} must be above 0, got {alpha}")
-        if num_classes is not None:
-            check_integer(self.name, "num_classes", num_classes, 1)
         self.num_classes = num_classes
 
     def targets(self, plan: Plan, labels: Tensor, *, maps: Tensor | None = None) -> Tensor | Targets:  # noqa: ARG002

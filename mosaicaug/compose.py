@@ -6,16 +6,23 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
 
 from mosaicaug import sampling
 from mosaicaug.augmentation import Augmentation
-from mosaicaug.plan import Plan, choose
+from mosaicaug.plan import Plan, arange, build_unchecked, overlay_share
 from mosaicaug.sampling import Per
+from mosaicaug.settings import Setting, check_weights
 from mosaicaug.targets import Targets, mix_labels
+
+
+def _check_count(weights: Sequence[float], members: Sequence[Augmentation]) -> None:
+    """ValueError unless there is a weight for each member."""
+    if len(weights) != len(members):
+        raise ValueError(f"OneOf: needs {len(members)} weights of 0 or more, not all 0, got {weights}")
 
 
 class _Several(Augmentation):
@@ -25,34 +32,77 @@ class _Several(Augmentation):
 
     def __init__(self, augmentations: Sequence[Augmentation], *, per: Per = "sample") -> None:
         super().__init__(p=1.0, per=per)
+        if isinstance(augmentations, Augmentation) or not hasattr(augmentations, "__iter__"):
+            raise TypeError(f"{self.name}: needs a list of augmentations, got {type(augmentations).__name__}")
+        augmentations = list(augmentations)
         wrong = [type(member).__name__ for member in augmentations if not isinstance(member, Augmentation)]
         if wrong or not augmentations:
             raise ValueError(f"{self.name}: needs one or more augmentations of mosaicaug, got {wrong or 'none'}")
         self.augmentations = nn.ModuleList(augmentations)
-        self.grid = math.lcm(*(member.grid for member in augmentations))
-        kinds = {member.num_classes for member in self.members if member.mixes}
-        if len(kinds) > 1:
-            raise ValueError(f"{self.name}: num_classes must be the same for all mixing members, got {kinds}")
-        self.mixes = bool(kinds)
-        self.num_classes = kinds.pop() if kinds else None
+        _ = self.num_classes  # checked
 
     @property
     def members(self) -> list[Augmentation]:
         """Members in the order they were given."""
         return cast("list[Augmentation]", list(self.augmentations))
 
+    # What follows from the members is read from them: their settings may change.
+    @property
+    def grid(self) -> int:  # type: ignore[override]
+        """Tiles per side of its plans: the coarsest grid that carries those of all members."""
+        return math.lcm(*(member.grid for member in self.members))
+
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        """True if any member mixes images."""
+        return any(member.mixes for member in self.members)
+
+    @property
+    def num_classes(self) -> int | None:  # type: ignore[override]
+        """Number of classes of the members that mix; ValueError if they differ in it."""
+        kinds = {member.num_classes for member in self.members if member.mixes}
+        if len(kinds) > 1:
+            raise ValueError(f"{self.name}: num_classes must be the same for all mixing members, got {kinds}")
+        return kinds.pop() if kinds else None
+
+    @property
+    def needs_one_grid(self) -> bool:
+        """True if plans of several members are joined on one grid."""
+        return True
+
+    def _take_labels(self, labels: Any, batch: int, device: torch.device) -> Any:
+        if self.mixes:
+            return super()._take_labels(labels, batch, device)
+        for member in self.members:
+            labels = member._take_labels(labels, batch, device)
+        return labels
+
     def _check_shape(self, shape: Sequence[int]) -> None:
+        """ValueError for images that any member cannot take, or whose tiles have no common grid, drawn or not."""
         super()._check_shape(shape)
+        grid, sides = self.grid, (shape[-2], shape[-1])
         for member in self.members:
             member._check_shape(shape)
+        for member in self.members:
+            tile = [side // member.grid for side in sides]
+            if self.needs_one_grid and member.grid > 1 and any(side % (grid // member.grid) for side in tile):
+                grids = sorted({each.grid for each in self.members})
+                raise ValueError(
+                    f"{self.name}: grids of {grids} tiles per side have no common grid on images of "
+                    f"{sides[0]}x{sides[1]} px; sides must be multiples of {grid}, or grids divide each other"
+                )
 
     def sample_members(self, batch: int, size: tuple[int, int], generator: Generator | None) -> list[Plan]:
         """Draw one plan per member, each from a generator of its own."""
         generators = sampling.split_generator(len(self.members), generator)
-        return [
+        plans = [
             member.sample((batch, 1, *size), generator=own)
             for member, own in zip(self.members, generators, strict=True)
         ]
+        for member, plan in zip(self.members, plans, strict=True):
+            if member.grid % plan.grid:
+                raise ValueError(f"{member.name}: grid says {member.grid} tiles per side, but it drew {plan.grid}")
+        return plans
 
     def _resolve_maps(self, images: Tensor, labels: Tensor, maps: Tensor | None) -> Tensor | None:
         for member in self.members:
@@ -121,16 +171,24 @@ class OneOf(_Several):
     """
 
     settings = ("weights", "per")
+    weights = Setting(check_weights)
 
     def __init__(
         self, augmentations: Sequence[Augmentation], weights: Sequence[float] | None = None, *, per: Per = "sample"
     ) -> None:
         super().__init__(augmentations, per=per)
-        weights = [1.0] * len(augmentations) if weights is None else [float(weight) for weight in weights]
-        if len(weights) != len(augmentations) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-            raise ValueError(f"OneOf: needs {len(augmentations)} weights of 0 or more, not all 0, got {weights}")
-        self.weights = weights
+        self.weights = [1.0] * len(self.members) if weights is None else weights
+        _check_count(self.weights, self.members)
         self.last_choice: Tensor | None = None
+
+    @property
+    def needs_one_grid(self) -> bool:
+        """True unless one member makes the whole batch; a compiled graph has one grid in any case."""
+        return self.per == "sample" or torch.compiler.is_compiling()
+
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        _check_count(self.weights, self.members)
+        super()._check_shape(shape)
 
     def targets(self, plan: Plan, labels: Tensor, *, maps: Tensor | None = None) -> Tensor | Targets:
         """Targets of each image by the rule of the member in ``last_choice``.
@@ -165,4 +223,21 @@ class OneOf(_Several):
         plans = self.sample_members(batch, size, drawer)
         if self.per == "batch" and batch:
             return plans[int(self.last_choice[0])]
-        return choose(plans, self.last_choice)
+        return _choose(plans, self.last_choice)
+
+
+def _choose(plans: Sequence[Plan], choice: Tensor) -> Plan:
+    """Take image i from plan ``choice[i]`` (int64 ``[B]``), on the coarsest grid that carries all plans."""
+    grid = math.lcm(*(plan.grid for plan in plans))
+    plans = [plan.refine(grid // plan.grid) for plan in plans]
+    row = arange(len(choice))
+
+    def pick(name: str) -> Tensor:
+        picked: Tensor = torch.stack([getattr(plan, name) for plan in plans])[choice, row]
+        return picked
+
+    drawn = None
+    if any(plan.drawn_share is not None for plan in plans):
+        drawn = torch.stack([overlay_share(plan) for plan in plans])[choice, row]
+    boxes = pick("from_box"), pick("to_box")
+    return build_unchecked(plans[0].size, pick("tiles"), pick("overlay"), *boxes, pick("opacity"), drawn)

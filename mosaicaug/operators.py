@@ -10,13 +10,16 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import GetAttrKey, register_pytree_node
+from torch.utils._pytree import GetAttrKey, _register_namedtuple, register_pytree_node
 
+from mosaicaug import sampling
+from mosaicaug.annotations import Placed
 from mosaicaug.apply import Backend, apply, apply_nearest
-from mosaicaug.augmentation import augmentations
+from mosaicaug.augmentation import PROCESS, augmentations
 from mosaicaug.backends import reference
 from mosaicaug.backends.request import Request, make_empty
 from mosaicaug.plan import Plan, build_unchecked, overlay_share
+from mosaicaug.targets import Targets
 
 _FIELDS = [field.name for field in fields(Plan) if field.name != "size"]
 
@@ -30,6 +33,9 @@ register_pytree_node(
     to_dumpable_context=list,
     from_dumpable_context=tuple,
 )
+# So that exported programs that return them can be saved.
+_register_namedtuple(Targets, serialized_type_name="mosaicaug.Targets")
+_register_namedtuple(Placed, serialized_type_name="mosaicaug.Placed")
 
 
 @torch.library.custom_op("mosaicaug::apply", mutates_args=())
@@ -94,7 +100,8 @@ def backward_operator(gradient: Tensor, stored: list[int], dtype: torch.dtype, *
         images = torch.zeros(stored, dtype=dtype, device=gradient.device, requires_grad=True)
         made = reference.run(images, Plan((height, width), *fields), request, None)
         (result,) = torch.autograd.grad(made, images, gradient)
-    return result
+    # Fresh memory in the layout that the compiler was told: where nothing moves, this is the gradient itself.
+    return torch.empty(stored, dtype=dtype, device=gradient.device).copy_(result)
 
 
 def _fake_backward(gradient: Tensor, stored: list[int], dtype: torch.dtype, *_: Any) -> Tensor:
@@ -125,26 +132,56 @@ apply_operator.register_autograd(_backward, setup_context=_set_up)
 @torch.library.custom_op("mosaicaug::draw", mutates_args={"order"})
 def draw_operator(
     handle: int,
+    exported: str,
     batch: int,
     height: int,
     width: int,
+    grid: int,
+    choosers: int,
     order: Tensor,  # noqa: ARG001 - see `mosaicaug.augmentation`
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Draw a plan by the augmentation of number ``handle``: the fields of `Plan`, and the choices of every `OneOf`."""
-    augmentation = augmentations[handle]
-    plan = augmentation.draw(batch, (height, width), None)
-    plan = plan.refine(augmentation.grid // plan.grid)
-    choices = [torch.zeros(0, batch, dtype=torch.int64)]
+    """Draw a plan by the augmentation of number ``handle``: the fields of `Plan`, and the choices of every `OneOf`.
+
+    Args:
+        handle: of the augmentation, in this process.
+        exported: `PROCESS` of a program that was exported, else empty.
+        batch: number of images.
+        height: of the images, px.
+        width: likewise.
+        grid: tiles per side of the plan.
+        choosers: number of `OneOf` within the augmentation.
+        order: see `mosaicaug.augmentation`.
+    """
+    augmentation = augmentations.get(handle)
+    if augmentation is None or exported not in ("", PROCESS):
+        raise RuntimeError(
+            "mosaicaug: this graph draws by an augmentation of another process or one that is gone; export networks "
+            "in eval mode, or with the plan as an argument"
+        )
+    plan = sampling.draw_plainly(lambda: augmentation.draw(batch, (height, width), None))
+    if grid % plan.grid:
+        raise ValueError(f"{augmentation.name}: grid says {grid} tiles per side, but it drew {plan.grid}")
+    plan = plan.refine(grid // plan.grid)
+    choices = [torch.zeros(0, batch, dtype=torch.int64, device="cpu")]
     choices += [one_of.last_choice[None] for one_of in augmentation._one_ofs]
+    assert len(choices) == 1 + choosers
     fields = plan.tiles, plan.overlay, plan.from_box, plan.to_box, plan.opacity, overlay_share(plan)
     # An operator's results may not share memory, as both boxes of a CutMix do.
     return *(field.clone() for field in fields), torch.cat(choices)  # type: ignore[return-value]
 
 
 @draw_operator.register_fake
-def _(handle: int, batch: int, height: int, width: int, order: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG001
-    augmentation = augmentations[handle]
-    shapes = (batch, augmentation.grid**2), (batch,), (batch, 4), (batch, 4)
+def _(
+    handle: int,  # noqa: ARG001 - shapes follow from numbers that compilers keep with the graph
+    exported: str,  # noqa: ARG001
+    batch: int,
+    height: int,  # noqa: ARG001
+    width: int,  # noqa: ARG001
+    grid: int,
+    choosers: int,
+    order: Tensor,  # noqa: ARG001
+) -> tuple[Tensor, ...]:
+    shapes = (batch, grid**2), (batch,), (batch, 4), (batch, 4)
     places = (torch.empty(shape, dtype=torch.int32, device="cpu") for shape in shapes)
     shares = (torch.empty(batch, dtype=torch.float32, device="cpu") for _ in range(2))
-    return *places, *shares, torch.empty(len(augmentation._one_ofs), batch, dtype=torch.int64, device="cpu")
+    return *places, *shares, torch.empty(choosers, batch, dtype=torch.int64, device="cpu")

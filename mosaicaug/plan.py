@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ class Plan:
 
     Raises:
         ValueError: a field has another shape or dtype, or points outside the batch or the image.
+        TypeError: a field is no tensor, or the size is not two integers.
 
     Examples:
         >>> from mosaicaug import Plan
@@ -49,11 +50,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         """ValueError for fields of another shape, dtype or device, or with values out of range."""
-        height, width = self.size
-        object.__setattr__(self, "size", (int(height), int(width)))
-        batch = self.tiles.shape[0] if self.tiles.ndim == 2 else -1
+        object.__setattr__(self, "size", _read_size(self.size))
+        shape = tuple(getattr(self.tiles, "shape", ()))
+        batch = shape[0] if len(shape) == 2 else -1
         wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-            "tiles": (torch.int32, (batch, self.tiles.shape[-1] if self.tiles.ndim else 0)),
+            "tiles": (torch.int32, (batch, shape[-1] if shape else 0)),
             "overlay": (torch.int32, (batch,)),
             "from_box": (torch.int32, (batch, 4)),
             "to_box": (torch.int32, (batch, 4)),
@@ -64,6 +65,8 @@ class Plan:
             value = getattr(self, name)
             if value is None and name == "drawn_share":
                 continue
+            if not isinstance(value, Tensor):
+                raise TypeError(f"Plan: {name} must be a tensor, got {type(value).__name__}")
             if (value.dtype, tuple(value.shape), value.device.type) != (dtype, shape, "cpu"):
                 raise ValueError(
                     f"Plan: {name} must be {dtype} {list(shape)} on the CPU, "
@@ -96,6 +99,10 @@ class Plan:
 
     def __len__(self) -> int:
         return self.tiles.shape[0]
+
+    def to(self, *_: Any, **__: Any) -> Plan:
+        """Return the plan itself: plans stay on the CPU, also in a batch that Lightning moves to another device."""
+        return self
 
     @property
     def grid(self) -> int:
@@ -144,9 +151,9 @@ class Plan:
         """
         if factor < 1:
             raise ValueError(f"Plan.refine: factor must be at least 1, got {factor}")
+        old, new = self.grid, self.grid * factor
         if factor == 1:
             return self
-        old, new = self.grid, self.grid * factor
         tile = (self.size[0] // old, self.size[1] // old)
         if (tile[0] % factor or tile[1] % factor) and self.moves_tiles:
             raise ValueError(f"Plan.refine: tiles of {tile[0]}x{tile[1]} px cannot be cut into {factor} equal parts")
@@ -216,36 +223,20 @@ class Plan:
             ValueError: a field is missing, unknown or malformed.
         """
         names = {field.name for field in fields(cls)}
-        if set(values) - names or names - set(values) - {"drawn_share"}:
+        if not isinstance(values, dict) or set(values) - names or names - set(values) - {"drawn_share"}:
             raise ValueError(f"Plan.from_dict: needs the fields {sorted(names)}, got {sorted(values)}")
-        batch = len(values["tiles"])
-        columns = {"tiles": -1 if batch else 1, "from_box": 4, "to_box": 4}  # an empty list has lost its width
-        floats = {"opacity", "drawn_share"}
-        parsed: dict[str, Any] = {"size": tuple(values["size"])}
-        for name in names - {"size"}:
-            if values.get(name) is not None:
-                tensor = torch.tensor(
-                    values[name], dtype=torch.float32 if name in floats else torch.int32, device="cpu"
-                )
-                parsed[name] = tensor.view(batch, columns[name]) if name in columns else tensor
+        try:
+            batch = len(values["tiles"])
+            columns = {"tiles": -1 if batch else 1, "from_box": 4, "to_box": 4}  # an empty list has lost its width
+            parsed: dict[str, Any] = {"size": tuple(values["size"])}
+            for name in sorted(names - {"size"}):
+                if values.get(name) is not None:
+                    dtype = torch.float32 if name in ("opacity", "drawn_share") else torch.int32
+                    tensor = torch.tensor(values[name], dtype=dtype, device="cpu")
+                    parsed[name] = tensor.view(batch, columns[name]) if name in columns else tensor
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"Plan.from_dict: a field is malformed: {error}") from error
         return cls(**parsed)
-
-
-def choose(plans: Sequence[Plan], choice: Tensor) -> Plan:
-    """Take image i from plan ``choice[i]`` (int64 ``[B]``), on the coarsest grid that carries all plans."""
-    grid = math.lcm(*(plan.grid for plan in plans))
-    plans = [plan.refine(grid // plan.grid) for plan in plans]
-    row = arange(len(choice))
-
-    def pick(name: str) -> Tensor:
-        picked: Tensor = torch.stack([getattr(plan, name) for plan in plans])[choice, row]
-        return picked
-
-    drawn = None
-    if any(plan.drawn_share is not None for plan in plans):
-        drawn = torch.stack([overlay_share(plan) for plan in plans])[choice, row]
-    boxes = pick("from_box"), pick("to_box")
-    return build_unchecked(plans[0].size, pick("tiles"), pick("overlay"), *boxes, pick("opacity"), drawn)
 
 
 def build_unchecked(
@@ -280,8 +271,18 @@ def no_overlay(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def arange(*limits: int) -> Tensor:
-    """Range in the dtype and on the device of a plan: int32 on the CPU, whatever torch's default device."""
+    """Range in the dtype and on the device of a plan: int32 on the CPU."""
     return torch.arange(*limits, dtype=torch.int32, device="cpu")
+
+
+def _read_size(size: Any) -> tuple[int, int]:
+    """Height and width as Python's integers; TypeError for anything but two integers."""
+    try:
+        height, width = size
+        index = int if torch.compiler.is_compiling() else operator.index
+        return index(height), index(width)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Plan: size must be two integers, height and width, got {size!r}") from error
 
 
 def overlay_share(plan: Plan) -> Tensor:

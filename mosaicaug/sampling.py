@@ -12,17 +12,19 @@ few, and none is repeated per level or tile. A test counts them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor
+from torch._functorch import pyfunctorch
 
 from mosaicaug.plan import Plan, arange, build_unchecked, no_overlay
 from mosaicaug.zorder import Permutation, nested_shuffles
 
+T = TypeVar("T")
 Per = Literal["sample", "batch"]
 Chain = Literal["independent", "shared"]
 
@@ -156,13 +158,34 @@ def batch_generator(seed: int, iteration: int = 0, epoch: int = 0) -> Generator:
     Torch's generator reads the lower 32 bits of a seed alone: these odd factors spread them, so that neither the
     batches of a run nor runs of neighbouring seeds meet.
     """
-    return Generator().manual_seed((seed + iteration * 0x9E3779B1 + epoch * 0x85EBCA77) % 2**64)
+    return Generator("cpu").manual_seed((seed + iteration * 0x9E3779B1 + epoch * 0x85EBCA77) % 2**64)
 
 
 def split_generator(count: int, generator: Generator | None) -> list[Generator]:
     """Make one independent generator per draw, so that a draw does not depend on how many numbers another one takes."""
     seeds = torch.randint(2**63 - 1, (count,), generator=generator, device="cpu")
-    return [Generator().manual_seed(int(seed)) for seed in seeds]
+    return [Generator("cpu").manual_seed(int(seed)) for seed in seeds]
+
+
+def draw_plainly(draw: Callable[[], T]) -> T:
+    """Result of ``draw`` as ordinary tensors on the CPU, whatever torch's mode or transform: plans outlive these.
+
+    Raises:
+        RuntimeError: a vmap wants another draw for each of its entries, or none at all.
+    """
+    if torch._C._are_functorch_transforms_active():
+        for level in pyfunctorch.retrieve_all_functorch_interpreters():
+            if isinstance(level, pyfunctorch.VmapInterpreter) and level.randomness() != "same":
+                raise RuntimeError(
+                    "mosaicaug: a draw makes one plan for all entries of a vmap; use vmap(randomness='same'), or "
+                    "sample() outside and apply(images, plan) inside"
+                )
+        with pyfunctorch.temporarily_clear_interpreter_stack():
+            return draw_plainly(draw)
+    if torch.is_inference_mode_enabled() or torch._C._len_torch_function_stack():
+        with torch.inference_mode(False), torch.device("cpu"):  # noqa: FBT003
+            return draw()
+    return draw()
 
 
 def _argsort(uniforms: Tensor) -> Tensor:
@@ -225,8 +248,9 @@ def _clipped_box(share: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor
 @lru_cache
 def _box_constants(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Constants of `_clipped_box` for one size: the size, centre to corners, and the image's two corners, px."""
-    limit = torch.tensor(size, dtype=torch.float64, device="cpu")
-    return limit, torch.stack([-limit, limit]) / 2, torch.zeros_like(limit).int(), limit.int()
+    with torch.inference_mode(False):  # noqa: FBT003
+        limit = torch.tensor(size, dtype=torch.float64, device="cpu")
+        return limit, torch.stack([-limit, limit]) / 2, torch.zeros_like(limit).int(), limit.int()
 
 
 def _draw_partners(batch: int, generator: Generator | None) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from mosaicaug.augmentation import Augmentation
-from mosaicaug.checks import check_labels
+from mosaicaug.checks import check_chance, check_images, check_integer, convert_labels, convert_tensor
 from mosaicaug.compose import OneOf
 from mosaicaug.sampling import Per
 from mosaicaug.transforms import CutMix, MixUp
@@ -78,8 +78,8 @@ class Mixup:
             raise ValueError(f"Mixup: cutmix_minmax is not offered, got {cutmix_minmax}; use cutmix_alpha")
         if mode not in _PER:
             raise ValueError(f"Mixup: mode must be 'batch' or 'elem', got {mode!r}; 'elem' mixes every image by itself")
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"Mixup: label_smoothing must lie in 0..1, got {label_smoothing}")
+        label_smoothing = check_chance("Mixup", "label_smoothing", label_smoothing)
+        num_classes = check_integer("Mixup", "num_classes", num_classes, 1)
         if augmentation is None:
             augmentation = _make_augmentation(mixup_alpha, cutmix_alpha, prob, switch_prob, _PER[mode], correct_lam)
         if not isinstance(augmentation, Augmentation):
@@ -100,19 +100,20 @@ class Mixup:
         Raises:
             ValueError: targets do not fit the images or ``num_classes``.
         """
-        soft = self._smooth(target, len(x))
+        check_images("Mixup", x)
+        soft = self._smooth(target, len(x), x.device)
         if not self.mixup_enabled:
             return x, soft
         mixed: tuple[Tensor, Tensor] = self.augmentation(x, soft)
         return mixed
 
-    def _smooth(self, target: Tensor, batch: int) -> Tensor:
+    def _smooth(self, target: Tensor, batch: int, device: torch.device) -> Tensor:
         """Soft targets with label smoothing, float32 ``[B, K]``."""
-        dense = target.float() if self.multi_label else target
-        check_labels("Mixup", dense, batch, self.num_classes)
+        dense = convert_tensor("Mixup", "target", target, device)
+        dense = convert_labels("Mixup", dense.float() if self.multi_label else dense, batch, self.num_classes)
         if not dense.is_floating_point():
-            zeros = torch.zeros(batch, self.num_classes, device=target.device)
-            dense = zeros.scatter_(1, target.long()[:, None], 1.0)
+            zeros = torch.zeros(batch, self.num_classes, dtype=torch.float32, device=dense.device)
+            dense = zeros.scatter(1, dense.long()[:, None], 1.0)
         centre = 0.5 if self.multi_label else 1 / self.num_classes
         return dense.float() * (1 - self.label_smoothing) + centre * self.label_smoothing
 

@@ -37,7 +37,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from mosaicaug.annotations import Placed, apply_boxes, apply_keypoints, apply_masks
 from mosaicaug.apply import apply
 from mosaicaug.augmentation import Augmentation
-from mosaicaug.checks import check_labels
+from mosaicaug.checks import convert_labels, exact_dtype
 from mosaicaug.plan import Plan
 from mosaicaug.targets import Targets
 
@@ -178,10 +178,8 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision ships no t
         if boxes is not None and not labels.is_floating_point() and labels.shape == boxes.shape[:-1]:
             plan = aug.sample(images.shape)
             return plan, _move_boxes(boxes, plan, single=False).take(labels)
-        check_labels(aug.name, labels, len(images), aug.num_classes)
-        maps = aug._resolve_maps(images, labels, None)
-        plan = aug.sample(images.shape)
-        return plan, aug.targets(plan, labels, maps=maps)
+        labels = convert_labels(aug.name, labels, len(images), aug.num_classes)
+        return aug.draw_with_labels(images, labels)
 
 
 def _number_images(leaves: list[Any]) -> list[int]:
@@ -215,7 +213,8 @@ def _move_boxes(boxes: Any, plan: Plan, single: bool) -> Placed:
             f"V2Transform: boxes must be XYXY, XYWH or CXCYWH, got {boxes.format.value}, which are rotated"
         )
     _check_canvas("boxes", boxes, plan)
-    given = _to_batch(boxes, single).double()  # exact, there and back, for every dtype of boxes
+    given = _to_batch(boxes, single)
+    given = given.to(exact_dtype(given.device))  # there and back, for every dtype of boxes
     corners = convert_bounding_box_format(given, old_format=boxes.format, new_format=_XYXY)
     placed = apply_boxes(corners, plan, pieces="largest")
     values = convert_bounding_box_format(placed.values, old_format=_XYXY, new_format=boxes.format)

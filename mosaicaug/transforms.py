@@ -10,9 +10,10 @@ from torch import Generator, Tensor
 from mosaicaug import sampling
 from mosaicaug.apply import apply_each
 from mosaicaug.augmentation import MixingAugmentation, TileAugmentation
-from mosaicaug.checks import check_choice, check_integer
+from mosaicaug.checks import check_choice, check_images, check_integer
 from mosaicaug.plan import Plan
 from mosaicaug.sampling import Chain, Per
+from mosaicaug.settings import Setting, WithSettings, check_alpha
 from mosaicaug.targets import Targets, mix_labels
 from mosaicaug.zorder import Permutation
 
@@ -41,21 +42,21 @@ class RecursiveMosaic(TileAugmentation):
     """
 
     settings = ("r", "p", "per", "permutation")
+    r = Setting(functools.partial(check_integer, low=0))
 
     def __init__(
         self, r: int = 3, *, p: float = 1.0, per: Per = "sample", permutation: Permutation = "uniform"
     ) -> None:
-        check_integer(type(self).__name__, "r", r, 0)
-        super().__init__(2**r, p=p, per=per, permutation=permutation)
+        super().__init__(p=p, per=per, permutation=permutation)
         self.r = r
-        # On an instance, `phases` has the instance's settings.
-        self.phases = functools.partial(  # type: ignore[method-assign]
-            type(self).phases, r=r, p=p, per=per, permutation=permutation
-        )
 
-    @classmethod
+    @property
+    def grid(self) -> int:  # type: ignore[override]
+        return int(2**self.r)
+
+    @WithSettings
     def phases(
-        cls,
+        make: Callable[..., RecursiveMosaic],  # noqa: N805 - the class, or what makes copies of an instance
         images: Tensor,
         r: int = 3,
         *,
@@ -69,12 +70,12 @@ class RecursiveMosaic(TileAugmentation):
 
         Args:
             images: ``[B, C, H, W]``, ``[B, T, C, H, W]`` or ``[C, H, W]``.
-            r: recursions of the first phase.
+            r: recursions of the first phase. Called on an instance, this and the settings below are the instance's.
             chain: "independent" (the published code) draws every phase anew; with "shared" (the paper's Fig. 3) the
                 phases are steps of one recursion.
-            p: chance that an image is augmented.
-            per: "sample" draws for every image, "batch" once for all.
-            permutation: "uniform" or "cyclic", as for the augmentation.
+            p: chance that an image is augmented; ``per`` and ``permutation`` are also those of the class.
+            per: "sample" or "batch".
+            permutation: "uniform" or "cyclic".
             generator: on the CPU; torch's default one if None.
 
         Returns:
@@ -86,7 +87,8 @@ class RecursiveMosaic(TileAugmentation):
             >>> [phase.shape[0] for phase in RecursiveMosaic.phases(torch.rand(2, 3, 32, 32), r=3)]
             [2, 2, 2, 2]
         """
-        aug = cls(r, p=p, per=per, permutation=permutation)
+        check_images("RecursiveMosaic.phases", images)
+        aug = make(r, p=p, per=per, permutation=permutation)
         plans = aug.sample_phases(images.shape, chain=chain, generator=generator)
         if images.ndim == 3:
             return [phase[0] for phase in apply_each(images[None], plans)]
@@ -103,25 +105,16 @@ class RecursiveMosaic(TileAugmentation):
             generator: on the CPU; torch's default one if None.
         """
         check_choice(self.name, "chain", chain, Chain)
-        self._check_shape(shape)
-        batch = 1 if len(shape) == 3 else shape[0]
-        size = (shape[-2], shape[-1])
-        return sampling.mosaic_phases(
-            batch,
-            size,
-            self.r,
-            chain=chain,
-            p=self.p,
-            per=self.per,
-            permutation=self.permutation,
-            generator=generator,
-        )
+        batch, size = self._read_shape(shape, generator)
+        if not self.training:
+            return [Plan.identity(batch, size)] * (self.r + 1)
+        draw = functools.partial(sampling.mosaic_phases, batch, size, self.r, chain=chain, generator=generator)
+        return sampling.draw_plainly(lambda: draw(p=self.p, per=self.per, permutation=self.permutation))
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
         """Draw ``r`` nested shuffles of quadrants."""
-        return sampling.recursive_mosaic(
-            batch, size, self.r, p=self.p, per=self.per, permutation=self.permutation, generator=generator
-        )
+        draw = functools.partial(sampling.recursive_mosaic, batch, size, self.r, generator=generator)
+        return draw(p=self.p, per=self.per, permutation=self.permutation)
 
 
 class Jigsaw(TileAugmentation):
@@ -147,19 +140,22 @@ class Jigsaw(TileAugmentation):
     """
 
     settings = ("n", "p", "per", "permutation")
+    n = Setting(functools.partial(check_integer, low=1))
 
     def __init__(
         self, n: int = 4, *, p: float = 1.0, per: Per = "sample", permutation: Permutation = "uniform"
     ) -> None:
-        check_integer(type(self).__name__, "n", n, 1)
-        super().__init__(n, p=p, per=per, permutation=permutation)
+        super().__init__(p=p, per=per, permutation=permutation)
         self.n = n
+
+    @property
+    def grid(self) -> int:  # type: ignore[override]
+        return self.n
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
         """Draw a permutation of the tiles."""
-        return sampling.jigsaw(
-            batch, size, self.n, p=self.p, per=self.per, permutation=self.permutation, generator=generator
-        )
+        draw = functools.partial(sampling.jigsaw, batch, size, self.n, generator=generator)
+        return draw(p=self.p, per=self.per, permutation=self.permutation)
 
 
 class CutMix(MixingAugmentation):
@@ -184,6 +180,7 @@ class CutMix(MixingAugmentation):
     """
 
     settings = ("alpha", "num_classes", "p", "per", "true_area")
+    alpha = Setting(check_alpha)
 
     def __init__(
         self,
@@ -194,8 +191,8 @@ class CutMix(MixingAugmentation):
         per: Per = "sample",
         true_area: bool = True,
     ) -> None:
-        super().__init__("alpha", alpha, num_classes=num_classes, p=p, per=per)
-        self.alpha, self.true_area = float(alpha), true_area
+        super().__init__(num_classes=num_classes, p=p, per=per)
+        self.alpha, self.true_area = alpha, true_area
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
         """Draw one box per image, and partners."""
@@ -224,11 +221,13 @@ class MixUp(MixingAugmentation):
         torch.Size([4, 10])
     """
 
+    alpha = Setting(check_alpha)
+
     def __init__(
         self, alpha: float = 1.0, *, num_classes: int | None = None, p: float = 1.0, per: Per = "sample"
     ) -> None:
-        super().__init__("alpha", alpha, num_classes=num_classes, p=p, per=per)
-        self.alpha = float(alpha)
+        super().__init__(num_classes=num_classes, p=p, per=per)
+        self.alpha = alpha
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
         """Draw one weight per image, and partners."""
@@ -261,6 +260,7 @@ class SnapMix(MixingAugmentation):
     """
 
     settings = ("beta", "num_classes", "p", "per")
+    beta = Setting(check_alpha)
 
     def __init__(
         self,
@@ -271,8 +271,8 @@ class SnapMix(MixingAugmentation):
         per: Per = "sample",
         cam: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__("beta", beta, num_classes=num_classes, p=p, per=per)
-        self.beta, self.cam = float(beta), cam
+        super().__init__(num_classes=num_classes, p=p, per=per)
+        self.beta, self.cam = beta, cam
 
     def targets(self, plan: Plan, labels: Tensor, *, maps: Tensor | None = None) -> Tensor | Targets:
         """Mix labels by semantic weights from ``maps`` ``[B, h, w]``; otherwise as `CutMix`.
@@ -291,8 +291,8 @@ class SnapMix(MixingAugmentation):
     def _resolve_maps(self, images: Tensor, labels: Tensor, maps: Tensor | None) -> Tensor | None:
         if maps is None and self.cam is not None:
             maps = self.cam(images, labels)
-        if maps is None or maps.ndim != 3 or len(maps) != len(images):
-            got = "none" if maps is None else list(maps.shape)
+        if not isinstance(maps, Tensor) or maps.ndim != 3 or len(maps) != len(images):
+            got = list(maps.shape) if isinstance(maps, Tensor) else "none" if maps is None else type(maps).__name__
             raise ValueError(
                 f"SnapMix: needs class activation maps [{len(images)}, h, w], got {got}; "
                 "pass maps=, or cam= when building it"

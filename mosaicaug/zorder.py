@@ -39,10 +39,7 @@ Permutation = Literal["uniform", "cyclic"]
 # Source quadrant of each quadrant of a 2x2 shuffle: all 24 permutations, and the six 4-cycles, which are all that the
 # published swap chain (four swaps with the first cell, in random order) can make.
 _ORDERS = list(itertools.permutations(range(4)))
-SHUFFLES = {
-    "uniform": torch.tensor(_ORDERS),
-    "cyclic": torch.tensor([q for q in _ORDERS if q[0] and q[q[0]] and q[q[q[0]]]]),
-}
+SHUFFLES = {"uniform": _ORDERS, "cyclic": [q for q in _ORDERS if q[0] and q[q[0]] and q[q[q[0]]]]}
 
 
 def nested_shuffles(uniforms: Tensor, permutation: Permutation) -> Tensor:
@@ -80,9 +77,9 @@ class _Tables(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _make_tables(r: int, permutation: Permutation) -> _Tables:
-    """The tables of r levels; kept, since making them takes longer than using them."""
-    with torch.device("cpu"):
-        shuffles, level, edge = SHUFFLES[permutation], torch.arange(r), torch.arange(5)
+    """The tables of r levels; kept, since making them takes longer than using them, and so made as ordinary tensors."""
+    with torch.inference_mode(False), torch.device("cpu"):  # noqa: FBT003
+        shuffles, level, edge = torch.tensor(SHUFFLES[permutation]), torch.arange(r), torch.arange(5)
         # 1. Geometry: a quadrant of level l is `run` tiles along the curve, and `half` tiles wide.
         run, half = 4 ** (r - 1 - level), 2 ** (r - 1 - level)
         corner = torch.tensor([0, 1, 2**r, 2**r + 1])  # of a window's quadrants, row by row, for half = 1
@@ -90,7 +87,7 @@ def _make_tables(r: int, permutation: Permutation) -> _Tables:
         offsets = F.pad(corner[shuffles] - corner, (1, 1)) * half[:, None, None]  # [r, shuffles, 6]
         # 3. Edges: at the window's start, which entered quadrants determine, and after each of its quadrants.
         weight = torch.zeros(r, 2, 2, r, 5, dtype=torch.float64)  # level and kind of choice; jump or tile, level, edge
-        weight[:, 0, 1] = 5 * torch.eye(r)[..., None]
+        weight[:, 0, 1] = 5 * torch.eye(r, dtype=torch.float64)[..., None]
         weight[:, 1, 0] = (run[:, None] * torch.ones(r, r, dtype=torch.float64).triu(1))[..., None]
         bias = torch.stack([run[:, None] * edge, level[:, None] * len(shuffles) * 5 + edge])
         # 4. The curve itself: the tiles, numbered row by row, in Z-order.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import Taps, bilinear_taps, compute_dtype, nearest_tap
+from mosaicaug.checks import is_transformed
 from mosaicaug.plan import Plan
 
 
@@ -72,7 +73,8 @@ def run(images: Tensor, plan: Plan, request: Request, out: Tensor | None) -> Ten
         return out.copy_(result)
     last = request.channels_last
     result = result.movedim(-3, -1).contiguous().movedim(-1, -3) if last else result.contiguous()
-    return result.clone() if result.data_ptr() == images.data_ptr() else result
+    # Of what torch.func transforms no address is known.
+    return result.clone() if is_transformed(result) or result.data_ptr() == images.data_ptr() else result
 
 
 def _base(view: _View, plan: Plan) -> Tensor:
@@ -132,7 +134,7 @@ def _lay_over(base: Tensor, view: _View, plan: Plan, rows: Tensor, *, resample: 
     where = _positions(rows, device)
     below, opacity = base[where], plan.opacity[rows]
     if bool((opacity < 1).any()):
-        weight = opacity.to(device, base.dtype, non_blocking=True).view(-1, *lead, 1, 1)
+        weight = _as_ordinary(opacity.to(device, base.dtype, non_blocking=True)).view(-1, *lead, 1, 1)
         overlay = torch.where(weight == 1, overlay, (1 - weight) * below + weight * overlay)
     return base.index_copy(0, where, torch.where(inside.view(-1, *lead, height, width), overlay, below))
 
@@ -152,4 +154,9 @@ def _bilinear(view: _View, entry: Tensor, vertical: Taps, horizontal: Taps) -> T
 
 def _positions(values: Tensor, device: torch.device) -> Tensor:
     """Positions as int64, the type that torch indexes with, on ``device``."""
-    return values.to(device, torch.int64, non_blocking=True)
+    return _as_ordinary(values.to(device, torch.int64, non_blocking=True))
+
+
+def _as_ordinary(values: Tensor) -> Tensor:
+    """Values that autograd may keep, where they were made in inference mode."""
+    return values.clone() if values.is_inference() and not torch.is_inference_mode_enabled() else values

@@ -273,7 +273,7 @@ def _rearrange(aug: RecursiveMosaic | Jigsaw, name: str, images: Any, seed: int)
     # First what belongs to no tile, at the right and at the bottom, but at least a pixel: `multi_paste` wants no empty
     # regions, and the tiles that come later cover what is theirs.
     margin = graph.math.max(extent - tile * grid, 1)
-    strips = (extent - margin) * graph.constant(torch.tensor([[0, 1], [1, 0]], dtype=torch.int32))
+    strips = (extent - margin) * graph.constant(torch.tensor([[0, 1], [1, 0]], dtype=torch.int32, device="cpu"))
     return ops.multi_paste(  # images must be HWC of uint8, int16, int32 or float32, no smaller than the grid of tiles
         images,
         in_ids=ids,
@@ -291,7 +291,7 @@ def _mix_labels(graph: Graph, labels: Any, partner: Any, rest: Any, share: Any, 
         labels = ops.reshape(labels, shape=[])  # labels must be one integer each; soft ones need num_classes
         return Targets(labels, ops.permute_batch(labels, indices=partner), rest, share)
     labels = ops.reshape(labels, shape=[-1])
-    classes = graph.constant(torch.arange(num_classes))
+    classes = graph.constant(torch.arange(num_classes, device="cpu"))
     known = graph.item(classes, ops.cast(graph.item(labels, 0), dtype=types.INT32))  # labels must be below num_classes
     hot = (labels == classes) & (known == classes)
     soft = ops.cast(graph.item(graph.shape(labels), 0) > 1, dtype=types.INT32)

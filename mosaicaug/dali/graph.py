@@ -129,7 +129,7 @@ class Eager(Graph):
         return node.slice[index]
 
     def shape(self, node: Any) -> Any:
-        return self.ops.as_batch(torch.tensor(node.shape, dtype=torch.int32))
+        return self.ops.as_batch(torch.tensor(node.shape, dtype=torch.int32, device="cpu"))
 
     def beside(self, images: Any, value: Any) -> Any:
         return value.gpu() if images.device.device_type == "gpu" else value
@@ -158,4 +158,6 @@ class Pasted(NamedTuple):
                 (``LastBatchPolicy.DROP`` or ``FILL``).
         """
         count = len(self.overlay)
-        return Plan(size, arange(count)[:, None], self.overlay, self.from_box, self.to_box, torch.ones(count))
+        overlay, from_box, to_box = (torch.as_tensor(value).cpu() for value in self[1:])
+        opacity = torch.ones(count, dtype=torch.float32, device="cpu")
+        return Plan(size, arange(count)[:, None], overlay, from_box, to_box, opacity)

@@ -42,7 +42,8 @@ from typing import Unpack
 
 from torch import Tensor
 
-from mosaicaug.kornia.operation import AugmentationSequential, Operation, Options
+from mosaicaug.kornia.container import AugmentationSequential
+from mosaicaug.kornia.operation import Operation, Options
 from mosaicaug.transforms import CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix
 from mosaicaug.zorder import Permutation
 

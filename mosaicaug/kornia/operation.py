@@ -1,4 +1,4 @@
-"""`Operation`, an augmentation behind Kornia's interface, and `AugmentationSequential`, which mixes labels too."""
+"""`Operation`: an augmentation behind Kornia's interface, for its containers or by itself."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mosaicaug.annotations import Placed, apply_boxes, apply_keypoints, apply_masks
 from mosaicaug.apply import apply
 from mosaicaug.augmentation import Augmentation
-from mosaicaug.checks import check_images, check_labels
+from mosaicaug.checks import check_chance, check_images, convert_labels
 from mosaicaug.plan import Plan, arange
+from mosaicaug.targets import mix_labels
 
 try:
     import kornia.augmentation as K
-    from kornia.augmentation.container.ops import AugmentationSequentialOps
+    from kornia.augmentation.container import ops
     from kornia.constants import DataKey
     from kornia.geometry.boxes import Boxes
     from kornia.geometry.keypoints import Keypoints
@@ -25,6 +26,8 @@ except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "kornia":
         raise
     raise ImportError("mosaicaug.kornia: needs Kornia, which is missing; pip install 'mosaicaug[kornia]'") from error
+
+__all__ = ["DataKey", "K", "Operation", "Options", "ops"]
 
 Params = dict[str, Tensor]
 Keys = Sequence[str | int | DataKey]
@@ -55,12 +58,9 @@ class Operation(K.IntensityAugmentationBase2D):
         keepdim: bool = False,
         data_keys: Keys | None = None,
     ) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"{self.name}: p must lie in 0..1, got {p}")
+        p = check_chance(self.name, "p", p)
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self.augmentation = augmentation
-        names = [name for name in augmentation.settings if name not in ("p", "per")]
-        self.flags = {name: getattr(augmentation, name) for name in names}  # what Kornia's repr shows
         if data_keys is None:
             data_keys = ["input", "class"] if augmentation.mixes else ["input"]
         self.data_keys = [DataKey.get(key) for key in data_keys]
@@ -77,13 +77,22 @@ class Operation(K.IntensityAugmentationBase2D):
         """Plan of the last call, None before it."""
         return self._read_plan(self._params) if self._params else None
 
-    def forward_parameters(self, batch_shape: Sequence[int]) -> Params:
+    @property
+    def flags(self) -> dict[str, Any]:
+        """Settings of the augmentation as they are now, which Kornia's repr shows."""
+        names = [name for name in self.augmentation.settings if name not in ("p", "per")]
+        return {name: getattr(self.augmentation, name) for name in names}
+
+    @flags.setter
+    def flags(self, _: dict[str, Any]) -> None: ...  # by Kornia's constructor
+
+    def forward_parameters(self, batch_shape: Sequence[int], *, generator: Generator | None = None) -> Params:
         """Draw the parameters for images of ``batch_shape``.
 
         Tiles and partners are counted from each image's own place, so that containers may repeat and select rows.
         """
         self.augmentation.p, self.augmentation.per = self.p, "batch" if self.same_on_batch else "sample"
-        plan = self.augmentation.sample(batch_shape)
+        plan = self.augmentation.sample(batch_shape, generator=generator)
         params = {name: getattr(plan, name) for name in _FIELDS}
         params["tiles"], params["overlay"] = plan.tiles - plan.home[:, :1], plan.overlay - arange(len(plan))
         if plan.drawn_share is not None:
@@ -99,7 +108,8 @@ class Operation(K.IntensityAugmentationBase2D):
         data_keys: Keys | None = None,
         maps: Tensor | None = None,
         carried: list[Any] | None = None,
-        **_: Any,
+        generator: Generator | None = None,
+        **unknown: Any,
     ) -> Any:
         """Transform ``inputs`` by a new draw, or by ``params``.
 
@@ -113,6 +123,7 @@ class Operation(K.IntensityAugmentationBase2D):
             data_keys: by default those that it was built with.
             maps: SnapMix's class activation maps ``[B, h, w]``.
             carried: labels that travel with the images through containers; replaced in place.
+            generator: on the CPU, of a new draw; torch's default one if None.
 
         Returns:
             One output, or a list of them. A single image comes back as a batch of one unless ``keepdim``.
@@ -121,6 +132,8 @@ class Operation(K.IntensityAugmentationBase2D):
             ValueError: ``inputs`` do not fit ``data_keys`` or each other, or labels are missing.
         """
         # 1. Names of the inputs.
+        if unknown:
+            raise TypeError(f"{self.name}: got unknown arguments {sorted(unknown)}")
         keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
         names = [key.name.lower() for key in keys[: len(inputs)]]
         if len(inputs) > len(keys):
@@ -134,7 +147,7 @@ class Operation(K.IntensityAugmentationBase2D):
             check_images(self.name, given)
             images = given[(None,) * (4 - given.ndim)]
             has_labels = DataKey.CLASS in keys or carried is not None
-            if self.augmentation.mixes and not has_labels and DataKey.CLASS in self.data_keys:
+            if self.augmentation.mixes and self.training and not has_labels and DataKey.CLASS in self.data_keys:
                 raise ValueError(
                     f"{self.name}: mixing images mixes labels too, got only {names}; pass them as 'class', in "
                     "containers to mosaicaug.kornia.AugmentationSequential, or build it with data_keys= without 'class'"
@@ -143,7 +156,7 @@ class Operation(K.IntensityAugmentationBase2D):
         if params is None:
             if images is None:
                 raise ValueError(f"{self.name}: draws for images, got only {names}; pass them, or params=")
-            params = self.forward_parameters(images.shape)
+            params = self.forward_parameters(images.shape, generator=generator)
         self._params = params
         # 4. Every input by its kind, and the labels that travel with the images.
         outputs: list[Any] = []
@@ -201,17 +214,14 @@ class Operation(K.IntensityAugmentationBase2D):
         """
         if not self.augmentation.mixes:
             return input
-        if not isinstance(input, Tensor):
-            raise ValueError(
-                f"{self.name}: labels must be integer [B] or soft [B, K], got {type(input).__name__}; where one "
-                "operation mixes what another one has mixed, give num_classes= to both"
-            )
         plan = self._read_plan(params, of_clips=True)
-        check_labels(self.name, input, len(plan), self.augmentation.num_classes)
+        labels = convert_labels(self.name, input, len(plan), self.augmentation.num_classes)
+        if not self.training and not plan.has_overlay.any():
+            return mix_labels(plan, labels, num_classes=self.augmentation.num_classes)
         if images is not None:
             clips = images if len(images) == len(plan) else images.view(len(plan), -1, *images.shape[1:])
-            maps = self.augmentation._resolve_maps(clips, input, maps)
-        return self.augmentation.targets(plan, input, maps=maps)
+            maps = self.augmentation._resolve_maps(clips, labels, maps)
+        return self.augmentation.targets(plan, labels, maps=maps)
 
     def _move_boxes(self, boxes: Boxes, params: Params, *, clip: bool = False) -> Boxes:
         """Boxes in Kornia's form, moved as `apply_boxes` does with one slot for each."""
@@ -255,46 +265,3 @@ class Operation(K.IntensityAugmentationBase2D):
                 "same_on_batch=False in VideoSequential, which draws for a single clip otherwise"
             )
         return Plan((height, width), **rows | {"tiles": tiles, "overlay": overlay})
-
-
-class _LabelOps(AugmentationSequentialOps):
-    """Operations of a container, with labels sent along with the images; Kornia's own sends labels to none."""
-
-    def transform(self, *arg: Any, module: Any, param: Any, extra_args: Any, data_keys: Any = None) -> Any:
-        """Transform as Kornia does, and put the labels that operations mixed in their place."""
-        keys = self.preproc_datakeys(data_keys)
-        places = [place for place, key in enumerate(keys) if key == DataKey.CLASS]
-        mixing = [part for part in module.modules() if isinstance(part, Operation) and part.augmentation.mixes]
-        if not places or not mixing:
-            return super().transform(*arg, module=module, param=param, extra_args=extra_args, data_keys=keys)
-        if DataKey.INPUT not in keys:
-            raise ValueError(
-                f"{mixing[0].name}: labels are mixed with their images, got none; pass 'input' too, or use "
-                "transform_classes(labels, params)"
-            )
-        carried = [arg[place] for place in places]
-        extra_args = extra_args | {DataKey.INPUT: extra_args.get(DataKey.INPUT, {}) | {"carried": carried}}
-        outputs: Any = super().transform(*arg, module=module, param=param, extra_args=extra_args, data_keys=keys)
-        for place, labels in zip(places, carried, strict=True):
-            outputs[place] = labels
-        return outputs
-
-
-class AugmentationSequential(K.AugmentationSequential):
-    """Kornia's ``AugmentationSequential`` with labels mixed along with their images, in nested containers too.
-
-    Takes Kornia's arguments and calls: ``data_keys=["input", "class"]``, for example, or a dict with the key "class".
-
-    Raises:
-        ValueError: labels do not fit, or a second operation mixes what the first one left as `Targets`.
-
-    Examples:
-        >>> import torch
-        >>> from mosaicaug.kornia import AugmentationSequential, RandomCutMix, RandomJigsaw
-        >>> pipeline = AugmentationSequential(RandomJigsaw(), RandomCutMix(), data_keys=["input", "class"])
-        >>> images, targets = pipeline(torch.rand(4, 3, 32, 32), torch.arange(4))
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.transform_op = _LabelOps(self.data_keys)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import _register_namedtuple
 
 from mosaicaug import Targets, cross_entropy
 from pmsi.models.backbones import Backbone
@@ -40,6 +41,9 @@ class Logits(NamedTuple):
         if not 0 <= output < len(self.stages):
             raise ValueError(f"output must be None or one of {len(self.stages)} stages, counted from 0; got {output}")
         return self.stages[output]
+
+
+_register_namedtuple(Logits, serialized_type_name="pmsi.Logits")  # `torch.export.save` needs a name
 
 
 class Network(nn.Module):

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -349,3 +350,15 @@ def test_what_does_not_fit_is_said() -> None:
         apply_boxes(torch.zeros(2, 1, 4), plan, pieces="some")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"apply_keypoints: keypoints must be \[2, N, 2\], got \[2, 3, 3\]"):
         apply_keypoints(torch.zeros(2, 3, 3), plan)
+
+
+def test_annotations_are_tensors() -> None:
+    plan = Plan.identity(1, (4, 4))
+    array: Any = np.zeros((1, 4, 4))
+    for function in (apply_masks, apply_boxes, apply_keypoints):
+        with pytest.raises(TypeError, match=rf"^{function.__name__}: \w+ must be a tensor, got ndarray; use "):
+            function(array, plan)
+    with pytest.raises(TypeError, match=r"^Placed.take: labels must be a tensor, got list"):
+        apply_keypoints(torch.zeros(1, 1, 2), plan).take([[1]])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^apply_boxes: min_visibility must be a number, got '1'$"):
+        apply_boxes(torch.zeros(1, 1, 4), plan, min_visibility="1")  # type: ignore[arg-type]

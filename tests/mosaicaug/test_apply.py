@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply, mix_labels
+from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply, apply_masks, mix_labels
 from tests.helpers.oracle import DTYPES, blend_pixels, copy_pixels, number_pixels, seeded
 
 Options = dict[str, Any]
@@ -386,3 +387,28 @@ def test_options_of_apply_that_do_not_fit(options: dict[str, Any], message: str)
 def test_windows_larger_than_the_images() -> None:
     with pytest.raises(ValueError, match=r"apply.*17, 16.*16, 16"):
         apply(IMAGES, Plan.identity(4, (17, 16)), window=torch.zeros(4, 3, dtype=torch.int64))
+
+
+def test_index_and_window_may_be_lists_and_arrays() -> None:
+    images, plan = torch.rand(5, 3, 10, 12), Jigsaw(2).sample((2, 3, 8, 8))
+    index, window = torch.tensor([4, 1]), torch.tensor([[0, 4, 1], [2, 0, 0]])
+    want = apply(images, plan, index=index, window=window)
+    assert torch.equal(apply(images, plan, index=index.tolist(), window=window.tolist()), want)
+    wide: Any = index.numpy().astype("uint32")
+    assert torch.equal(apply(images, plan, index=wide, window=window.numpy()), want)  # type: ignore[arg-type]
+    assert torch.equal(apply_masks(images[:, 0], plan, index=index.tolist(), window=window.tolist()), want[:, 0])
+    assert apply(images, Plan.identity(0, (10, 12)), index=[]).shape == (0, 3, 10, 12)
+
+
+def test_masks_and_other_things_are_no_index() -> None:
+    images, plan = torch.rand(2, 3, 8, 8), Plan.identity(2, (8, 8))
+    for mask in (torch.tensor([True, True]), [True, True], np.array([True, True])):
+        with pytest.raises(ValueError, match=r"^apply: index must be integer \[2\], .*; of a mask take index.nonzero"):
+            apply(images, plan, index=mask)  # type: ignore[arg-type]
+    for index in ("01", [[0], [0, 1]], {0: 1}, [None, 0]):
+        with pytest.raises(TypeError, match=r"^apply: index must be a tensor, an array or a list of numbers, got "):
+            apply(images, plan, index=index)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^apply: mean must be numbers, one per channel, got str$"):
+        apply(images, plan, mean="abc")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^apply: plan must be a Plan, got dict; Plan.from_dict makes one$"):
+        apply(images, plan.to_dict())  # type: ignore[arg-type]

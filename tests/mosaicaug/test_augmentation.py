@@ -7,8 +7,10 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from mosaicaug import (
@@ -266,3 +268,139 @@ def test_a_refusal_comes_before_any_draw(aug: Augmentation, make: Callable[[], A
         aug(images, labels)
     assert torch.equal(torch.get_rng_state(), state)
     assert aug.last_plan is None
+
+
+@every_aug
+def test_eval_leaves_images_alone_and_gives_the_own_label_all_the_weight(make: Make) -> None:
+    aug, state = make(), torch.get_rng_state()
+    nn.Sequential(aug).eval()
+    images, targets = aug(IMAGES, LABELS)
+    assert images is IMAGES
+    assert aug(IMAGES) is IMAGES
+    assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn
+    soft = targets.to_soft(4) if isinstance(targets, Targets) else F.one_hot(targets, 4).float()
+    assert torch.equal(soft, torch.eye(4))
+    plan = aug.last_plan
+    assert plan is not None
+    assert torch.equal(apply(IMAGES, plan), IMAGES)
+    assert torch.equal(apply(IMAGES, aug.sample(IMAGES.shape)), IMAGES)
+    assert type(targets) is type(aug.train()(IMAGES, LABELS)[1])
+    assert not torch.equal(make()(IMAGES, LABELS)[0], IMAGES)
+
+
+@every_aug
+def test_eval_refuses_what_training_refuses(make: Make) -> None:
+    aug = make().eval()
+    with pytest.raises(ValueError, match="4 images need 4 labels, got 3"):
+        aug(IMAGES, LABELS[:3])
+    with pytest.raises(ValueError, match="images must be"):
+        aug(IMAGES[0, 0], LABELS)
+
+
+def test_eval_of_phases_and_of_what_is_compiled_and_exported() -> None:
+    torch.compiler.reset()
+    model = nn.Sequential(RecursiveMosaic(2), nn.Identity())
+    assert not torch.equal(model(IMAGES), IMAGES)
+    model.eval()
+    assert all(torch.equal(phase, IMAGES) for phase in RecursiveMosaic(2).eval().phases(IMAGES))
+    assert torch.equal(torch.compile(model, fullgraph=True, backend="aot_eager")(IMAGES), IMAGES)
+    assert torch.equal(torch.export.export(model, (IMAGES,)).module()(IMAGES), IMAGES)
+    assert not torch.equal(model.train()(IMAGES), IMAGES)
+
+
+def test_one_of_and_class_activation_maps_in_eval() -> None:
+    """No map is asked for, and targets follow from a plan that was drawn in eval mode."""
+    aug = OneOf([SnapMix(), CutMix()]).eval()
+    assert torch.equal(aug(IMAGES, LABELS)[1].weight_a, torch.ones(4))
+    mix = OneOf([CutMix(), MixUp()]).eval()
+    targets = mix.targets(mix.sample(IMAGES.shape), LABELS)
+    assert isinstance(targets, Targets)
+    assert torch.equal(targets.weight_a, torch.ones(4))
+
+
+@pytest.mark.parametrize("aug", MIXING, ids=name_of)
+def test_labels_of_every_form_are_mixed_alike(aug: Augmentation) -> None:
+    labels: Any
+    want = aug(IMAGES, LABELS, generator=seeded(1))[1]
+    for labels in ([0, 1, 2, 3], (0, 1, 2, 3), LABELS.numpy(), np.arange(4, dtype=np.uint16), list(LABELS)):
+        got = aug(IMAGES, labels, generator=seeded(1))[1]
+        assert all(torch.equal(*pair) for pair in zip(want, got, strict=True))
+    soft = aug(IMAGES, torch.eye(4), generator=seeded(1))[1]
+    for labels in (F.one_hot(LABELS, 4), F.one_hot(LABELS, 4).bool(), np.eye(4, dtype=int), torch.eye(4).tolist()):
+        assert torch.equal(aug(IMAGES, labels, generator=seeded(1))[1], soft)
+
+
+@pytest.mark.parametrize("aug", MIXING, ids=name_of)
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (list("abcd"), TypeError, "labels must be a tensor, an array or a list of numbers, got list"),
+        ([None] * 4, TypeError, "labels must be a tensor, an array or a list of numbers, got list"),
+        ({"labels": LABELS}, TypeError, "labels must be a tensor, an array or a list of numbers, got dict"),
+        (torch.tensor([[1, 1, 0]] * 4), ValueError, r"pass several classes of one image as labels.float\(\)"),
+        (torch.tensor([[0], [1], [0], [1]]), ValueError, r"labels must be integer \[B\] or float"),
+        (Targets(LABELS, LABELS, torch.ones(4), torch.zeros(4)), ValueError, "give num_classes= to both"),
+    ],
+)
+def test_labels_that_cannot_be_mixed(aug: Augmentation, labels: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=rf"^{name_of(aug)}: .*{message}"):
+        aug(IMAGES, labels)
+
+
+def test_tiles_give_back_labels_of_any_kind() -> None:
+    aug: Any
+    for aug in (Jigsaw(2), Compose([Jigsaw(2), RecursiveMosaic(1)])):
+        mixed = CutMix()(IMAGES, LABELS)[1]
+        for labels in ([3, 1, 2, 0], list("abcd"), LABELS.numpy(), F.one_hot(LABELS), torch.rand(4, 2) > 1, mixed):
+            assert aug(IMAGES, labels)[1] is labels
+        assert aug(IMAGES[0], 3)[1] == 3
+        for labels in ({"boxes": torch.zeros(4, 4)}, torch.zeros(4, 2, 4)):
+            with pytest.raises(TypeError, match=r"would not follow the pixels: use mosaicaug.torchvision.V2Transform"):
+                aug(IMAGES, labels)
+        for labels in ([1, 2, 3], "abcd", 3, torch.tensor(3)):
+            with pytest.raises(ValueError, match="4 images need 4 labels, got "):
+                aug(IMAGES, labels)
+        with pytest.raises(TypeError, match="would not follow"):
+            aug(IMAGES[0], {"boxes": torch.zeros(1, 4)})
+
+
+def test_arguments_of_another_kind_are_refused_in_one_line() -> None:
+    aug: Any = CutMix()
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: aug(IMAGES.numpy(), LABELS), "CutMix: images must be a tensor .*, got ndarray; make one with"),
+        (lambda: aug(list(IMAGES), LABELS), "CutMix: images must be a tensor .*, got list; make one with"),
+        (lambda: RecursiveMosaic.phases(IMAGES.numpy()), "RecursiveMosaic.phases: images must be a tensor"),
+        (lambda: aug.sample(IMAGES), "CutMix: plans are drawn for a shape, got a tensor; pass images.shape"),
+        (lambda: aug(IMAGES, LABELS, generator=3), "CutMix: generator must be a torch.Generator, got int"),
+        (lambda: RecursiveMosaic(1).phases(IMAGES, generator=3), "RecursiveMosaic: generator must be a torch"),
+        (lambda: Compose(CutMix()), "Compose: needs a list of augmentations, got CutMix"),  # type: ignore[arg-type]
+        (lambda: SnapMix()(IMAGES, LABELS, maps=[1]), "SnapMix: needs class activation maps .* got list"),
+    ]
+    for call, message in calls:
+        with pytest.raises((TypeError, ValueError), match=rf"^{message}"):
+            call()
+
+
+def test_a_plan_numbers_fewer_than_two_billion_tiles() -> None:
+    with pytest.raises(ValueError, match=r"fewer than 2\*\*31 tiles, got 128 x 16777216"):
+        Jigsaw(4096).sample((128, 3, 4096, 4096))
+
+
+def test_collate_makes_a_batch_and_augments_it() -> None:
+    samples = [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)]
+    torch.manual_seed(1)
+    made, targets = CutMix().collate(samples)
+    want = CutMix()(IMAGES, LABELS, generator=seeded(1))
+    assert torch.equal(made, want[0])
+    assert all(torch.equal(*pair) for pair in zip(targets, want[1], strict=True))
+    assert Jigsaw(2).collate(list(IMAGES)).shape == IMAGES.shape
+
+
+def test_a_draw_of_ones_own_lies_on_the_cpu_whatever_the_default_device() -> None:
+    class Swap(Augmentation):
+        def draw(self, batch: int, size: tuple[int, int], generator: Generator | None) -> Plan:
+            tiles = torch.tensor([1, 0, 3, 2]) + 4 * torch.arange(batch)[:, None]
+            return Plan.of_tiles(tiles.int() * int(torch.rand(1, generator=generator) < 2), size)
+
+    with torch.device("meta"):
+        assert Swap(p=1.0, per="sample")(IMAGES).device.type == "cpu"

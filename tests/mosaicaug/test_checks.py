@@ -49,7 +49,7 @@ def test_choices_are_those_of_a_literal() -> None:
 
 
 def test_images_are_tensors() -> None:
-    with pytest.raises(TypeError, match=r"^Caller: images must be a tensor, got list$"):
+    with pytest.raises(TypeError, match=r"^Caller: images must be a tensor .*, got list; make one with torch.stack"):
         checks.check_images("Caller", [1.0])  # type: ignore[arg-type]
 
 

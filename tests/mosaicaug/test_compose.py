@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 
 from mosaicaug import (
     Augmentation,
@@ -96,3 +98,31 @@ def test_targets_of_one_of_belong_to_its_last_draw() -> None:
     with pytest.raises(ValueError, match=r"OneOf\.targets.*last draw"):
         aug.targets(Plan.identity(5, (8, 8)), torch.arange(5))
     assert isinstance(aug.targets(plan, torch.arange(4)), Targets)
+
+
+@pytest.mark.parametrize("make", [Compose, OneOf])
+def test_grids_that_do_not_fit_are_refused_whatever_is_drawn(make: Any) -> None:
+    """At 64 px, tiles of 21 and of 16 px have no common part; at 48 px they have."""
+    nested = Compose([make([Jigsaw(3, p=0.01), RecursiveMosaic(2, p=0.01)]), CutMix()])
+    for aug in (make([Jigsaw(3, p=0.0), RecursiveMosaic(2)]), nested):
+        with pytest.raises(ValueError, match=r"grids of \[3, 4\] tiles per side .* must be multiples of 12"):
+            aug.sample((2, 3, 64, 64))
+        assert aug.sample((2, 3, 48, 60)).size == (48, 60)
+
+
+def test_one_member_for_a_batch_needs_no_common_grid_unless_compiled() -> None:
+    torch.compiler.reset()
+    aug, images = OneOf([Jigsaw(3), RecursiveMosaic(2)], per="batch"), torch.rand(2, 3, 64, 64)
+    assert {aug.sample(images.shape).grid for _ in range(20)} == {3, 4}
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="have no common grid"):
+        torch.compile(aug, fullgraph=True, backend="eager")(images)
+
+
+def test_a_member_that_draws_another_grid_than_it_says() -> None:
+    class Liar(Augmentation):
+        def draw(self, batch: int, size: tuple[int, int], generator: torch.Generator | None) -> Plan:
+            return Jigsaw(2).draw(batch, size, generator)
+
+    aug = Compose([Liar(p=1.0, per="sample"), Jigsaw(2)])
+    with pytest.raises(ValueError, match=r"^Liar: grid says 1 tiles per side, but it drew 2$"):
+        aug.sample((2, 3, 8, 8))

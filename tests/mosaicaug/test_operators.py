@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor.utils import fresh_cache
 
 from mosaicaug import (
     Augmentation,
@@ -20,13 +21,16 @@ from mosaicaug import (
     Jigsaw,
     MixUp,
     OneOf,
+    Placed,
     Plan,
     RecursiveMosaic,
     SnapMix,
+    Targets,
     apply,
     apply_masks,
     cross_entropy,
 )
+from mosaicaug.augmentation import augmentations
 from mosaicaug.timm import Mixup
 from mosaicaug.torchvision import V2Transform
 from tests.helpers.oracle import seeded
@@ -285,3 +289,93 @@ def test_doors_compile_as_one_graph(door: Callable[[Tensor, Tensor], tuple[Tenso
         results.append(function(images, labels))
     for want, got in zip(*results, strict=True):
         assert torch.equal(got, want)
+
+
+def test_shapes_of_a_draw_follow_from_the_operators_arguments() -> None:
+    """Compilers keep graphs on disk by their arguments: an augmentation's number means another one tomorrow."""
+    with torch._subclasses.FakeTensorMode():
+        order = torch.empty((), device="cpu")
+        fields = torch.ops.mosaicaug.draw(10**9, "", 3, 16, 12, 4, 2, order)
+    assert [list(field.shape) for field in fields] == [[3, 16], [3], [3, 4], [3, 4], [3], [3], [2, 3]]
+
+
+def test_a_graph_from_inductors_cache_draws_by_the_augmentation_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two augmentations with one number, as in two programs that share a cache on disk."""
+    images = torch.rand(2, 3, 16, 16)
+    with fresh_cache():
+        for r in (2, 1):
+            torch.compiler.reset()
+            aug = RecursiveMosaic(r)
+            monkeypatch.setattr(aug, "_handle", 10**9)
+            augmentations[10**9] = aug
+            torch.manual_seed(1)
+            made = torch.compile(lambda x, aug=aug: aug(x), fullgraph=True)(images)
+            torch.manual_seed(1)
+            assert torch.equal(made, aug(images))
+
+
+def test_gradients_come_in_the_layout_that_the_compiler_was_told() -> None:
+    """Where nothing moves, the gradient of `apply` is the one that comes in, here channels_last."""
+    torch.compiler.reset()
+    weight = torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    images, plan = torch.rand(2, 3, 8, 8, requires_grad=True), Plan.identity(2, (8, 8))
+    compiled = torch.compile(lambda x: (apply(x, plan) * weight).sum(), fullgraph=True)
+    [gradient] = torch.autograd.grad(compiled(images), images)
+    assert torch.equal(gradient, weight)
+
+
+class Trained(nn.Module):
+    def __init__(self, aug: Augmentation) -> None:
+        super().__init__()
+        self.aug = aug
+
+    def forward(self, images: Tensor, labels: Tensor) -> Any:
+        return self.aug(images, labels)
+
+
+def test_an_exported_draw_belongs_to_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved with its `Targets`; loaded here it draws, loaded elsewhere it refuses rather than draw by another one."""
+    images, labels, file = torch.rand(4, 3, 8, 8), torch.arange(4), io.BytesIO()
+    trained = Trained(CutMix())
+    torch.export.save(torch.export.export(trained, (images, labels)), file)
+    file.seek(0)
+    program = torch.export.load(file).module()
+    made, targets = program(images, labels)
+    assert isinstance(targets, Targets)
+    assert not torch.equal(made, images)
+    monkeypatch.setattr("mosaicaug.operators.PROCESS", "another process")
+    with pytest.raises(RuntimeError, match="draws by an augmentation of another process or one that is gone"):
+        program(images, labels)
+    trained.eval()
+    made, targets = torch.export.export(trained, (images, labels)).module()(images, labels)
+    assert torch.equal(made, images)
+    assert torch.equal(targets.weight_a, torch.ones(4))
+
+
+def test_boxes_of_an_exported_program_can_be_saved() -> None:
+    class Boxes(nn.Module):
+        def forward(self, values: Tensor) -> Any:
+            return Placed(values, values[..., 0].long())
+
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(Boxes(), (torch.zeros(2, 1, 4),)), file)
+    file.seek(0)
+    assert isinstance(torch.export.load(file).module()(torch.zeros(2, 1, 4)), Placed)
+
+
+def test_a_generator_is_not_lost_in_a_compiled_call() -> None:
+    torch.compiler.reset()
+    aug, images = Jigsaw(3), torch.rand(2, 3, 12, 12)
+    compiled = torch.compile(lambda x, generator: aug(x, generator=generator), backend="eager")
+    assert torch.equal(compiled(images, seeded(4)), aug(images, generator=seeded(4)))
+
+
+def test_a_compiled_draw_of_another_grid_than_the_augmentation_says() -> None:
+    class Liar(Augmentation):
+        def draw(self, batch: int, size: tuple[int, int], generator: torch.Generator | None) -> Plan:
+            return Jigsaw(2).draw(batch, size, generator)
+
+    torch.compiler.reset()
+    aug = Liar(p=1.0, per="sample")
+    with pytest.raises(ValueError, match=r"^Liar: grid says 1 tiles per side, but it drew 2$"):
+        torch.compile(aug, fullgraph=True, backend="aot_eager")(torch.rand(2, 3, 8, 8))

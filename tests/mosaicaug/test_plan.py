@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -314,3 +315,31 @@ def test_drawing_and_asking_take_few_operations(aug: Augmentation, most: int, ba
     assert count_operations(lambda: aug.sample((batch, 3, 64, 64))) <= most
     assert count_operations(lambda: plan.moves_tiles) <= 3
     assert count_operations(lambda: plan.has_overlay) <= 4
+
+
+def test_a_plan_stays_where_it_is_in_a_batch_that_lightning_moves() -> None:
+    plan, labels = Plan.identity(2, (4, 4)), torch.zeros(2)
+    moved = move_data_to_device({"plan": [plan], "labels": labels}, torch.device("meta"))
+    assert moved["plan"][0] is plan
+    assert moved["labels"].is_meta
+    assert plan.to("cuda", non_blocking=True) is plan
+
+
+def test_fields_and_sizes_of_another_kind_are_refused_in_one_line() -> None:
+    good: dict[str, Any] = Plan.identity(2, (4, 4)).to_dict()
+    cases: list[tuple[Any, type[Exception], str]] = [
+        (good | {"tiles": 3}, ValueError, "Plan.from_dict: a field is malformed: "),
+        (good | {"tiles": [[0], [1, 2]]}, ValueError, "Plan.from_dict: a field is malformed: "),
+        (good | {"tiles": [["a"], ["b"]]}, ValueError, "Plan.from_dict: a field is malformed: "),
+        (good | {"overlay": [2**40, 0]}, ValueError, "Plan.from_dict: a field is malformed: "),
+        (good | {"size": 4}, ValueError, "Plan.from_dict: a field is malformed: "),
+        (good | {"size": [4.5, 4]}, TypeError, r"Plan: size must be two integers, .* got \(4.5, 4\)"),
+        ([1, 2], ValueError, "Plan.from_dict: needs the fields"),
+    ]
+    for values, error, message in cases:
+        with pytest.raises(error, match=rf"^{message}"):
+            Plan.from_dict(values)
+    fields = {name: getattr(Plan.identity(2, (4, 4)), name) for name in good}
+    for name in ("tiles", "overlay", "opacity"):
+        with pytest.raises(TypeError, match=rf"^Plan: {name} must be a tensor, got ndarray$"):
+            Plan(**fields | {name: fields[name].numpy()})

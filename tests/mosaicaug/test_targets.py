@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -283,3 +285,37 @@ def test_reductions_that_do_not_exist() -> None:
     targets = Targets(torch.arange(4), torch.arange(4), torch.ones(4), torch.zeros(4))
     with pytest.raises(ValueError, match=r"cross_entropy.*reduction.*median"):
         cross_entropy(torch.rand(4, 4), targets, reduction="median")
+
+
+def test_labels_and_targets_may_be_lists_arrays_and_one_hot() -> None:
+    plan, labels, logits = CutMix().sample((4, 3, 8, 8)), torch.tensor([2, 0, 1, 2]), torch.randn(4, 3)
+    hot = F.one_hot(labels, 3)
+    pairs = zip(mix_labels(plan, labels.tolist()), mix_labels(plan, labels), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    assert torch.equal(mix_labels(plan, hot), mix_labels(plan, hot.float()))  # type: ignore[arg-type]
+    want = F.cross_entropy(logits, labels)
+    targets: Any
+    for targets in (labels.tolist(), labels.numpy(), hot, hot.bool(), hot.numpy(), hot.float().tolist()):
+        assert torch.allclose(cross_entropy(logits, targets), want)
+    features, weight = torch.rand(4, 2, 3, 3), torch.rand(3, 2)
+    want = class_activation_map(features, weight, None, labels)
+    for targets in (labels.tolist(), hot):
+        assert torch.allclose(class_activation_map(features, weight, None, targets), want)
+
+
+def test_what_is_no_tensor_is_refused_in_one_line() -> None:
+    plan: Any = CutMix().sample((4, 3, 8, 8))
+    lists: Any = [[1.0]]
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: mix_labels(plan.to_dict(), torch.arange(4)), "mix_labels: plan must be a Plan, got dict"),
+        (lambda: mix_labels(plan, torch.arange(4), num_classes=lists), "mix_labels: num_classes must be an integer"),
+        (lambda: mix_labels(plan, torch.arange(4), maps=lists), "mix_labels: maps must be a tensor, got list"),
+        (lambda: cross_entropy(lists, [0]), "cross_entropy: logits must be a tensor, got list"),
+        (
+            lambda: cross_entropy(torch.zeros(1, 2), ["a"]),
+            "cross_entropy: targets must be a tensor, an array",
+        ),
+    ]
+    for call, message in calls:
+        with pytest.raises(TypeError, match=rf"^{message}"):
+            call()

@@ -133,7 +133,7 @@ def test_choices_that_do_not_exist() -> None:
         with pytest.raises(ValueError, match=rf"{make.__name__}.*permutation.*sattolo"):
             make(permutation="sattolo")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"RecursiveMosaic.*chain.*linked"):
-        RecursiveMosaic.phases(IMAGES, 2, chain="linked")  # type: ignore[arg-type]
+        RecursiveMosaic.phases(IMAGES, 2, chain="linked")
 
 
 @pytest.mark.parametrize("alpha", [0, -1.0, float("nan"), float("inf")])

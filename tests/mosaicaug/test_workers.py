@@ -34,10 +34,6 @@ class Addresses(Dataset[Any]):
         return (self.transform(image) if self.transform else image), place
 
 
-def mix_batch(samples: list[Any]) -> Any:
-    return mix(*default_collate(samples))
-
-
 def mix_types_of_batch(samples: list[Any]) -> Any:
     with tv_tensors.set_return_type("TVTensor"):
         return mix_types(*default_collate(samples))
@@ -73,12 +69,12 @@ def test_no_two_samples_are_drawn_alike(persistent: bool) -> None:
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_no_two_batches_are_mixed_alike(persistent: bool) -> None:
-    batches = load(collate_fn=mix_batch, epochs=2, persistent_workers=persistent)
+    batches = load(collate_fn=mix.collate, epochs=2, persistent_workers=persistent)
     weights = [tuple(targets.weight_b.tolist()) for _, targets in batches]
     assert len(set(weights)) == len(weights) == 20
 
 
-@pytest.mark.parametrize("options", [{"transform": V2Transform(Jigsaw(4))}, {"collate_fn": mix_batch}])
+@pytest.mark.parametrize("options", [{"transform": V2Transform(Jigsaw(4))}, {"collate_fn": mix.collate}])
 def test_one_seed_is_one_run(options: dict[str, Any]) -> None:
     run = load(**options, epochs=2)
     assert same(run, load(**options, epochs=2))
@@ -88,10 +84,13 @@ def test_one_seed_is_one_run(options: dict[str, Any]) -> None:
 
 def test_spawned_workers_draw_as_forked_ones() -> None:
     """Augmentations in a data set and in a collate_fn are pickled for spawned workers."""
-    options: dict[str, Any] = {"transform": V2Transform(Jigsaw(4)), "collate_fn": mix_types_of_batch, "workers": 1}
+    options: dict[str, Any] = {"transform": V2Transform(Jigsaw(4)), "collate_fn": mix.collate, "workers": 1}
     batches = load(**options, start="spawn")
     assert same(batches, load(**options))
-    images, soft = batches[0]
+
+
+def test_types_of_torchvision_pass_through_workers() -> None:
+    images, soft = load(V2Transform(Jigsaw(4)), collate_fn=mix_types_of_batch, workers=1)[0]
     assert type(images) is tv_tensors.Image
     assert type(soft) is Tensor
     assert soft.shape == (4, 40)

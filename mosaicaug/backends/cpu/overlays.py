@@ -8,7 +8,7 @@ from torch import Tensor
 from mosaicaug.backends.cpu import tiles
 from mosaicaug.backends.cpu.tiles import Block, View
 from mosaicaug.backends.resample import Taps, bilinear_taps, nearest_tap
-from mosaicaug.plan import Plan
+from mosaicaug.plan import Plan, arange
 
 
 class Overlays:
@@ -81,10 +81,10 @@ class Overlays:
     def _lay_at_once(self, members: list[int], first: int, into: Tensor) -> None:
         """Lay overlays that stay in place over several images at once, within the smallest box that holds them all."""
         # 1. Copy the smallest box that holds all overlays' boxes from every partner.
-        entry = torch.tensor(members)
+        entry = torch.tensor(members, device="cpu")
         boxes, opacity = self.plan.to_box[entry], self.plan.opacity[entry]
         (y0, x0), (y1, x1) = boxes[:, :2].amin(0).tolist(), boxes[:, 2:].amax(0).tolist()
-        y, x = torch.arange(y0, y1)[:, None], torch.arange(x0, x1)
+        y, x = torch.arange(y0, y1, device="cpu")[:, None], torch.arange(x0, x1, device="cpu")
         over = into.new_empty((len(members), *into.shape[1:-2], y1 - y0, x1 - x0), dtype=self.view.images.dtype)
         partner = self.plan.overlay[entry].long()[:, None, None]
         offsets = self.view.run_offsets(partner, y, x0, x1 - x0)
@@ -124,9 +124,10 @@ class Overlays:
         (height, width), source = (
             (box[entry, 2:] - box[entry, :2]).unbind() for box in (self.plan.to_box, self.plan.from_box)
         )
-        zero, precision = torch.zeros((), dtype=torch.int32), torch.float32 if self.nearest else self.compute
-        vertical = bilinear_taps(torch.arange(int(height)), zero, source[0], height, precision)
-        return vertical, bilinear_taps(torch.arange(int(width)), zero, source[1], width, precision)
+        zero, precision = arange(1)[0], torch.float32 if self.nearest else self.compute
+        rows, columns = (torch.arange(int(length), device="cpu") for length in (height, width))
+        vertical = bilinear_taps(rows, zero, source[0], height, precision)
+        return vertical, bilinear_taps(columns, zero, source[1], width, precision)
 
 
 def round_into(values: Tensor, into: Tensor) -> None:

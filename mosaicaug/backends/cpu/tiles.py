@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from mosaicaug.plan import Plan
+from mosaicaug.plan import Plan, arange
 
 SCRATCH_BYTES = 3 * 2**18  # that a block may take beside the output, by a rough count
 STAGE_BYTES = 5 * 2**20  # of images that the cache holds while rows are picked from them
@@ -85,7 +85,7 @@ class TiledBase:
         self.grid = grid = plan.grid if self.moves else 1
         self.tile = plan.size[0] // grid, plan.size[1] // grid  # height and width, px
         if self.reads:
-            tiles = plan.tiles if self.moves else torch.arange(len(plan), dtype=torch.int32)
+            tiles = plan.tiles if self.moves else arange(len(plan))
             self.tiles = tiles.view(-1, grid, grid)
 
     @functools.cached_property
@@ -115,7 +115,7 @@ class TiledBase:
         there is a margin, or if a tile comes from another image.
         """
         grid, (height, width) = self.grid, self.tile
-        tile_rows, image = self.tiles // grid, torch.arange(len(self.tiles), dtype=torch.int32).view(-1, 1, 1)
+        tile_rows, image = self.tiles // grid, arange(len(self.tiles)).view(-1, 1, 1)
         if self.view.size != (grid * height, grid * width) or not bool((tile_rows // grid == image).all()):
             return None
         rows = self.tiles.add(tile_rows, alpha=grid * (height - 1)).sub_(image * (height * grid**2))
@@ -149,7 +149,7 @@ class TiledBase:
         # 4. Any tiles: one run per row of a tile, then the margin at the right and at the bottom.
         else:
             (height, width), tiled = self.tile, max(rows.start, min(rows.stop, self.grid * self.tile[0]))
-            y = torch.arange(rows.start, tiled)
+            y = torch.arange(rows.start, tiled, device="cpu")
             if len(y):
                 row = y // height
                 offsets = self.tile_offsets[images][:, row].add_((y % height * view.images.stride(-2))[:, None])
@@ -217,7 +217,11 @@ class TiledBase:
         """Fill rows of the margin, from ``top`` on and up to the right edge."""
         if margin.numel():
             height, width = margin.shape[-2:]
-            entry, y = torch.arange(images.start, images.stop)[:, None, None], torch.arange(top, top + height)[:, None]
+            entry, y = (
+                torch.arange(*limits, device="cpu")[:, None]
+                for limits in ((images.start, images.stop), (top, top + height))
+            )
+            entry = entry[:, None]
             offsets = self.view.run_offsets(entry, y, self.view.size[1] - width, width)
             self.view.copy_runs(offsets, width, margin, self.view.is_mirrored(entry))
 
@@ -234,5 +238,6 @@ def _copy(source: Tensor, into: Tensor) -> None:
 @functools.lru_cache(maxsize=64)
 def _row_numbers(height: int, grid: int, planes: int, images: int) -> tuple[Tensor, Tensor]:
     """Numbers of the first row of each row of pixels ``[height, 1]``, and of each plane ``[images, planes, 1]``."""
-    planes_before = torch.arange(images * planes, dtype=torch.int32).view(images, planes, 1)
-    return torch.arange(height, dtype=torch.int32)[:, None] * grid, planes_before * (height * grid**2)
+    with torch.inference_mode(False):  # noqa: FBT003
+        planes_before = arange(images * planes).view(images, planes, 1)
+        return arange(height)[:, None] * grid, planes_before * (height * grid**2)

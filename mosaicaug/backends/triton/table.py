@@ -149,7 +149,7 @@ def pack(plans: Sequence[Plan], *, overlay: Overlay = Overlay.NONE, blend: bool 
     for plan, row in zip(plans, tiles, strict=True):
         heads += [plan.grid, begin]
         begin += len(row)
-    words = torch.cat([torch.tensor(heads, dtype=torch.int32), *fields, *tiles])
+    words = torch.cat([torch.tensor(heads, dtype=torch.int32, device="cpu"), *fields, *tiles])
     moves = any(plan.moves_tiles for plan in plans)
     grids = tuple(plan.grid for plan in plans) if moves else ()
     return Table(words, len(plans), len(first), first.size, grids, overlay, blend)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mosaicaug import CutMix, Jigsaw, SnapMix, Targets, apply, apply_masks
-from tests.helpers.oracle import number_pixels
+from mosaicaug import CutMix, Jigsaw, RecursiveMosaic, SnapMix, Targets, apply, apply_masks
+from tests.helpers.oracle import number_pixels, seeded
 
 pytest.importorskip("kornia")
 import kornia.augmentation as K
@@ -303,7 +303,7 @@ LOST = r"RandomCutMix: mixing images mixes labels too, got only \['image'\]; pas
             lambda: AugmentationSequential(RandomCutMix(), RandomMixUp(num_classes=4), data_keys=KEYS)(IMAGES, LABELS),
             r"RandomMixUp: labels must be integer \[B\] or soft \[B, K\], got Targets; .* num_classes= to both",
         ),
-        (lambda: RandomCutMix()(IMAGES, [0, 1, 2, 3]), r"RandomCutMix: labels must be integer \[B\] .* got list"),
+        (lambda: RandomCutMix()(IMAGES, [0, 1, 2]), "RandomCutMix: 4 images need 4 labels, got 3"),
         (lambda: RandomCutMix()(IMAGES, LABELS[:3]), "RandomCutMix: 4 images need 4 labels, got 3"),
         (lambda: RandomCutMix(num_classes=3)(IMAGES, LABELS), r"RandomCutMix: num_classes=3 needs labels in 0..2"),
         (lambda: AugmentationSequential(RandomSnapMix(), data_keys=KEYS)(IMAGES, LABELS), "SnapMix: needs class act"),
@@ -357,3 +357,38 @@ def test_messages(call: Callable[[], Any], message: str) -> None:
     torch.manual_seed(1)
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_generator_governs_and_unknown_arguments_are_refused() -> None:
+    images, labels = torch.rand(4, 3, 16, 16), torch.arange(4)
+    for operation, aug in ((RandomRecursiveMosaic(2), RecursiveMosaic(2)), (RandomCutMix(), CutMix())):
+        want = aug(images, labels, generator=seeded(3))
+        assert same(operation(images, labels, data_keys=KEYS, generator=seeded(3)), want)
+        with pytest.raises(TypeError, match=rf"^{operation.name}: got unknown arguments \['mapz'\]$"):
+            operation(images, labels, data_keys=KEYS, mapz=3)
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got int"):
+            operation(images, labels, data_keys=KEYS, generator=3)
+
+
+def test_eval_leaves_images_and_labels_alone() -> None:
+    images, labels = torch.rand(4, 3, 16, 16), torch.arange(4)
+    container: Any = AugmentationSequential(RandomJigsaw(), RandomSnapMix(num_classes=4), data_keys=KEYS)
+    made, soft = container.eval()(images, labels)
+    assert torch.equal(made, images)
+    assert torch.equal(soft, torch.eye(4))
+    assert torch.equal(RandomCutMix().eval()(images), images)
+
+
+def test_settings_that_change_are_followed_and_shown() -> None:
+    operation: Any = RandomRecursiveMosaic(3)
+    operation.augmentation.r, operation.p = 1, 0.0
+    assert "r=1" in repr(operation)
+    assert operation.forward_parameters((4, 3, 16, 16))["tiles"].shape == (4, 4)
+    images = torch.rand(4, 3, 16, 16)
+    assert torch.equal(operation(images), images)
+
+
+def test_labels_may_be_lists() -> None:
+    images = torch.rand(4, 3, 16, 16)
+    want = call_seeded(lambda: RandomCutMix()(images, torch.arange(4)))
+    assert same(call_seeded(lambda: RandomCutMix()(images, [0, 1, 2, 3])), want)

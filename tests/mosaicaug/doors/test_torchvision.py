@@ -353,3 +353,11 @@ def test_without_torchvision_it_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delitem(sys.modules, "mosaicaug.torchvision")
     with pytest.raises(ImportError, match=r"mosaicaug\.torchvision: needs torchvision.*pip install torchvision"):
         importlib.import_module("mosaicaug.torchvision")
+
+
+def test_eval_leaves_a_batch_alone() -> None:
+    images, labels = tv_tensors.Image(torch.rand(4, 3, 16, 16)), torch.arange(4)
+    for aug in (CutMix(num_classes=4), SnapMix(num_classes=4)):
+        made, soft = V2Transform(aug).eval()(images, labels)
+        assert torch.equal(made, images)
+        assert torch.equal(soft, torch.eye(4))

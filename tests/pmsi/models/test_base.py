@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
@@ -86,3 +87,12 @@ def test_losses_of_comparisons_are_not_smoothed(name: Any) -> None:
     with pytest.raises(ValueError, match=f"recipe: network {name} has a loss of its own, so it needs label_smoothing="):
         replace(recipe, label_smoothing=0.1)
     assert {rival_recipe(rival, smoothed).network for rival in NETWORKS} == {*NETWORKS}
+
+
+def test_an_exported_network_can_be_saved() -> None:
+    network, images, file = Two(make_identity_backbone(), 4).eval(), torch.rand(2, 3, 8, 8), io.BytesIO()
+    torch.export.save(torch.export.export(network, (images,)), file)
+    file.seek(0)
+    logits = torch.export.load(file).module()(images)
+    assert isinstance(logits, Logits)
+    assert torch.equal(logits.mix, network(images).mix)
