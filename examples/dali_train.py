@@ -126,7 +126,10 @@ def read(entries: Entries, recipe: Recipe, **order: Any) -> tuple[Any, Any]:
     files, labels = zip(*entries, strict=True)
     encoded, label = fn.readers.file(files=files, labels=labels, name="reader", pad_last_batch=True, **order)
     images = fn.decoders.image(
-        encoded, device="mixed" if torch.cuda.is_available() else "cpu", output_type=DALIImageType.RGB
+        encoded,
+        device="mixed" if torch.cuda.is_available() else "cpu",
+        output_type=DALIImageType.RGB,
+        adjust_orientation=True,  # upright by EXIF, as `pmsi` reads them
     )
     return fn.resize(images, size=[recipe.resize] * 2), label
 

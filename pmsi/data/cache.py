@@ -29,7 +29,7 @@ import torch
 import torchvision
 from PIL import features
 
-from pmsi.data.decoding import Collected, Decoded, file_stamp
+from pmsi.data.decoding import RULES, Collected, Decoded, file_stamp
 from pmsi.runtime.files import replace_file
 
 _TAIL = struct.Struct("<II8s")
@@ -49,6 +49,7 @@ def make_key(root: Path, entries: Iterable[tuple[Path, int]], **settings: object
         "root": str(root.resolve()),
         "files": files.hexdigest(),
         **settings,
+        "decoding": RULES,
         "pillow": f"{PIL.__version__}, jpeg {features.version('libjpeg_turbo') or features.version('jpg')}",
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+
+from pmsi.data.decoding import read_size
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
 
     Args:
         root: folder of ``images.txt``, or its parent with ``CUB_200_2011/``.
-        files: the N images in ``images/``, in the order wanted; opened for their sizes.
+        files: the N images in ``images/``, in the order wanted; opened for their sizes, upright.
         resize: both sides of every image became it, px.
         crop: side of the central crop that the network sees, px.
 
@@ -47,7 +48,7 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
     if unknown:
         raise ValueError(f"cub: images.txt does not list {unknown[0]} ({len(unknown)} of {len(names)} files)")
     wanted = [ids[name] for name in names]
-    sizes = np.array([_read_size(file) for file in files]).reshape(-1, 1, 2)
+    sizes = np.array([read_size(file) for file in files]).reshape(-1, 1, 2)
     margin = (resize - crop) // 2
 
     def to_crop(points: NDArray[np.float64]) -> Tensor:
@@ -79,9 +80,3 @@ def _read_groups(path: Path, wanted: Sequence[int]) -> NDArray[np.float64]:
     for row, number in enumerate(wanted):
         table[row, : len(rows[number])] = rows[number]
     return table
-
-
-def _read_size(file: Path) -> tuple[int, int]:
-    """Read height and width from the header of an image."""
-    with Image.open(file) as image:
-        return image.height, image.width
