@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmsi.data.decoding import Progress, read_image
+from pmsi.data.decoding import Progress, is_deep, read_image
 from pmsi.data.layouts.base import Entries, Listing
 from pmsi.paper import TABLES
 from pmsi.runtime.files import replace_file
@@ -40,12 +40,14 @@ class Facts(NamedTuple):
         file, pixels: SHA-256 of the file, and of the size and the decoded RGB pixels.
         size: (height, width), px.
         outline: uint8 ``[32]``, bits that say where a small grey picture of it grows brighter from left to right.
+        deep: it has more than 8 bits, which are scaled to 8.
     """
 
     file: str
     pixels: str
     size: tuple[int, int]
     outline: NDArray[np.uint8]
+    deep: bool = False
 
 
 class Pair(NamedTuple):
@@ -68,6 +70,7 @@ class Inspection:
         shared: pairs of a training and a test image with the same bytes or the same pixels.
         repeated: such pairs within a split.
         alike: pairs of a training and a test image that look alike: to be looked at, not counted as wrong.
+        deep: images of more than 8 bits, which are scaled to 8.
         heights, widths: px, of each image that could be read.
         fewest: (class, training images, test images) of those with fewest training images.
     """
@@ -79,6 +82,7 @@ class Inspection:
     shared: tuple[Pair, ...]
     repeated: tuple[Pair, ...]
     alike: tuple[Pair, ...]
+    deep: tuple[Path, ...]
     heights: tuple[int, ...]
     widths: tuple[int, ...]
     fewest: tuple[tuple[str, int, int], ...]
@@ -125,6 +129,7 @@ def inspect_images(listing: Listing, progress: Progress | None = None) -> Inspec
         shared=tuple(pair for rows, pair in pairs.items() if rows[0] < split <= rows[1]),
         repeated=tuple(pair for rows, pair in pairs.items() if not rows[0] < split <= rows[1]),
         alike=tuple(alike),
+        deep=tuple(entries[row][0] for row, facts in known.items() if facts.deep),
         heights=tuple(facts.size[0] for facts in known.values()),
         widths=tuple(facts.size[1] for facts in known.values()),
         fewest=tuple((listing.classes[label], counts[0][label], counts[1][label]) for label in rare[:_FEWEST]),
@@ -184,6 +189,8 @@ def _inspect_all(paths: Sequence[Path]) -> Iterator[Facts | str]:
 def _inspect(path: Path) -> Facts | str:
     try:
         pixels = read_image(path)
+        with Image.open(path) as opened:
+            deep = is_deep(opened)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         return str(error) or type(error).__name__
     height, width = pixels.shape[1:]
@@ -191,7 +198,7 @@ def _inspect(path: Path) -> Facts | str:
     grey = np.asarray(image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX))
     digest = hashlib.sha256(f"{height} {width} ".encode() + image.tobytes()).hexdigest()
     file = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Facts(file, digest, (height, width), np.packbits(grey[:, 1:] > grey[:, :-1]))
+    return Facts(file, digest, (height, width), np.packbits(grey[:, 1:] > grey[:, :-1]), deep)
 
 
 def _pair_identical(known: dict[int, Facts]) -> dict[tuple[int, int], str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pmsi.data.decoding import read_size
+from pmsi.data.layouts.base import read_lines
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
         ValueError: a file that ``images.txt`` does not list, or an image without annotations.
     """
     root = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
-    lines = [line.split(maxsplit=1) for line in (root / "images.txt").read_text("utf-8").splitlines() if line.strip()]
+    lines = [line.split(maxsplit=1) for line in read_lines(root / "images.txt") if line.strip()]
     ids = {name.strip(): int(number) for number, name in lines}
     names = [file.relative_to(root / "images").as_posix() for file in files]
     unknown = [name for name in names if name not in ids]
@@ -69,7 +70,7 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
 def _read_groups(path: Path, wanted: Sequence[int]) -> NDArray[np.float64]:
     """Read lines of "image a b c d" as ``[N, lines of an image, 4]``, NaN where an image has fewer."""
     rows: dict[int, list[list[float]]] = {}
-    for number, *values in np.loadtxt(path, ndmin=2).tolist():
+    for number, *values in np.loadtxt(read_lines(path), ndmin=2).tolist():
         if len(values) != 4:
             raise ValueError(f"cub: {path.name} must hold 5 numbers a line, got {1 + len(values)}")
         rows.setdefault(int(number), []).append(values)

@@ -16,7 +16,7 @@ from pmsi.data.cache import load_or_decode, make_key
 from pmsi.data.decoding import Collected, Progress, collect_images, decode_images
 from pmsi.data.holdout import choose_rows
 from pmsi.data.layouts import LAYOUTS, list_images
-from pmsi.data.layouts.base import Entries, Listing, check_listing
+from pmsi.data.layouts.base import Entries, Listing, check_listing, count_left_out
 from pmsi.data.storage import ImageFiles, Split
 
 if TYPE_CHECKING:
@@ -208,6 +208,8 @@ def _take_labels(entries: Entries) -> Tensor:
 
 
 def _describe_protocol(listing: Listing, resize: int, how: str) -> str:
+    unused = count_left_out(listing)
+    how += f"; left out: {unused} (`pmsi data check` lists them)" if unused else ""
     return (
         f"{listing.rule}: {len(listing.classes)} classes, {len(listing.train)} training and {len(listing.test)} test"
         f" images, each resized to {resize} x {resize} px whatever its shape; {how}."

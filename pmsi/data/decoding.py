@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -24,6 +24,12 @@ Decoded = Generator[Tensor | None]
 Collected = tuple[Tensor, list[int]]
 """Images that could be read, uint8 ``[N, 3, R, R]``, and the rows of those that could not."""
 
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif"),
+    *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga"),
+    *((".avif", ".avifs") if features.check("avif") else ()),
+}
+"""Ends of the names of files that are taken for images, in lower case."""
 RULES = 2
 """Version of the rules by which `read_image` makes pixels of a file; raised when they change, so that no cache of other
 pixels is used. 2: EXIF orientation, and 16-bit PGM, 32-bit integers and floats are scaled."""

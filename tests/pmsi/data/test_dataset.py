@@ -136,12 +136,13 @@ def test_an_unreadable_image_is_named_or_left_out(folder: Path, damage: str, suf
 
 
 def test_what_is_left_after_skipping_keeps_its_place(tmp_path: Path) -> None:
+    save_image(tmp_path / "b" / "0.png", (99, 0, 0))
     for n in range(20):
         save_image(tmp_path / "a" / f"{n:02}.png", (n, 0, 0))
     for n in (0, 2, 3, 4, 18, 19):
         spoil(tmp_path / "a" / f"{n:02}.png")
     dataset = read("folder", tmp_path, skip=True)
-    assert dataset.train.images[:, 0, 0, 0].tolist() == [1, 5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17]
+    assert dataset.train.images[:, 0, 0, 0].tolist() == [1, 5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17, 99]
     assert dataset.test.images[:, 0, 0, 0].tolist() == [9, 14]
     assert [Path(file).stem for file in dataset.skipped] == ["00", "02", "03", "18", "04", "19"]
 

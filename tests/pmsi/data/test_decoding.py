@@ -105,7 +105,7 @@ def test_an_orientation_that_cannot_be_read_is_none(tmp_path: Path) -> None:
 
 
 RAMP = np.linspace(0, 65535, 800).reshape(20, 40)
-DEEP = {
+DEEP: dict[str, Any] = {
     "16.png": RAMP.astype(np.uint16),
     "16.tif": RAMP.astype(np.uint16),
     "16.jp2": RAMP.astype(np.uint16),
