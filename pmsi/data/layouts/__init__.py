@@ -36,12 +36,14 @@ def list_images(name: str, root: Path, hold_out: int | None = None, train_per_cl
         name: what ``root`` holds:
             "cub", CUB-200-2011: ``images.txt`` and its companions beside ``images/``; or the parent of all this;
             "cars", Stanford Cars: ``cars_annos.mat`` beside ``car_ims/``; or ``cars_train/``, ``cars_test/`` and, there
-            or in ``devkit/``, ``cars_train_annos.mat``, ``cars_test_annos_withlabels.mat`` and ``cars_meta.mat``;
+            or in ``devkit/`` or ``car_devkit/``, ``cars_train_annos.mat``, ``cars_test_annos_withlabels.mat`` and
+            ``cars_meta.mat``; or the parent of all this, ``stanford_cars/`` below it;
             "aircraft", FGVC-Aircraft by variant (or "aircraft-family", "aircraft-manufacturer"), trained on its
             trainval list: ``data/`` or a parent of it. The lowest 20 px of each image are a copyright line, which stays
             as it does in the paper;
-            "folder": ``train/<class>/*`` with ``test/`` or ``val/``, or class folders, of which every fifth image is
-            held out.
+            "folder": ``train/<class>/*`` with ``test/`` or ``val/``, in any usual spelling, or class folders, of which
+            every fifth image is held out.
+            A folder that an archive put into one of its own name (``cars_train/cars_train/``) is read there.
         root: folder of the data set.
         hold_out: n; every n-th training image of each class is listed as a test image, and the data set's own test
             images are not listed.
