@@ -187,27 +187,35 @@ def _train(command: Train, console: Console) -> None:
 def _evaluate(command: Evaluate, console: Console) -> None:
     # 1. The checkpoint says what was trained, and on what.
     state = load_checkpoint(command.checkpoint)
-    session = Session(open_fabric(command.compute.device, command.compute.precision))
     identity = state["identity"]
-    recipe = read_recipe(identity)
+    if "classes" not in identity or (command.data or identity.get("data")) is None:
+        lacks = "--data: " if "classes" in identity else ""
+        raise ValueError(f"{lacks}{command.checkpoint} does not say what it was trained on; it is of no run of pmsi")
+    recipe, names = read_recipe(identity), identity.get("class_names")
     data = command.data or identity["data"]
+    session = Session(open_fabric(command.compute.device, command.compute.precision))
     page = command.page or command.checkpoint.with_name(f"evaluate-{data}.html")
     if page.name == "report.html" and page.with_name("config.json").exists():
         raise ValueError(f"--page: {page} is the report of a run; choose another name")
+    root = command.root or (Path(identity["root"]) if identity.get("root") else None)
+    own = data == identity.get("data")
     source = Source(
         data=data,
-        root=command.root or (Path(identity["root"]) if identity["root"] else None),
-        hold_out=identity.get("hold_out") if data == identity["data"] else None,
-        skip_unreadable=identity["skip_unreadable"],
+        root=root,
+        hold_out=identity.get("hold_out") if own else None,
+        skip_unreadable=identity.get("skip_unreadable", False),
         cache=command.cache,
     )
 
     # 2. The test.
     with Screen(console) as screen:
-        dataset = _load(source, recipe, session, screen)
-    if len(dataset.classes) != identity["classes"]:
-        raise ValueError(
-            f"{command.checkpoint} knows {identity['classes']} classes, {source.data} has {len(dataset.classes)}"
+        dataset = _load(source, recipe, session, screen, names)
+    if names is None:  # of an earlier version, which did not keep them
+        if len(dataset.classes) != identity["classes"]:
+            raise ValueError(f"the network knows {identity['classes']} classes, {data} has {len(dataset.classes)}")
+        _say(
+            console,
+            f"{command.checkpoint} has no names of its classes: that {data} has them in its order is not checked",
         )
     found = evaluate(read_network(state, recipe, identity["classes"]), dataset.test, recipe, session)
 
@@ -218,7 +226,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     console.print(f"Concat   {found.concat:.2f} %\nMix      {found.mix:.2f} % of {images} test images")
     if session.fabric.is_global_zero:
         facts = describe_study(source, dataset, recipe, "of the checkpoint", session)
-        facts["weights"] = identity["weights"]
+        facts["weights"] = identity.get("weights", "unknown")
         seed = identity.get("seed", 0)
         write_page(describe_test(facts, recipe, seed, found, dataset.test.labels), page)
     _say(console, f"Page: {page.resolve()}")
@@ -232,9 +240,11 @@ def _open_session(command: Common) -> Session:
     return session
 
 
-def _load(source: Source, recipe: Recipe, session: Session, screen: Screen) -> Dataset:
+def _load(
+    source: Source, recipe: Recipe, session: Session, screen: Screen, classes: Sequence[str] | None = None
+) -> Dataset:
     """The data set: the first process of each host reads the images, the others find them in the cache."""
-    return session.processes.take_turns(lambda: source.load(recipe, screen.loading, screen.say))
+    return session.processes.take_turns(lambda: source.load(recipe, screen.loading, screen.say, classes))
 
 
 def _watch(command: Common, screen: Screen, name: str, recipe: Recipe, folder: Path) -> Callback:

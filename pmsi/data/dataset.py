@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,14 +46,33 @@ class Dataset:
     skipped: tuple[str, ...] = ()
 
     @property
-    def identity(self) -> dict[str, int]:
-        """Numbers that tell data sets apart: of classes and images, and a CRC-32 of all pixels."""
+    def identity(self) -> dict[str, Any]:
+        """Values that tell data sets apart: class names, numbers of images, and CRC-32s of all labels and pixels.
+
+        Of images that stay in files, ``files_crc32`` is of their contents and ``data_crc32`` of their times of change.
+        """
+        labels = torch.cat([self.train.labels, self.test.labels])
+        files = [split.files for split in (self.train, self.test) if split.files is not None]
         return {
             "classes": len(self.classes),
+            "class_names": list(self.classes),
             "train_images": len(self.train.labels),
             "test_images": len(self.test.labels),
             "data_crc32": self.train.crc32 ^ self.test.crc32,
+            "labels_crc32": zlib.crc32(labels.numpy().data),
+            **({"files_crc32": [one.content_crc32 for one in files]} if files else {}),
         }
+
+    def order_classes(self, classes: Sequence[str]) -> Dataset:
+        """Data set whose labels count the same classes in another order.
+
+        Raises:
+            ValueError: the classes are others.
+        """
+        check_classes(self.name, self.classes, classes)
+        number = torch.tensor([classes.index(name) for name in self.classes])
+        train, test = (replace(split, labels=number[split.labels]) for split in (self.train, self.test))
+        return replace(self, classes=tuple(classes), train=train, test=test)
 
     @classmethod
     def from_tensors(
@@ -112,6 +132,7 @@ def load_dataset(
     stream: bool = False,
     hold_out: int | None = None,
     train_per_class: int | None = None,
+    classes: Sequence[str] | None = None,
     say: Callable[[str], None] = print,
 ) -> Dataset:
     """Read a whole data set; a file's bytes and ``resize`` alone decide its pixels.
@@ -127,11 +148,12 @@ def load_dataset(
         stream: leave the images in their files, to be decoded whenever they are needed.
         hold_out: n; train on all but every n-th training image of each class, and test on those.
         train_per_class: n; train on the first n training images of each class alone, of those not held out.
+        classes: names of the classes that a network knows, in its order, which the labels then have.
         say: called with one line: what is kept in the cache, or why a file of it could not be used.
 
     Raises:
         ValueError: unknown name, missing or superfluous root, tables that disagree, a class without training images,
-            no test images, or an image that cannot be read.
+            no test images, an image that cannot be read, or other classes than ``classes``.
         FileNotFoundError: a folder, table or listed image is not there; found before any image is read.
         OSError: the cache cannot be written.
     """
@@ -142,12 +164,15 @@ def load_dataset(
     if name == "typefaces":
         if root is not None:
             raise ValueError(f"typefaces: takes no --root, got {root}; leave it out, or choose other --data")
-        return _load_typefaces(resize, seed, hold_out, train_per_class, progress)
+        dataset = _load_typefaces(resize, seed, hold_out, train_per_class, progress)
+        return dataset if classes is None else dataset.order_classes(classes)
     if root is None:
         raise ValueError(f"{name}: needs the folder of the images; give it with --root")
     if stream and skip_unreadable:
         raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
     listing = list_images(name, root, hold_out, train_per_class)
+    if classes is not None:
+        check_classes(name, listing.classes, classes)  # before an image is read
 
     def read(what: str, entries: Entries) -> Collected:
         report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
@@ -160,7 +185,26 @@ def load_dataset(
             part += f"-{train_per_class}-per-class"
         return load_or_decode(cache, f"{name}-{resize}px-{part}", key, images, say)
 
-    return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
+    dataset = _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
+    return dataset if classes is None else dataset.order_classes(classes)
+
+
+def check_classes(name: str, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Check that a data set has the classes that a network knows, in any order; ValueError names the first that differ.
+
+    Args:
+        name: of the data set.
+        found, wanted: names of its classes, and of the network's.
+    """
+    if len(found) != len(wanted):
+        raise ValueError(f"the network knows {len(wanted)} classes, {name} has {len(found)}")
+    lacking = [one for one in wanted if one not in {*found}]
+    if lacking:
+        other = next(one for one in found if one not in {*wanted})
+        raise ValueError(
+            f"the network knows the class {lacking[0]!r}, {name} has {other!r} instead"
+            f" ({len(lacking)} of {len(wanted)} classes are others)"
+        )
 
 
 def _load_typefaces(

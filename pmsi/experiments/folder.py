@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -74,15 +73,18 @@ def make_identity(source: Source, dataset: Dataset, recipe: Recipe, fabric: Fabr
 def match_older(identity: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     """``identity`` without the settings that ``stored`` does not know and that have their defaults.
 
-    A folder that was written before a setting existed is then continued, and keeps the identity it has.
+    A folder that was written before a setting existed is then continued, and keeps the identity it has. Weights of the
+    same bytes have the name that is stored, whatever their file is called now.
     """
     defaults = {f"recipe.{one.name}": one.default for one in fields(Recipe)}
     defaults |= {one.name: one.default for one in fields(Source)}
-    return {
+    kept = {
         name: value
         for name, value in identity.items()
         if name in stored or name not in defaults or value != defaults[name]
     }
+    digests = [str(values.get("weights")).partition(" (sha256 ")[2] for values in (kept, stored)]
+    return {**kept, "weights": stored["weights"]} if digests[0] and digests[0] == digests[1] else kept
 
 
 def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.") -> Recipe:
@@ -99,7 +101,10 @@ def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.") -> Recipe:
     unknown = sorted(values.keys() - {one.name for one in fields(Recipe)})
     if unknown:
         raise ValueError(f"the recipe has a setting {unknown[0]!r}, of another version of pmsi; use that version")
-    return Recipe(**values)
+    try:
+        return Recipe(**values)
+    except TypeError as error:  # a text where this version has a number
+        raise ValueError(f"the recipe has a value of another version of pmsi ({error}); use that version") from error
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -129,7 +134,7 @@ def write_identity(folder: Path, identity: dict[str, Any], session: Session) -> 
     """Write ``config.json``, or check that the one there is of the same run; called by all processes.
 
     Returns:
-        What the file holds: an older folder keeps what it was written with.
+        What the file holds, with the place of the images now: an older folder keeps what it was written with.
 
     Raises:
         ValueError: the folder belongs to another run.
@@ -144,7 +149,7 @@ def write_identity(folder: Path, identity: dict[str, Any], session: Session) -> 
         if {found.get("experiment"), wanted.get("experiment")} <= _STUDIES:
             wanted["experiment"] = found["experiment"]
         check_identity(found, wanted, folder)
-        return found
+        return {**found, "root": wanted["root"]} if "root" in wanted else found  # where the images are now
 
     session.fabric.barrier()  # all have looked into the folder before
     return session.processes.take_turns(write)
@@ -222,7 +227,9 @@ def keep_result(
 
 def read_result(folder: Path) -> dict[str, Any]:
     """``result.json`` of a run, and the name of its folder."""
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    found = read_json(folder / "result.json")
+    if found is None:
+        raise FileNotFoundError(f"there is no file {folder / 'result.json'}")
     return {"folder": folder.name, **found}
 
 

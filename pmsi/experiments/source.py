@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ class Source:
         recipe: Recipe,
         progress: Callable[[str, int, int], None] | None = None,
         say: Callable[[str], None] = print,
+        classes: Sequence[str] | None = None,
     ) -> Dataset:
-        """Load the images at the recipe's size, as uint8.
+        """Load the images at the recipe's size, as uint8; labels count ``classes``, where a network knows some.
 
         Raises:
             ValueError, OSError: weights that do not fit the backbone (before any image is read), or bad data.
@@ -82,6 +83,7 @@ class Source:
             stream=self.stream,
             hold_out=self.hold_out,
             train_per_class=self.train_per_class,
+            classes=classes,
             say=say,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from pmsi.models.backbones import make_backbone
 from pmsi.models.base import Network
 from pmsi.recipe import NETWORKS, NetworkName, Recipe
+from pmsi.runtime.checkpoints import load_parts
 
 
 def network_class(name: NetworkName) -> type[Network]:
@@ -51,7 +53,11 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
 
 
 def read_network(checkpoint: dict[str, Any], recipe: Recipe, num_classes: int) -> Network:
-    """Read the network that is tested from a loaded checkpoint: the trained one, or its moving average."""
+    """Read the network that is tested from a loaded checkpoint: the trained one, or its moving average.
+
+    Raises:
+        ValueError: the checkpoint does not hold the network of its recipe.
+    """
     network = make_network(recipe, num_classes)
-    network.load_state_dict(checkpoint["average" if recipe.ema_decay is not None else "model"])
+    load_parts(checkpoint, {"average" if recipe.ema_decay is not None else "model": network}, Path("the checkpoint"))
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: no such file. ValueError: not one of our checkpoints, or it is damaged.
     """
     state = load_tensors(path)
-    if not isinstance(state, dict) or "identity" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
         raise ValueError(f"{path} is not a checkpoint of pmsi")
     if state.pop("checksum", None) != _compute_checksum(state):
         raise ValueError(f"{path} is damaged: its checksum does not match what it holds")
@@ -75,15 +76,44 @@ def load_newest(path: Path) -> dict[str, Any] | None:
     return None
 
 
+# Names of an identity that earlier versions did not write; where they are missing, they are not compared.
+_LATER = {"class_names", "labels_crc32", "files_crc32"}
+
+
 def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """Check that a stored run is the one that was asked for; ValueError names everything that differs."""
+    """Check that a stored run is the one that was asked for; ValueError names everything that differs.
+
+    Places are not compared: a data set that was moved is told by what it holds.
+    """
+    ignored = {"root", *(_LATER - found.keys())}
+    if "files_crc32" in found and "files_crc32" in wanted:
+        ignored.add("data_crc32")  # of files it has their times of change, which a copy does not keep
     differs = [
-        f"{name} is {_brief(found.get(name))} there, {_brief(wanted.get(name))} was asked for"
-        for name in sorted(found.keys() | wanted.keys())
+        _describe_difference(name, found.get(name), wanted.get(name))
+        for name in sorted((found.keys() | wanted.keys()) - ignored)
         if found.get(name) != wanted.get(name)
     ]
     if differs:
         raise ValueError(f"{path} belongs to another run: {'; '.join(differs)}. Choose another --run folder")
+
+
+def load_parts(state: dict[str, Any], parts: Mapping[str, Any], path: Path) -> None:
+    """Load what a checkpoint holds of each part of a run; ValueError if it is of another version."""
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state[name])
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            first = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{path} does not fit: its part {name!r} is of another version of pmsi ({first}); use that version"
+            ) from error
+
+
+def _describe_difference(name: str, found: Any, wanted: Any) -> str:
+    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        row = next(row for row, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
+        name, found, wanted = f"{name}[{row}]", found[row], wanted[row]
+    return f"{name} is {_brief(found)} there, {_brief(wanted)} was asked for"
 
 
 def _compute_checksum(tree: Any, crc: int = 0) -> int:

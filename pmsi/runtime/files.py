@@ -54,10 +54,15 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read what `write_json` wrote; None without the file."""
+    """Read what `write_json` wrote; None without the file, and ValueError if it is damaged."""
     if not path.exists():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f"{path} is damaged ({error}); remove it, or choose another --run folder") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it must hold a JSON object; remove it, or choose another --run folder")
     return found
 
 

@@ -19,7 +19,7 @@ from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.models.registry import make_network
 from pmsi.recipe import Recipe
-from pmsi.runtime.checkpoints import check_identity, load_newest, save_checkpoint
+from pmsi.runtime.checkpoints import check_identity, load_newest, load_parts, save_checkpoint
 from pmsi.runtime.files import write_lines
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.seeding import make_generator
@@ -81,7 +81,7 @@ class Trainer:
         self.recipe, self.seed, self.session = recipe, seed, session or Session()
         self.fabric, self.processes = self.session.fabric, self.session.processes
         self.identity = _describe(recipe, dataset, weights, seed, self.fabric) if identity is None else identity
-        self.processes.check_same(self.identity)
+        self.processes.check_same({**self.identity, "root": None})  # hosts may hold the images in other places
         if recipe.batch_size % self.processes.count:
             raise ValueError(
                 f"{self.processes.count} processes cannot share batches of {recipe.batch_size} equally; change one"
@@ -281,8 +281,7 @@ class Trainer:
         if self.checkpoint is None or state is None:
             return
         check_identity(state["identity"], self.identity, self.checkpoint)
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+        load_parts(state, self.parts, self.checkpoint)
         self.history = state["history"]
         self.epoch = EpochState.from_dict(state["epoch"], self.fabric.device)
 

@@ -12,6 +12,7 @@ from pmsi.runtime.checkpoints import (
     check_identity,
     load_checkpoint,
     load_newest,
+    load_parts,
     previous_path,
     save_checkpoint,
 )
@@ -96,3 +97,28 @@ def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
     check_identity({"seed": 1, "data": "x"}, {"data": "x", "seed": 1}, tmp_path)
     with pytest.raises(ValueError, match=r"belongs to another run: lr is None there, 0\.1 was asked for; seed is 1 th"):
         check_identity({"seed": 1}, {"seed": 2, "lr": 0.1}, tmp_path)
+
+
+def test_places_and_later_names_are_not_compared(tmp_path: Path) -> None:
+    check_identity({"root": "/a"}, {"root": "/b"}, tmp_path)
+    check_identity({"seed": 1}, {"seed": 1, "labels_crc32": 5, "class_names": ["a"]}, tmp_path)
+    check_identity({"files_crc32": [1], "data_crc32": 2}, {"files_crc32": [1], "data_crc32": 3}, tmp_path)
+    for found, wanted, text in (
+        ({"labels_crc32": 4}, {"labels_crc32": 5}, "labels_crc32 is 4 there, 5 was asked for"),
+        ({"class_names": ["a", "b"]}, {"class_names": ["a", "c"]}, r"class_names\[1\] is 'b' there, 'c' was asked"),
+        ({"data_crc32": 2}, {"data_crc32": 3, "files_crc32": [1]}, "data_crc32 is 2 there, 3 was asked for"),
+        ({"files_crc32": [1]}, {}, r"files_crc32 is \[1\] there, None was asked for"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            check_identity(found, wanted, tmp_path)
+
+
+def test_parts_of_another_version_are_refused(tmp_path: Path) -> None:
+    part = torch.nn.Linear(2, 2)
+    load_parts({"model": part.state_dict()}, {"model": part}, tmp_path)
+    for state in ({}, {"model": torch.nn.Linear(3, 2).state_dict()}, {"model": {"x": 1}}, {"model": None}):
+        with pytest.raises(
+            ValueError, match=r"its part 'model' is of another version of pmsi .*; use that version"
+        ) as e:
+            load_parts(state, {"model": part}, tmp_path)
+        assert "\n" not in str(e.value)
