@@ -62,7 +62,7 @@ def main(
     """
     fabric = open_fabric("auto" if torch.cuda.is_available() else "cpu")
     how = {"batch_size": batch, "num_threads": 2, "device_id": fabric.device.index, "seed": seed}
-    names, train, test = list_images(folder, classes)
+    names, train, test = list_images(folder.expanduser(), classes)
     quick = RECIPES["quick"] if weights != "none" else replace(RECIPES["quick"], lr_backbone=0.05, lr_new=0.05)
     recipe = replace(quick, epochs=epochs, crop=size, resize=size * 9 // 8, batch_size=batch)
     # The trainer counts its training images, DALI shows them.

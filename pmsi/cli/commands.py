@@ -37,6 +37,7 @@ from pmsi.runtime.processes import process_rank
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.session import Session
 from pmsi.runtime.signals import Stopped
+from pmsi.runtime.threads import set_threads
 from pmsi.training.callbacks import Callback, TensorBoard
 
 
@@ -106,7 +107,7 @@ def _study(
     recipe, recipe_name = command.settings, name_recipe(command)
     folder = command.run or Path("runs") / f"{what}-{command.source.data}-{recipe_name}"
     check_folder(folder, command.source, recipe, rows=True)
-    session = _open_session(command)
+    session = _open_session(command, console)
     loaded: dict[int, Dataset] = {}
     with Screen(console) as screen:
 
@@ -151,7 +152,7 @@ def _train(command: Train, console: Console) -> None:
     default = Path("runs") / f"train-{command.source.data}-{name}-{recipe.augmentation}-seed{command.seed}"
     folder = command.run or default
     check_folder(folder, command.source, recipe, rows=False)
-    session = _open_session(command)
+    session = _open_session(command, console)
     with Screen(console) as screen, ExitStack() as stack:
         dataset = _load(command.source, recipe, session, screen)
         screen.say(dataset.protocol)
@@ -193,7 +194,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
         raise ValueError(f"{lacks}{command.checkpoint} does not say what it was trained on; it is of no run of pmsi")
     recipe, names = read_recipe(identity), identity.get("class_names")
     data = command.data or identity["data"]
-    session = Session(open_fabric(command.compute.device, command.compute.precision))
+    session = _open_session(command, console)
     page = command.page or command.checkpoint.with_name(f"evaluate-{data}.html")
     if page.name == "report.html" and page.with_name("config.json").exists():
         raise ValueError(f"--page: {page} is the report of a run; choose another name")
@@ -205,6 +206,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
         hold_out=identity.get("hold_out") if own else None,
         skip_unreadable=identity.get("skip_unreadable", False),
         cache=command.cache,
+        workers=command.workers,
     )
 
     # 2. The test.
@@ -233,10 +235,13 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     _end(console, {"concat": found.concat, "mix": found.mix, "stages": list(found.stages), "page": str(page.resolve())})
 
 
-def _open_session(command: Common) -> Session:
+def _open_session(command: Common | Evaluate, console: Console) -> Session:
     """Fabric, launched; all processes were given the same command."""
-    session = Session(open_fabric(command.compute.device, command.compute.precision), command.compute.compile)
+    compute = command.compute
+    session = Session(open_fabric(compute.device, compute.precision), compute.compile)
     session.processes.check_same(name_settings(asdict(command)))
+    if session.fabric.device.type == "cpu" and (advice := set_threads(compute.threads)) is not None:
+        _say(console, advice)
     return session
 
 

@@ -79,7 +79,10 @@ def load_or_decode(
     except (OSError, ValueError) as error:
         say(f"cache: {path} cannot be used ({error}); the images are read again")
     _write(path, key, images)
-    kept, skipped = _open(path, key)
+    try:
+        kept, skipped = _open(path, key)
+    except OSError as error:  # a file system that maps no files
+        raise OSError(f"cache: {path}: {error}; name another folder with --cache, or none with --cache None") from error
     say(f"cache: {len(kept)} decoded images are kept in {path} ({kept.numel() / 1e6:.1f} MB)")
     return kept, skipped
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from torch import Tensor
 from pmsi.data.decoding import Progress, is_deep, read_image
 from pmsi.data.layouts.base import Entries, Listing
 from pmsi.paper import TABLES
+from pmsi.runtime.cores import count_workers
 from pmsi.runtime.files import replace_file
 
 _SIDE = 16  # of the small grey picture that stands for an image, which has _SIDE^2 bits
@@ -98,18 +98,19 @@ class Inspection:
         return (() if self.fits_table else (self.table,)) + tuple(f"{n:,} {what}" for n, what in counted if n)
 
 
-def inspect_images(listing: Listing, progress: Progress | None = None) -> Inspection:
+def inspect_images(listing: Listing, progress: Progress | None = None, workers: int | None = None) -> Inspection:
     """Decode every image on all cores, and compare counts, pixels and outlines.
 
     Args:
         listing: from `pmsi.data.layouts.list_images`.
         progress: called with (what, done, total) after each image.
+        workers: threads that decode; None is a thread for each core.
     """
     report = partial(progress or (lambda *_: None), f"{listing.name}: checking images")
     entries, split = listing.train + listing.test, len(listing.train)
     known: dict[int, Facts] = {}  # by place in `entries`
     unreadable = []
-    for row, found in enumerate(_inspect_all([path for path, _ in entries])):
+    for row, found in enumerate(_inspect_all([path for path, _ in entries], workers)):
         if isinstance(found, Facts):
             known[row] = found
         else:
@@ -180,9 +181,9 @@ def _list_readable(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
             continue
 
 
-def _inspect_all(paths: Sequence[Path]) -> Iterator[Facts | str]:
+def _inspect_all(paths: Sequence[Path], workers: int | None) -> Iterator[Facts | str]:
     """Inspect every file on all cores, in order; for one that cannot be read, the reason."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(max(1, count_workers(workers))) as pool:
         yield from pool.map(_inspect, paths)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from pmsi.data.decoding import read_size
 from pmsi.data.layouts.base import read_lines
 from pmsi.data.layouts.cub import locate_cub
+from pmsi.runtime.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
         FileNotFoundError: no ``images.txt``, or an image is not there.
         ValueError: a file that ``images.txt`` does not list, or an image without annotations.
     """
-    root = locate_cub(root)
+    root = locate_cub(expand_home(root))
     lines = [line.split(maxsplit=1) for line in read_lines(root / "images.txt") if line.strip()]
     ids = {name.strip(): int(number) for number, name in lines}
     names = [file.relative_to(root / "images").as_posix() for file in files]

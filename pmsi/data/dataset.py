@@ -19,6 +19,8 @@ from pmsi.data.holdout import choose_rows
 from pmsi.data.layouts import LAYOUTS, list_images
 from pmsi.data.layouts.base import Entries, Listing, check_listing, count_left_out
 from pmsi.data.storage import ImageFiles, Split
+from pmsi.runtime.cores import count_workers
+from pmsi.runtime.files import expand_home
 
 if TYPE_CHECKING:
     DataName = str  # a literal cannot be made of a table for the type checker
@@ -133,6 +135,7 @@ def load_dataset(
     hold_out: int | None = None,
     train_per_class: int | None = None,
     classes: Sequence[str] | None = None,
+    workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Dataset:
     """Read a whole data set; a file's bytes and ``resize`` alone decide its pixels.
@@ -148,6 +151,7 @@ def load_dataset(
         stream: leave the images in their files, to be decoded whenever they are needed.
         hold_out: n; train on all but every n-th training image of each class, and test on those.
         train_per_class: n; train on the first n training images of each class alone, of those not held out.
+        workers: threads that decode, or processes with ``stream`` (0: none); None is one for each core of this process.
         classes: names of the classes that a network knows, in its order, which the labels then have.
         say: called with one line: what is kept in the cache, or why a file of it could not be used.
 
@@ -168,15 +172,18 @@ def load_dataset(
         return dataset if classes is None else dataset.order_classes(classes)
     if root is None:
         raise ValueError(f"{name}: needs the folder of the images; give it with --root")
+    count_workers(workers)  # refused before an image is read
     if stream and skip_unreadable:
         raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
+    root, cache = expand_home(root), None if cache is None else expand_home(cache)
     listing = list_images(name, root, hold_out, train_per_class)
     if classes is not None:
         check_classes(name, listing.classes, classes)  # before an image is read
 
     def read(what: str, entries: Entries) -> Collected:
         report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
-        images = partial(decode_images, [path for path, _ in entries], resize, report, stop=not skip_unreadable)
+        paths = [path for path, _ in entries]
+        images = partial(decode_images, paths, resize, report, stop=not skip_unreadable, workers=workers)
         if cache is None:
             return collect_images(images(), len(entries), resize)
         key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
@@ -185,7 +192,7 @@ def load_dataset(
             part += f"-{train_per_class}-per-class"
         return load_or_decode(cache, f"{name}-{resize}px-{part}", key, images, say)
 
-    dataset = _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
+    dataset = _leave_in_files(listing, resize, workers) if stream else _assemble(listing, resize, read)
     return dataset if classes is None else dataset.order_classes(classes)
 
 
@@ -222,10 +229,10 @@ def _load_typefaces(
     return Dataset("typefaces", tuple(typefaces.TYPEFACES), train, test, protocol)
 
 
-def _leave_in_files(listing: Listing, resize: int) -> Dataset:
+def _leave_in_files(listing: Listing, resize: int, workers: int | None) -> Dataset:
     empty = torch.empty(0, 3, resize, resize, dtype=torch.uint8)
     train, test = (
-        Split(empty, _take_labels(entries), ImageFiles([path for path, _ in entries], resize))
+        Split(empty, _take_labels(entries), ImageFiles([path for path, _ in entries], resize, workers))
         for entries in (listing.train, listing.test)
     )
     return Dataset(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
+
+from pmsi.runtime.cores import count_workers
 
 Progress = Callable[[str, int, int], None]
 """Callback of long work, called with (what, done, total)."""
@@ -47,13 +48,21 @@ _FIRST_SIDEWAYS = 5  # from here on, orientations swap height and width
 _SLACK = 1e-3  # of the white, by which floats may leave their range: arithmetic rounds
 
 
-def decode_images(paths: Sequence[Path], resize: int, report: Callable[[int, int], None], *, stop: bool) -> Decoded:
-    """Decode files on all cores, in order.
+def decode_images(
+    paths: Sequence[Path],
+    resize: int,
+    report: Callable[[int, int], None],
+    *,
+    stop: bool,
+    workers: int | None = None,
+) -> Decoded:
+    """Decode files on all cores that this process may use, in order.
 
     Args:
         resize: R, px; both sides of every image become it.
         report: called with (done, total) after each image.
         stop: raise for a file that cannot be read, rather than yield None in its place.
+        workers: threads that decode; None is a thread for each core.
 
     Yields:
         uint8 ``[3, R, R]``, or None.
@@ -70,10 +79,10 @@ def decode_images(paths: Sequence[Path], resize: int, report: Callable[[int, int
                 raise
             return None
 
-    cores, left = os.cpu_count() or 1, iter(paths)
-    with _use_one_torch_thread(), ThreadPoolExecutor(cores) as pool:
+    threads, left = max(1, count_workers(workers, alone=True)), iter(paths)
+    with _use_one_torch_thread(), ThreadPoolExecutor(threads) as pool:
         # At most this many decoded images wait in memory, and one slow image stops no other.
-        running = deque(pool.submit(read, path) for path in islice(left, 8 * cores))
+        running = deque(pool.submit(read, path) for path in islice(left, 8 * threads))
         for done in range(1, len(paths) + 1):
             yield running.popleft().result()
             running.extend(pool.submit(read, path) for path in islice(left, 1))

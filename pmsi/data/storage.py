@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils import data
 
 from pmsi.data.decoding import file_stamp, read_resized
+from pmsi.runtime.cores import count_workers
 
 _SAMPLE = (
     4096  # bytes of each end of a file by which contents are told apart: reading all would take as long as an epoch
@@ -34,10 +35,11 @@ class ImageFiles(data.Dataset[Tensor | ValueError]):
     Args:
         paths: of the images.
         resize: R, px; both sides of every image become it.
+        workers: processes that decode; None is one for each core of this process, and 0 decodes in the process itself.
     """
 
-    def __init__(self, paths: Sequence[Path], resize: int) -> None:
-        self.paths, self.resize = paths, resize
+    def __init__(self, paths: Sequence[Path], resize: int, workers: int | None = None) -> None:
+        self.paths, self.resize, self.workers = paths, resize, workers
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -144,7 +146,7 @@ class HostStore(ImageStore):
 
 
 class FileStore(ImageStore):
-    """Store of files, decoded by a worker process for each core, some batches ahead."""
+    """Store of files, decoded by worker processes, some batches ahead."""
 
     where = "files"
 
@@ -156,7 +158,7 @@ class FileStore(ImageStore):
         loader = data.DataLoader(
             self.files,
             batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=os.cpu_count() or 1,
+            num_workers=count_workers(self.files.workers),
             collate_fn=_collate,
             worker_init_fn=_ignore_signals,
             pin_memory=self.device.type == "cuda",

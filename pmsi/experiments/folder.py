@@ -21,7 +21,7 @@ from pmsi.models.base import Network
 from pmsi.models.registry import read_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
-from pmsi.runtime.files import PART, read_json, write_json
+from pmsi.runtime.files import PART, expand_home, read_json, write_json
 from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.trainer import Trainer
@@ -47,7 +47,7 @@ def list_settings(source: Source, recipe: Recipe) -> dict[str, Any]:
     """Part of a run's identity that is known before the data are read."""
     return {
         "data": source.data,
-        "root": None if source.root is None else str(Path(source.root).resolve()),
+        "root": None if source.root is None else str(expand_home(Path(source.root)).resolve()),
         "hold_out": source.hold_out,
         "train_per_class": source.train_per_class,
         "skip_unreadable": source.skip_unreadable,
@@ -187,6 +187,8 @@ def lock_folder(folder: Path, session: Session, *, wait: bool = False) -> Iterat
             lock.acquire(blocking=wait)
         except Timeout:
             busy = True
+        except (NotImplementedError, OSError) as error:
+            raise OSError(f"{folder}: cannot be locked ({error}); choose a --run folder elsewhere") from error
     if session.processes.max_over_processes(int(busy)):
         raise FolderBusyError(f"another process is training in {folder}; wait for it, or choose another --run folder")
     try:

@@ -29,7 +29,7 @@ from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.tables import Name, table_recipes
 from pmsi.recipe import METHODS, Method, Recipe
-from pmsi.runtime.files import write_json, write_lines
+from pmsi.runtime.files import expand_home, write_json, write_lines
 from pmsi.runtime.session import Session
 from pmsi.training.callbacks import Callback
 
@@ -74,6 +74,7 @@ def study(
         ValueError, OSError: there are no weights for one of the backbones, or they do not fit.
     """
     # 1. Refuse what cannot be done before any image is read.
+    folder = expand_home(folder)
     if "candidates" in tables and source.hold_out is None:
         raise ValueError(
             "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, get_model, get_model_weights, mobilenet_v2
 
 from pmsi.runtime.checkpoints import load_tensors
+from pmsi.runtime.files import expand_home
 
 # Where MobileNetV2's `features` are cut: a stage ends with the last block before the next one of stride 2. The paper
 # says "increase in channels", its code cuts here (32 -> 24 channels is no increase).
@@ -178,6 +179,7 @@ def _fetch(weights: str, url: str) -> Mapping[str, Tensor]:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    path = expand_home(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights: no file {path}; give a file, 'imagenet' or 'none'")
     state = load_tensors(path)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pmsi.runtime.files import replace_file
+from pmsi.runtime.files import expand_home, replace_file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -31,6 +31,7 @@ def load_tensors(path: Path) -> Any:
     Raises:
         FileNotFoundError: no such file. ValueError: it is damaged, or holds more than tensors and plain values.
     """
+    path = expand_home(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

@@ -20,7 +20,7 @@ from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.models.registry import make_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_newest, load_parts, save_checkpoint
-from pmsi.runtime.files import write_lines
+from pmsi.runtime.files import expand_home, write_lines
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.seeding import make_generator
 from pmsi.runtime.session import Session
@@ -124,7 +124,7 @@ class Trainer:
             **({"camera": self.snapmix, "camera_optimizer": self.snapmix.optimizer} if needs_maps(recipe) else {}),
             "schedule": self.schedule,
         }
-        self.checkpoint = None if folder is None else folder / "last.ckpt"
+        self.checkpoint = None if folder is None else expand_home(folder) / "last.ckpt"
         self._restore()
 
     def run(self, callback: Callback | None = None, profile: Profile | None = None) -> Evaluation:

@@ -12,6 +12,7 @@ from pmsi.data.layouts.base import Layout, Listing, check_listing
 from pmsi.data.layouts.cars import CARS
 from pmsi.data.layouts.cub import CUB
 from pmsi.data.layouts.folder import FOLDER
+from pmsi.runtime.files import expand_home
 
 LAYOUTS: dict[str, Layout] = {
     "cub": CUB,
@@ -56,6 +57,7 @@ def list_images(name: str, root: Path, hold_out: int | None = None, train_per_cl
     """
     if name not in LAYOUTS:
         raise ValueError(f"data: unknown data set {name!r}; choose {', '.join(LAYOUTS)}")
+    root = expand_home(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}; --root must be the folder of the images")
     listing = LAYOUTS[name].list_images(root)
@@ -69,5 +71,6 @@ def list_images(name: str, root: Path, hold_out: int | None = None, train_per_cl
 
 def recognise_layout(root: Path) -> LayoutName:
     """Recognise the layout of a folder by names that it alone has; "folder" if there are none."""
+    root = expand_home(root)
     found = (name for name, layout in LAYOUTS.items() if any((root / mark).exists() for mark in layout.marks))
     return next(found, "folder")

@@ -148,6 +148,35 @@ def test_evaluate_goes_by_the_names_of_classes(
 
 
 @pytest.mark.usefixtures("small_backbone")
+def test_home_is_expanded_in_every_path(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell expands ``--root ~/x``, but not ``--root=~/x``."""
+    monkeypatch.setenv("HOME", str(photos.parent))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    where = ["--root=~/photos", "--run=~/run", "--cache=~/kept"]
+    assert main(["train", "--data", "folder", *where, *TINY, "--epochs", "1", "--threads", "1"]) == 0
+    assert main(["evaluate", "~/run/last.ckpt", "--cache=~/kept", "--page=~/page.html"]) == 0
+    assert main(["data", "check", "~/photos", "--sheet=~/sheet.png"]) == 0
+    assert main(["train", "--data", "folder", *where, "--run=~/other", *TINY, "--weights=~/none.pth"]) == 2
+    assert f"no file {tmp_path / 'none.pth'}" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/config.json").read_text())["root"] == str(photos)
+    assert {"kept", "page.html", "run", "sheet.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert list((tmp_path / "here").iterdir()) == []
+    assert main(["train", "--data", "folder", "--root=~nobody-of-this-name/x"]) == 2
+    assert "pmsi: ~nobody-of-this-name/x: " in capsys.readouterr().err
+
+
+def test_a_busy_machine_is_said_with_the_setting_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pmsi.cli.commands.set_threads", lambda asked: f"asked {asked}: this machine is busy")
+    assert main(["train", "--data", "folder", "--root", str(tmp_path / "x"), "--threads", "7", "--device", "cpu"]) == 2
+    assert "asked 7: this machine is busy" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small_backbone")
 def test_a_run_goes_on_where_its_images_were_moved_to(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,10 +6,12 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import data
 
 from pmsi.data import storage as store
 from pmsi.data.dataset import Dataset, load_dataset
@@ -105,6 +107,30 @@ def test_workers_leave_signals_to_the_run(photos: Path) -> None:
 
     held.files = Press(held.files.paths, 36)
     assert [len(images) for images, _ in held.fetch([torch.arange(4)] * 3)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize(("asked", "made"), [(None, 2), (3, 3), (0, 0)])
+def test_workers_are_those_asked_for_or_this_process_s_share(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, made: int
+) -> None:
+    monkeypatch.setattr("pmsi.runtime.cores.count_cores", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    seen: list[int] = []
+
+    class Loader(data.DataLoader[Tensor]):
+        def __init__(self, *args: Any, num_workers: int, **more: Any) -> None:
+            seen.append(num_workers)
+            super().__init__(*args, **{**more, "worker_init_fn": None})
+
+    monkeypatch.setattr(data, "DataLoader", Loader)
+    files = load_dataset("folder", photos, resize=36, stream=True, workers=asked).train
+    assert [len(images) for images, _ in make_store(files, CPU).fetch([torch.arange(4)])] == [4]
+    assert seen == [made]
+
+
+def test_fewer_workers_than_none_are_refused(photos: Path) -> None:
+    with pytest.raises(ValueError, match="--workers: must be 0 or above, got -1"):
+        load_dataset("folder", photos, resize=36, workers=-1)
 
 
 def test_streaming_draws_nothing_from_the_global_generator(photos: Path) -> None:

@@ -79,7 +79,7 @@ def test_recipes_are_read_with_defaults_for_what_is_missing() -> None:
     assert read_recipe(recipe.to_dict(), "") == recipe
     with pytest.raises(ValueError, match="the recipe has a setting 'colour', of another version of pmsi"):
         read_recipe({**stored, "recipe.colour": 1})
-    with pytest.raises(ValueError, match="the recipe has a value of another version of pmsi .*; use that version"):
+    with pytest.raises(ValueError, match=r"the recipe has a value of another version of pmsi .*; use that version"):
         read_recipe({**stored, "recipe.crop": "448"})
 
 
