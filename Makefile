@@ -29,7 +29,7 @@ lint: install
 gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
 	$(BIN)/python -m bench.gpu_check
 
-tables: install  ## tables of README and docs/, and docs/images/scaling.png, from bench/results and the code
+tables: install  ## tables of README and docs/, and docs/images/{scaling,regimes*}.png, from bench/results and the code
 	$(BIN)/python -m bench.pages
 
 pictures: install  ## docs/images/*.png, by the examples that make them

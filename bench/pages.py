@@ -12,6 +12,8 @@ from bench.throughput import tables as throughput_tables
 from bench.training import tables as engine_tables
 
 BIRDS = "reproduce-cub.json"  # what `pmsi reproduce` left on 100 classes of CUB-200-2011, as the others
+REGIMES = ("reproduce-regimes.json", "images/regimes.png")  # results, and their picture in docs/
+REGIMES_BIRDS = ("reproduce-cub-regimes.json", "images/regimes-cub.png")
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"summary": throughput_tables.render_summary},
@@ -25,6 +27,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/which_pipeline.md": {"doors": throughput_tables.render_doors},
     "docs/reproduced.md": {
+        "regimes": partial(paper_tables.render_regimes, *REGIMES),
+        "regimes-cub": partial(paper_tables.render_regimes, *REGIMES_BIRDS),
         "tables-3-4": partial(paper_tables.render, BIRDS, "table3", "table4"),
         "table-2": partial(paper_tables.render, "reproduce-cub-stages.json"),
         "table-5": partial(paper_tables.render, BIRDS, "table5"),
@@ -58,3 +62,6 @@ if __name__ == "__main__":
         picture = ROOT / "docs" / "images" / "scaling.png"
         scaling_plot.draw(results, picture)
         print(f"{picture} is drawn")
+    for file, name in (REGIMES, REGIMES_BIRDS):
+        if paper_tables.draw_regimes(file, ROOT / "docs" / name):
+            print(f"{ROOT / 'docs' / name} is drawn")

@@ -9,6 +9,8 @@ from typing import Any
 
 from bench.results import FOLDER
 from pmsi.recipe import RECIPES
+from pmsi.report.figures import save_regimes
+from pmsi.report.regimes import INTERVALS, Measured
 from pmsi.report.table import Table
 
 
@@ -33,6 +35,22 @@ def render(file: str, *names: str, first_only: bool = False, folder: Path = FOLD
     return "\n\n".join([*texts, _describe(results)]) + "\n"
 
 
+def render_regimes(file: str, picture: str, folder: Path = FOLDER) -> str:
+    """The table of "regimes" below its picture, which `draw_regimes` makes of the same file."""
+    text = render(file, "regimes", folder=folder)
+    if not _read_points(folder / file):
+        return text
+    return f"![Accuracy over epochs, by number of training images a class]({picture})\n\n*{INTERVALS}*\n\n{text}"
+
+
+def draw_regimes(file: str, picture: Path, folder: Path = FOLDER) -> bool:
+    """Draw the picture of "regimes" from a file of results; False where there is nothing to draw."""
+    points = _read_points(folder / file)
+    if points:
+        save_regimes(points, picture)
+    return bool(points)
+
+
 def render_differences(file: str, folder: Path = FOLDER) -> str:
     """In what the protocol of a file of results is not the paper's."""
     results = _read(folder / file)
@@ -46,6 +64,12 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results
+
+
+def _read_points(path: Path) -> list[Measured]:
+    """Values of the picture of "regimes"; none where it was not run."""
+    results = _read(path) or {"tables": {}}
+    return [Measured(**point) for point in results["tables"].get("regimes", {}).get("points", ())]
 
 
 def _show(part: Table) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pmsi.cli.console import Screen
 from pmsi.experiments.results import load_study
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import study
+from pmsi.experiments.tables import Row
 from pmsi.recipe import RECIPES
 from pmsi.report.page import write_page
 from pmsi.report.study_tables import list_tables
@@ -21,7 +22,7 @@ from pmsi.runtime.session import Session
 
 # 1. Data: twelve typefaces, two training images of each; weights are random.
 source = Source("typefaces", train_per_class=2)
-load = cache(source.load)
+load = cache(lambda row: row.source.load(row.recipe))
 
 # 2. Training: the recipe that all rows start from. Every field of `Recipe` can be changed.
 recipe = replace(RECIPES["demo"], resize=36, crop=32, epochs=1, batch_size=8, feature_width=16, hidden_width=8)
@@ -32,9 +33,8 @@ console = Console()
 with Screen(console) as screen:
     study(
         ("table4",),
-        source,
+        Row(recipe, source),
         load,
-        recipe,
         "example",
         methods=("none", "rmg"),
         seeds=(0,),

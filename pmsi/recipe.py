@@ -12,8 +12,9 @@ MixMethod = Literal["none", "cutmix", "mixup", "snapmix"]
 TileMethod = Literal["jigsaw", "rmg"]
 Method = Literal[MixMethod, TileMethod]
 NetworkName = Literal["pmsi", "baseline", "bcnn", "hbp", "pc", "api", "cnl", "pmg"]
-RecipeName = Literal["paper", "released", "modern", "quick", "demo"]
+RecipeName = Literal["paper", "released", "modern", "quick", "demo", "few-shot"]
 METHODS: tuple[Method, ...] = get_args(Method)
+WIDTH_MULTS = (0.35, 1.4)  # least and greatest width multiplier of MobileNetV2 (Sandler et al. 2018, section 6.1)
 
 
 class NetworkFacts(NamedTuple):
@@ -63,6 +64,8 @@ class Recipe:
     """The paper's; its plain baseline; or a rival of Table V, as `pmsi.models.registry` names them."""
     backbone: str = "mobilenet_v2"
     """Or resnet18, resnet34, resnet50 (torchvision's), or timm:NAME for one of timm with five resolution levels."""
+    width_mult: float = 1.0
+    """Width multiplier of MobileNetV2's channels, 0.35 to 1.4; pretrained weights to download exist for 1.0 alone."""
     augmentation: Method = "rmg"
     """What makes the inputs of the phases: a row of Table IV (R is "rmg")."""
     interaction: bool = True
@@ -91,6 +94,8 @@ class Recipe:
     """Side of the random crop in training, px."""
     test_whole: bool = False
     """Test on whole images, rather than on central crops of the size of training."""
+    test_every: int = 1
+    """Epochs from one test to the next; the last epoch is always tested."""
     batch_size: int = 32
     """Images per mini-batch; a last smaller one is dropped in training."""
     classes_per_batch: int | None = None
@@ -165,6 +170,10 @@ class Recipe:
             raise ValueError(
                 f"recipe: {self.augmentation} makes the inputs of the phases, so it needs progressive=True"
             )
+        if self.width_mult != 1 and self.backbone != "mobilenet_v2":
+            raise ValueError(
+                f"recipe: width_mult={self.width_mult} is for mobilenet_v2, so {self.backbone} needs width_mult=1.0"
+            )
         self._check_network()
 
     def _check_network(self) -> None:
@@ -194,6 +203,10 @@ class Recipe:
         """Side of test images as network inputs, px."""
         return self.resize if self.test_whole else self.crop
 
+    def is_tested(self, epoch: int) -> bool:
+        """Test for an epoch, counted from 1, after which the network is tested."""
+        return epoch % self.test_every == 0 or epoch == self.epochs
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
@@ -203,6 +216,7 @@ class Recipe:
 _ABOVE_ZERO = (
     "batch_size",
     "epochs",
+    "test_every",
     "crop",
     "feature_width",
     "hidden_width",
@@ -214,6 +228,7 @@ _ABOVE_ZERO = (
     "snapmix_beta",
 )
 _RANGES: Mapping[str, tuple[float, float] | Callable[[Recipe], tuple[float, float]]] = {
+    "width_mult": WIDTH_MULTS,
     "stages": (1, 5),
     "freeze_epochs": lambda recipe: (0, recipe.epochs),
     "resize": lambda recipe: (recipe.crop, inf),
@@ -260,6 +275,20 @@ _QUICK = replace(
     snapmix_p=0.5,
 )
 
+# A minute a row on two cores, from random weights: the embedded typefaces. Maps of 2 x 2 px make statistics of ten
+# batches so noisy that a network may lose ten points in the test.
+_DEMO = replace(
+    _QUICK,
+    resize=72,
+    crop=64,
+    feature_width=128,
+    hidden_width=64,
+    lr_backbone=0.05,
+    lr_new=0.05,
+    warmup=0.1,
+    batch_norm_momentum=0.02,
+)
+
 RECIPES: dict[RecipeName, Recipe] = {
     "paper": _PAPER,
     "modern": replace(_PAPER, **MODERN),
@@ -267,17 +296,7 @@ RECIPES: dict[RecipeName, Recipe] = {
     # ran on two GPUs with 16 images each.
     "released": replace(_PAPER, lr_backbone=3e-4, lr_new=3e-3, schedule="released", batch_norm_images=16),
     "quick": _QUICK,
-    # A minute a row on two cores, from random weights: the embedded typefaces. Maps of 2 x 2 px make statistics of ten
-    # batches so noisy that a network may lose ten points in the test.
-    "demo": replace(
-        _QUICK,
-        resize=72,
-        crop=64,
-        feature_width=128,
-        hidden_width=64,
-        lr_backbone=0.05,
-        lr_new=0.05,
-        warmup=0.1,
-        batch_norm_momentum=0.02,
-    ),
+    "demo": _DEMO,
+    # Ten typefaces' images a class, many epochs: the paper's regime, where a regulariser pays off, in minutes.
+    "few-shot": replace(_DEMO, width_mult=0.35, epochs=100, test_every=10),
 }

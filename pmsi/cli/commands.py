@@ -24,7 +24,7 @@ from pmsi.experiments.results import describe_study, describe_test, gather_run, 
 from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import study
-from pmsi.experiments.tables import NAMES, PAPER_NAMES, Name
+from pmsi.experiments.tables import NAMES, PAPER_NAMES, Grid, Name, Row
 from pmsi.models.describe import describe_network, print_description
 from pmsi.models.registry import make_network, read_network
 from pmsi.recipe import METHODS, Method, Recipe
@@ -33,6 +33,7 @@ from pmsi.report.study_tables import describe_tables, list_tables
 from pmsi.runtime.checkpoints import load_checkpoint
 from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.files import write_json
+from pmsi.runtime.jobs import start_copies
 from pmsi.runtime.processes import process_rank
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.session import Session
@@ -75,11 +76,14 @@ def _carry_out(words: list[str], console: Console) -> int:
     if isinstance(command, Compare):
         if not command.methods:
             raise ValueError("--methods: name one row or more")
-        _study(command, "compare", ("table4",), command.methods, command.seeds, console)
+        with start_copies(words, command.jobs):
+            _study(command, "compare", ("table4",), console, methods=command.methods)
     elif isinstance(command, Reproduce):
         wanted = {*command.names, *(PAPER_NAMES if "all" in command.names else ())}
         names = tuple(name for name in NAMES if name in wanted)
-        _study(command, "reproduce", names, METHODS, command.seeds, console)
+        grid = Grid(command.grid_methods, command.grid_per_class, command.grid_epochs)
+        with start_copies(words, command.jobs):
+            _study(command, "reproduce", names, console, grid=grid)
     elif isinstance(command, Train):
         _train(command, console)
     elif isinstance(command, Describe):
@@ -94,36 +98,39 @@ def _carry_out(words: list[str], console: Console) -> int:
 
 
 def _study(
-    command: Common,
+    command: Compare | Reproduce,
     what: str,
     names: Sequence[Name],
-    methods: Sequence[Method],
-    seeds: Sequence[int],
     console: Console,
+    *,
+    methods: Sequence[Method] = METHODS,
+    grid: Grid | None = None,
 ) -> None:
     """`pmsi compare` and `pmsi reproduce`: the same engine for different tables."""
+    seeds = command.seeds
     if not seeds or min(seeds) < 0:
         raise ValueError(f"--seeds: give one number or more, each 0 or above, got {list(seeds)}")
-    recipe, recipe_name = command.settings, name_recipe(command)
+    base, recipe_name = Row(command.settings, command.source), name_recipe(command)
     folder = command.run or Path("runs") / f"{what}-{command.source.data}-{recipe_name}"
-    check_folder(folder, command.source, recipe, rows=True)
+    check_folder(folder, base.source, base.recipe, rows=True)
     session = _open_session(command, console)
-    loaded: dict[int, Dataset] = {}
+    loaded: dict[tuple[int, Source], Dataset] = {}
     with Screen(console) as screen:
 
-        def load(chosen: Recipe) -> Dataset:
-            if chosen.resize not in loaded:
-                loaded[chosen.resize] = _load(command.source, chosen, session, screen)
-                screen.say(loaded[chosen.resize].protocol)
-            return loaded[chosen.resize]
+        def load(row: Row) -> Dataset:
+            key = (row.recipe.resize, row.source)
+            if key not in loaded:
+                loaded[key] = _load(row.source, row.recipe, session, screen)
+                screen.say(loaded[key].protocol)
+            return loaded[key]
 
         results = study(
             names,
-            command.source,
+            base,
             load,
-            recipe,
             recipe_name,
             methods=methods,
+            grid=grid,
             seeds=seeds,
             folder=folder,
             session=session,

@@ -78,6 +78,8 @@ class ConsoleCallback:
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         self.epochs = record["epoch"]
+        if record["mix"] is None:
+            return
         losses = " ".join(f"{loss:.2f}" for loss in record["losses"])
         speed = record["speed"]
         memory = "" if speed["memory_gb"] is None else f", {speed['memory_gb']:.1f} GB"

@@ -16,7 +16,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from pmsi.cli.data import Data
 from pmsi.data.dataset import DataName
 from pmsi.experiments.source import Source
-from pmsi.experiments.tables import Choice
+from pmsi.experiments.tables import Choice, Grid
 from pmsi.recipe import METHODS, RECIPES, Method, Recipe, RecipeName
 from pmsi.runtime.devices import Device, Precision
 from pmsi.runtime.files import expand_home
@@ -33,6 +33,7 @@ _BEGINNINGS = {
 _EXCEPTIONS = {
     "augmentation": "augmentation",
     "test_whole": "evaluation",
+    "test_every": "evaluation",
     "schedule": "schedule",
     "warmup": "schedule",
 }
@@ -81,6 +82,8 @@ class Compare(Common):
     """Rows to train."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
+    jobs: int = 1
+    """Processes that train rows side by side, with an equal share of the threads each."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,18 @@ class Reproduce(Common):
 
     names: Annotated[tuple[Choice, ...], tyro.conf.Positional] = ("all",)
     """Which; "all" are the paper's. Beyond it, "candidates" changes our training one thing at a time, on images held
-    out of the training images (--hold-out), and "modern" compares what was kept of them with the paper's."""
+    out of the training images (--hold-out), "modern" compares what was kept of them with the paper's, and "regimes"
+    trains methods on more and more images, longer and longer."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
+    jobs: int = 1
+    """Processes that train rows side by side, with an equal share of the threads each."""
+    grid_methods: tuple[Method, ...] = Grid.methods
+    """Of "regimes": augmentations to compare, each with every number of images and of epochs."""
+    grid_per_class: tuple[int, ...] = Grid.per_class
+    """Of "regimes": training images of each class, the first ones, in place of --train-per-class."""
+    grid_epochs: tuple[int, ...] = Grid.epochs
+    """Of "regimes": passes over these images, in place of --epochs."""
 
 
 @dataclass(frozen=True)

@@ -156,8 +156,9 @@ def load_dataset(
         say: called with one line: what is kept in the cache, or why a file of it could not be used.
 
     Raises:
-        ValueError: unknown name, missing or superfluous root, tables that disagree, a class without training images,
-            no test images, an image that cannot be read, or other classes than ``classes``.
+        ValueError: unknown name, missing or superfluous root, tables that disagree, a class without training images or
+            with fewer than ``train_per_class``, no test images, an image that cannot be read, or other classes than
+            ``classes``.
         FileNotFoundError: a folder, table or listed image is not there; found before any image is read.
         OSError: the cache cannot be written.
     """
@@ -218,7 +219,7 @@ def _load_typefaces(
     resize: int, seed: int, hold_out: int | None, train_per_class: int | None, progress: Progress | None
 ) -> Dataset:
     train, test = (Split(*pair) for pair in typefaces.render_typefaces(resize, seed=seed, progress=progress))
-    chosen = choose_rows(train.labels.tolist(), hold_out, train_per_class)
+    chosen = choose_rows(train.labels.tolist(), tuple(typefaces.TYPEFACES), hold_out, train_per_class)
     if hold_out is not None:
         test = Split(train.images[chosen.held_out], train.labels[chosen.held_out])
     train = Split(train.images[chosen.train], train.labels[chosen.train])

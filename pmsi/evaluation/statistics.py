@@ -130,19 +130,27 @@ def compare_paired(
     seeds = (len(hits[0]), len(hits[1]))
     difference = 100 * float(hits[0].mean() - hits[1].mean())
 
-    # Images with the same pattern of hits are alike, so a resample of images is a multinomial draw over patterns.
-    patterns, counts = np.unique(np.concatenate(hits), axis=1, return_counts=True)  # [S1 + S2, P], [P]
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(len(truth), counts / len(truth), resamples)  # [R, P]
-    shares = drawn @ patterns.T / len(truth)  # [R, S1 + S2], accuracy of each seed
-    means = [
-        (shares[:, columns] * _draw_seeds(generator, count, resamples)).sum(1)
-        for columns, count in ((slice(seeds[0]), seeds[0]), (slice(seeds[0], None), seeds[1]))
-    ]
-    tail = (1 - confidence) / 2
-    low, high = (100 * np.quantile(means[0] - means[1], (tail, 1 - tail))).round(9)  # rounding errors are not above 0
+    means = _resample_accuracies(hits, resamples, seed)
+    low, high = _cut_tails(means[0] - means[1], confidence)
     p_value = mcnemar(*(int((a & ~b).sum()) for a, b in (hits, hits[::-1]))) if seeds == (1, 1) else None
-    return Comparison(difference, (float(low), float(high)), confidence, p_value, len(truth), seeds)
+    return Comparison(difference, (low, high), confidence, p_value, len(truth), seeds)
+
+
+def measure_interval(
+    labels: Classes, predictions: Classes, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of one accuracy, percent, over test images and seeds as in `compare_paired`.
+
+    Raises:
+        ValueError: shapes do not fit, or there are no images. TypeError: labels or predictions are not integers.
+
+    >>> labels = torch.zeros(400, dtype=torch.int64)
+    >>> measure_interval(labels, (torch.arange(400) >= 300).long())  # 75 % +- 1.96 * 2.2
+    (70.75, 79.25)
+    """
+    truth = _as_labels(labels)
+    (means,) = _resample_accuracies([_as_predictions(predictions, truth) == truth], resamples, seed)
+    return _cut_tails(means, confidence)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -234,6 +242,26 @@ def count_confusions(labels: Classes, predictions: Classes, num_classes: int) ->
     places = (truth * num_classes + found).ravel()
     table = np.bincount(places, minlength=num_classes**2).reshape(num_classes, num_classes)
     return table / len(found)
+
+
+def _resample_accuracies(hits: Sequence[NDArray[np.bool_]], resamples: int, seed: int) -> list[NDArray[np.float64]]:
+    """Bootstrap resamples of the mean accuracy ``[R]`` of each method, as shares, from its hits ``[S, N]``.
+
+    Images with the same pattern of hits are alike, so a resample of images is a multinomial draw over patterns.
+    """
+    patterns, counts = np.unique(np.concatenate(hits), axis=1, return_counts=True)  # [all S, P], [P]
+    generator = np.random.default_rng(seed)
+    images = hits[0].shape[1]
+    shares = generator.multinomial(images, counts / images, resamples) @ patterns.T / images  # [R, all S]
+    ends = np.cumsum([len(one) for one in hits])[:-1]
+    return [(part * _draw_seeds(generator, part.shape[1], resamples)).sum(1) for part in np.split(shares, ends, axis=1)]
+
+
+def _cut_tails(shares: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """Percentile interval of resampled shares, in percent."""
+    tail = (1 - confidence) / 2
+    low, high = (100 * np.quantile(shares, (tail, 1 - tail))).round(9)  # rounding errors are not above 0
+    return float(low), float(high)
 
 
 def _draw_seeds(generator: np.random.Generator, count: int, resamples: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pmsi.data.dataset import Dataset
 from pmsi.evaluation.accuracy import Evaluation
 from pmsi.experiments.source import Source, describe_weights
-from pmsi.experiments.tables import name_run
+from pmsi.experiments.tables import Row, name_run
 from pmsi.models.base import Network
 from pmsi.models.registry import read_network
 from pmsi.recipe import Recipe
@@ -155,18 +155,20 @@ def write_identity(folder: Path, identity: dict[str, Any], session: Session) -> 
     return session.processes.take_turns(write)
 
 
-def locate_run(folder: Path, recipe: Recipe, seed: int) -> Path:
+def locate_run(folder: Path, row: Row, seed: int) -> Path:
     """Folder of a run inside a study's folder: by `name_run`, or an older one whose ``config.json`` is this run's.
 
     `pmsi compare` named its runs METHOD-seedN once, and a recipe with a new setting has a new name.
     """
-    place = folder / name_run(recipe, seed)
+    place = folder / name_run(row, seed)
     if place.exists():
         return place
     for config in sorted(folder.glob(f"*-seed{seed}/config.json")):
         stored = read_config(config.parent) or {}
+        if (stored.get("seed"), stored.get("train_per_class")) != (seed, row.source.train_per_class):
+            continue
         try:
-            if stored.get("seed") == seed and read_recipe(stored) == recipe:
+            if read_recipe(stored) == row.recipe:
                 return config.parent
         except ValueError:  # of a newer version: not this run
             continue
@@ -204,7 +206,8 @@ def keep_result(
     folder: Path, dataset: Dataset, trainer: Trainer, evaluation: Evaluation, session: Session
 ) -> dict[str, Any]:
     """Write ``predictions.json`` and ``result.json`` of a finished run, and return the latter."""
-    best = max(trainer.history, key=lambda record: float(record["mix"]))
+    tested = [record for record in trainer.history if record["mix"] is not None]
+    best = max(tested, key=lambda record: float(record["mix"]))
     result = {
         "seed": trainer.seed,
         "concat": evaluation.concat,

@@ -17,14 +17,14 @@ from pmsi.evaluation.accuracy import Evaluation
 from pmsi.experiments.folder import Predictions, locate_run, read_predictions, read_recipe, read_result
 from pmsi.experiments.pictures import Activations, Preview, read_activations, read_pointing, read_preview
 from pmsi.experiments.source import Source, describe_data, describe_weights
-from pmsi.experiments.tables import Name
+from pmsi.experiments.tables import Grid, Name, Row
 from pmsi.recipe import Recipe
 from pmsi.runtime.environment import describe_environment
 from pmsi.runtime.files import read_json
 from pmsi.runtime.session import Session
 
 SCHEMA = 2
-Tables = Mapping[Name, Mapping[str, Recipe]]  # runs by table and row
+Tables = Mapping[Name, Mapping[str, Row]]
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # finished runs by row, one for each seed
 
 
@@ -57,6 +57,11 @@ class Study:
         data = self.results["data"]
         return tuple(data.get("class_names") or [f"class {number}" for number in range(data["classes"])])
 
+    @property
+    def grid(self) -> Grid:
+        """Points of the table "regimes", if there is one."""
+        return Grid(**{name: tuple(values) for name, values in self.results.get("grid", {}).items()})
+
     def join_predictions(self, recipe: Recipe, runs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor] | None:
         """Labels ``[N]`` and predictions ``[S, N]`` of a row's runs: Mix, or Concat where the stages are not trained.
 
@@ -86,7 +91,7 @@ def describe_study(
 def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
     """Make ``results.json``: `describe_study`, and every finished run of the tables, of any seed."""
     found = {
-        name: {row: [read_result(place) for place in list_finished(folder, recipe)] for row, recipe in rows.items()}
+        name: {row: [read_result(place) for place in list_finished(folder, one)] for row, one in rows.items()}
         for name, rows in tables.items()
     }
     results = {**facts, "seeds": sorted({run["seed"] for run in list_runs(found)}), "tables": found}
@@ -117,10 +122,10 @@ def _name_row(recipe: Recipe) -> str:
     return f"{recipe.network}, {recipe.augmentation}"
 
 
-def list_finished(folder: Path, recipe: Recipe) -> list[Path]:
-    """Folders of a recipe's finished runs, by seed."""
+def list_finished(folder: Path, row: Row) -> list[Path]:
+    """List the folders of a row's finished runs, by seed."""
     seeds = {int(path.parent.name.rpartition("seed")[2]) for path in folder.glob("*-seed*/result.json")}
-    places = [locate_run(folder, recipe, seed) for seed in sorted(seeds)]
+    places = [locate_run(folder, row, seed) for seed in sorted(seeds)]
     return [place for place in places if (place / "result.json").exists()]
 
 

@@ -57,13 +57,13 @@ class Source:
             raise FileNotFoundError(f"weights: {folder} has no file {backbone}*.pth; put it there, or give one file")
         return str(files[0])
 
-    def check_weights(self, backbone: str) -> None:
-        """Build the backbone once, so that weights that do not fit are refused before anything is trained.
+    def check_weights(self, recipe: Recipe) -> None:
+        """Build the recipe's backbone once, so that weights that do not fit are refused before anything is trained.
 
         Raises:
             ValueError, OSError: as `make_backbone` and `find_weights`.
         """
-        make_backbone(backbone, self.find_weights(backbone))
+        make_backbone(recipe.backbone, self.find_weights(recipe.backbone), width_mult=recipe.width_mult)
 
     def load(
         self,
@@ -77,7 +77,7 @@ class Source:
         Raises:
             ValueError, OSError: weights that do not fit the backbone (before any image is read), or bad data.
         """
-        self.check_weights(recipe.backbone)
+        self.check_weights(recipe)
         return load_dataset(
             self.data,
             self.root,

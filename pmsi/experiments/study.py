@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,22 @@ from pmsi.experiments.folder import (
 from pmsi.experiments.pictures import keep_activations, keep_preview
 from pmsi.experiments.results import describe_study, gather_results, list_finished, list_records, read_results
 from pmsi.experiments.run import train_run
-from pmsi.experiments.source import Source
-from pmsi.experiments.tables import Name, table_recipes
+from pmsi.experiments.tables import Grid, Name, Row, table_rows
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.runtime.files import expand_home, write_json, write_lines
 from pmsi.runtime.session import Session
+from pmsi.training.batches import count_batches
 from pmsi.training.callbacks import Callback
 
 
 def study(
     tables: Sequence[Name],
-    source: Source,
-    load: Callable[[Recipe], Dataset],
-    base: Recipe,
+    base: Row,
+    load: Callable[[Row], Dataset],
     recipe_name: str,
     *,
     methods: Sequence[Method] = METHODS,
+    grid: Grid | None = None,
     seeds: Sequence[int] = (0,),
     folder: Path,
     session: Session,
@@ -55,10 +55,11 @@ def study(
 
     Args:
         tables: which; ``("table4",)`` is the comparison of augmentations.
-        source: of the images and the initial weights.
-        load: the data set at a recipe's size.
-        base: recipe that all rows start from, and ``recipe_name`` for the report.
+        base: recipe and source that all rows start from.
+        load: the data set of a row, at the size of its recipe.
+        recipe_name: for the report.
         methods: rows of Table IV to train; other tables are trained whole.
+        grid: points of "regimes"; None takes the default.
         seeds: one run of every row for each.
         folder: gets a folder for every run, by `name_run`; ``config.json``, ``results.json``, ``metrics.jsonl``.
         session: device, precision and processes.
@@ -70,34 +71,41 @@ def study(
 
     Raises:
         ValueError: ``folder`` is another experiment's, or of a newer version; "candidates" without images held out to
-            choose by.
+            choose by; more images a class than there are, or fewer than fill a batch.
         ValueError, OSError: there are no weights for one of the backbones, or they do not fit.
     """
     # 1. Refuse what cannot be done before any image is read.
-    folder = expand_home(folder)
+    folder, source = expand_home(folder), base.source
     if "candidates" in tables and source.hold_out is None:
         raise ValueError(
             "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"
         )
-    recipes = {name: table_recipes(name, base) for name in tables}
-    for backbone in dict.fromkeys(recipe.backbone for rows in recipes.values() for recipe in rows.values()):
-        session.processes.take_turns(partial(source.check_weights, backbone))
+    grid = grid or Grid()
+    wanted = {name: table_rows(name, base, grid) for name in tables}
+    rows = {f"{name} {label}": row for name, found in wanted.items() for label, row in found.items()}
+    for recipe in {(row.recipe.backbone, row.recipe.width_mult): row.recipe for row in rows.values()}.values():
+        session.processes.take_turns(partial(source.check_weights, recipe))
     if (folder / "results.json").exists():
         read_results(folder)  # of a newer version: must not be overwritten
-    check_folder(folder, source, base, rows=True)
+    check_folder(folder, source, base.recipe, rows=True)
 
-    # 2. The folder belongs to this study.
+    # 2. The data have images for all rows, and the folder belongs to this study.
+    for row in rows.values():
+        if row.source != source:
+            count_batches(row.recipe, len(load(row).train.labels))
     dataset = load(base)
-    identity = make_identity(source, dataset, replace(base, augmentation="none"), session.fabric)
+    identity = make_identity(source, dataset, replace(base.recipe, augmentation="none"), session.fabric)
     write_identity(folder, {"experiment": "study", **identity}, session)
 
     def publish() -> dict[str, Any]:
-        facts = describe_study(source, dataset, base, recipe_name, session)
-        results = gather_results(folder, facts, recipes)
+        facts = describe_study(source, dataset, base.recipe, recipe_name, session)
+        if "regimes" in tables:
+            facts["grid"] = {name: list(values) for name, values in asdict(grid).items()}
+        results = gather_results(folder, facts, wanted)
         if session.fabric.is_global_zero:
-            for run, recipe in _list_shown(folder, recipes).items():
-                if recipe.resize == base.resize:  # those of other sizes have kept theirs
-                    keep_preview(run, dataset, recipe, int(run.name.rpartition("seed")[2]))
+            for run, row in _list_shown(folder, rows.values()).items():
+                if (row.recipe.resize, row.source) == (base.recipe.resize, source):  # others have kept theirs
+                    keep_preview(run, dataset, row.recipe, int(run.name.rpartition("seed")[2]))
             write_lines(folder / "metrics.jsonl", list_records(results))
             write_json(folder / "results.json", results)
             on_results(results)
@@ -105,24 +113,24 @@ def study(
 
     # 3. Train what is missing; tables share runs.
     left = {
-        locate_run(folder, recipe, seed): (f"{name} {row}, seed {seed}", recipe, seed)
+        locate_run(folder, row, seed): (f"{name} {label}, seed {seed}", row, seed)
         for seed in seeds
-        for name, rows in recipes.items()
-        for row, recipe in rows.items()
-        if name != "table4" or row in methods
+        for name, found in wanted.items()
+        for label, row in found.items()
+        if name != "table4" or label in methods
     }
     while left := {place: run for place, run in left.items() if not (place / "result.json").exists()}:
         busy = []
-        for place, (title, recipe, seed) in left.items():
+        for place, (title, row, seed) in left.items():
             try:
                 train_run(
-                    source,
-                    load(recipe),
-                    recipe,
+                    row.source,
+                    load(row),
+                    row.recipe,
                     seed=seed,
                     folder=place,
                     session=session,
-                    callback=watch(title, recipe, place),
+                    callback=watch(title, row.recipe, place),
                 )
             except FolderBusyError:
                 busy.append(place)
@@ -133,18 +141,18 @@ def study(
                 pass
 
     # 4. Measure what needs trained networks.
-    for recipe in recipes.get("table7", {}).values():
+    for row in wanted.get("table7", {}).values():
         for seed in seeds:
-            _keep_robustness(locate_run(folder, recipe, seed), recipe, load(recipe), session)
-    for recipe in recipes.get("figure4", {}).values():
-        _keep_activations(locate_run(folder, recipe, seeds[0]), recipe, load(recipe), source, session)
+            _keep_robustness(locate_run(folder, row, seed), row.recipe, load(row), session)
+    for row in wanted.get("figure4", {}).values():
+        _keep_activations(locate_run(folder, row, seeds[0]), row, load(row), session)
     return publish()
 
 
-def _list_shown(folder: Path, tables: Mapping[Name, Mapping[str, Recipe]]) -> dict[Path, Recipe]:
+def _list_shown(folder: Path, rows: Iterable[Row]) -> dict[Path, Row]:
     """Runs whose first inputs a page shows: the first finished one of each row."""
-    finished = [(list_finished(folder, recipe), recipe) for rows in tables.values() for recipe in rows.values()]
-    return {places[0]: recipe for places, recipe in finished if places}
+    finished = [(list_finished(folder, row), row) for row in rows]
+    return {places[0]: row for places, row in finished if places}
 
 
 def _keep_robustness(folder: Path, recipe: Recipe, dataset: Dataset, session: Session) -> None:
@@ -162,9 +170,9 @@ def _keep_robustness(folder: Path, recipe: Recipe, dataset: Dataset, session: Se
             session.fabric.barrier()
 
 
-def _keep_activations(folder: Path, recipe: Recipe, dataset: Dataset, source: Source, session: Session) -> None:
+def _keep_activations(folder: Path, row: Row, dataset: Dataset, session: Session) -> None:
     """Write Figure 4's maps and the pointing scores, once."""
     with lock_folder(folder, session, wait=True):
         if session.fabric.is_global_zero and not (folder / "activations.npz").exists():
-            network = open_network(folder, recipe, len(dataset.classes), session.fabric)
-            keep_activations(folder, network, dataset, recipe, source, session.fabric)
+            network = open_network(folder, row.recipe, len(dataset.classes), session.fabric)
+            keep_activations(folder, network, dataset, row.recipe, row.source, session.fabric)

@@ -1,18 +1,19 @@
-"""Recipes of the runs that make up each table of the paper."""
+"""Rows of each table: the recipes and sources of its runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, get_args
 
+from pmsi.experiments.source import Source
 from pmsi.models.registry import network_class
-from pmsi.recipe import METHODS, MODERN, RECIPES, NetworkName, Recipe
+from pmsi.recipe import METHODS, MODERN, RECIPES, Method, NetworkName, Recipe
 
 PaperName = Literal["table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
-Name = Literal[PaperName, "candidates", "modern"]
+Name = Literal[PaperName, "candidates", "modern", "regimes"]
 Choice = Literal["all", Name]
 NAMES: tuple[Name, ...] = get_args(Name)
 PAPER_NAMES: tuple[PaperName, ...] = get_args(PaperName)  # "all"
@@ -29,12 +30,79 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def table_recipes(name: Name, base: Recipe) -> dict[str, Recipe]:
-    """The runs of a table by its rows in `pmsi.paper`, or of the figure: ``base`` with one thing changed in each.
+@dataclass(frozen=True)
+class Row:
+    """Recipe and source of the runs of a row, of which there is one for each seed."""
 
-    Two are not the paper's. "candidates": RMG-PMSI under ``base``, each of `CANDIDATES` that ``base`` does not have
-    already, and all that were kept; "modern": the first and the last of these.
+    recipe: Recipe
+    source: Source = field(default_factory=Source)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Points of "regimes": each method with each number of training images a class and each number of epochs.
+
+    Raises:
+        ValueError: nothing to vary, or a number below 1.
+
+    >>> len(Grid(methods=("none", "rmg"), per_class=(5, 10), epochs=(25,)).list_points())
+    4
     """
+
+    methods: tuple[Method, ...] = ("none", "jigsaw", "rmg")
+    per_class: tuple[int, ...] = (5, 10, 20, 30)
+    epochs: tuple[int, ...] = (25, 50, 100, 200)
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).items():
+            numbers = [value for value in values if isinstance(value, int)]
+            if not values or min(numbers, default=1) < 1:
+                words = "one method or more" if name == "methods" else "one number or more, each 1 or above"
+                raise ValueError(f"regimes: --grid-{name.replace('_', '-')}: give {words}, got {list(values)}")
+
+    def list_points(self) -> list[Point]:
+        """List all points: numbers of images in ascending order, of each its numbers of epochs, of each the methods."""
+        return [
+            Point(method, per_class, epochs)
+            for per_class in sorted({*self.per_class})
+            for epochs in sorted({*self.epochs})
+            for method in METHODS
+            if method in self.methods
+        ]
+
+
+class Point(NamedTuple):
+    """Point of a `Grid`: its augmentation, training images of each class, and epochs."""
+
+    method: Method
+    per_class: int
+    epochs: int
+
+    @property
+    def row(self) -> str:
+        """Name of the point's row."""
+        return f"{self.method}, {self.per_class} a class, {self.epochs} epochs"
+
+
+def table_rows(name: Name, base: Row, grid: Grid | None = None) -> dict[str, Row]:
+    """Rows of a table by their names in `pmsi.paper`, or of the figure: ``base`` with one thing changed in each.
+
+    Three are not the paper's. "candidates": RMG-PMSI under ``base``, each of `CANDIDATES` that ``base`` does not have
+    already, and all that were kept; "modern": the first and the last of these; "regimes": the points of ``grid``.
+    """
+    if name == "regimes":
+        return {
+            point.row: Row(
+                replace(base.recipe, augmentation=point.method, epochs=point.epochs),
+                replace(base.source, train_per_class=point.per_class),
+            )
+            for point in (grid or Grid()).list_points()
+        }
+    return {row: replace(base, recipe=recipe) for row, recipe in _table_recipes(name, base.recipe).items()}
+
+
+def _table_recipes(name: Name, base: Recipe) -> dict[str, Recipe]:
+    """Recipes of a table whose rows share their source."""
     plain = replace(base, augmentation="none")
     baseline = rival_recipe("baseline", base)
     ours = replace(base, augmentation="rmg")
@@ -86,7 +154,9 @@ def rival_recipe(name: NetworkName, base: Recipe) -> Recipe:
     return replace(base, network=name, **own)
 
 
-def name_run(recipe: Recipe, seed: int) -> str:
-    """The folder of a run: what it is, and a digest of all its settings."""
+def name_run(row: Row, seed: int) -> str:
+    """Name the folder of a run: what it is, and a digest of all settings of its recipe."""
+    recipe, per_class = row.recipe, row.source.train_per_class
     digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
-    return f"{recipe.network}-{recipe.augmentation}-{digest}-seed{seed}"
+    images = "" if per_class is None else f"{per_class}-per-class-"
+    return f"{recipe.network}-{recipe.augmentation}-{images}{digest}-seed{seed}"

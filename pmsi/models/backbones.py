@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, get_model, get_model_weights, mobilenet_v2
 
+from pmsi.recipe import WIDTH_MULTS
 from pmsi.runtime.checkpoints import load_tensors
 from pmsi.runtime.files import expand_home
 
@@ -89,27 +90,31 @@ class TimmBackbone(Backbone):
         raise ValueError("a timm backbone shows the maps of five levels, not the blocks between them; take another one")
 
 
-def make_backbone(name: str, weights: str = "none", *, stem_stride: Literal[1, 2] = 2) -> Backbone:
+def make_backbone(
+    name: str, weights: str = "none", *, width_mult: float = 1.0, stem_stride: Literal[1, 2] = 2
+) -> Backbone:
     """Make a backbone of five stages, without its classifier.
 
     Args:
         name: "mobilenet_v2", "resnet18", "resnet34" or "resnet50" (of torchvision), or "timm:NAME" for any timm model
             that has ``features_only=True`` and five resolution levels.
         weights: a file of torchvision's (timm's) tensors, "imagenet" (downloaded by torchvision or timm) or "none".
-        stem_stride: see `make_mobilenet_v2`; the others have none to choose.
+        width_mult, stem_stride: see `make_mobilenet_v2`; the others have none to choose.
 
     Raises:
         FileNotFoundError: no such file. ConnectionError: no download. ImportError: timm is missing.
-        ValueError: no such name, fewer than five levels, or the file's tensors do not fit.
+        ValueError: no such name, fewer than five levels, the weights do not fit, or a setting is out of range or of
+            MobileNetV2 alone.
 
     >>> backbone = make_backbone("resnet18")
     >>> backbone.widths, [tuple(x.shape[1:]) for x in backbone.eval()(torch.rand(1, 3, 64, 64), 3)]
     ((64, 64, 128, 256, 512), [(128, 8, 8), (256, 4, 4), (512, 2, 2)])
     """
     if name == "mobilenet_v2":
-        return make_mobilenet_v2(weights, stem_stride=stem_stride)
-    if stem_stride != 2:
-        raise ValueError(f"make_backbone: stem_stride={stem_stride} is for mobilenet_v2 alone, got {name}")
+        return make_mobilenet_v2(weights, width_mult=width_mult, stem_stride=stem_stride)
+    for setting, value, only in (("width_mult", width_mult, 1), ("stem_stride", stem_stride, 2)):
+        if value != only:
+            raise ValueError(f"make_backbone: {setting}={value} is for mobilenet_v2 alone, got {name}")
     if name in _RESNET_WIDTHS:
         return _make_resnet(name, weights)
     if name.startswith("timm:"):
@@ -117,23 +122,41 @@ def make_backbone(name: str, weights: str = "none", *, stem_stride: Literal[1, 2
     raise ValueError(f"make_backbone: name must be {_NAMES}, got {name!r}")
 
 
-def make_mobilenet_v2(weights: str = "none", *, stem_stride: Literal[1, 2] = 2) -> Backbone:
-    """MobileNetV2 1.0 without its classifier; at 448 px the stages give 32x224, 24x112, 32x56, 96x28, 1280x14.
+def make_mobilenet_v2(weights: str = "none", *, width_mult: float = 1.0, stem_stride: Literal[1, 2] = 2) -> Backbone:
+    """MobileNetV2 without its classifier; at 448 px the stages give 32x224, 24x112, 32x56, 96x28, 1280x14.
 
     Args:
         weights: a file of torchvision's tensors, "imagenet" (downloaded by torchvision) or "none" (random).
+        width_mult: width multiplier, 0.35 to 1.4 (Sandler et al. 2018, section 6.1): channels are so many times as
+            many, rounded to multiples of 8; the last 1280 become more above 1 and stay below it.
         stem_stride: 2 as in torchvision; 1 doubles all maps, as the published code does by a line left in.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: the file's tensors do not fit. ConnectionError: no download.
+        FileNotFoundError: no such file. ConnectionError: no download.
+        ValueError: ``width_mult`` out of range; the file's tensors do not fit; or "imagenet" for another width than
+            1.0, the only one that torchvision has weights for.
+
+    >>> make_mobilenet_v2().widths, make_mobilenet_v2(width_mult=0.35).widths
+    ((32, 24, 32, 96, 1280), (16, 8, 16, 32, 1280))
     """
-    model = mobilenet_v2()
+    least, most = WIDTH_MULTS
+    if not least <= width_mult <= most:
+        raise ValueError(f"make_mobilenet_v2: width_mult must lie in {least}..{most}, got {width_mult}")
+    if weights == "imagenet" and width_mult != 1:
+        raise ValueError(
+            f"weights: 'imagenet' has mobilenet_v2 with width_mult=1.0 alone, {width_mult} was asked for; give 'none', "
+            "a file of that width, or width_mult=1.0"
+        )
+    model = mobilenet_v2(width_mult=width_mult)
     model.classifier = nn.Identity()
     if weights != "none":
-        _load("mobilenet_v2", model, _fetch(weights, MobileNet_V2_Weights.IMAGENET1K_V1.url), weights)
+        wanted = f"mobilenet_v2 with width_mult={width_mult}"
+        if width_mult != 1:
+            wanted += ", or set width_mult=1.0 if it is of that width"
+        _load(wanted, model, _fetch(weights, MobileNet_V2_Weights.IMAGENET1K_V1.url), weights)
     model.features[0][0].stride = (stem_stride, stem_stride)
-    pairs = itertools.pairwise(_MOBILENET_V2_CUTS)
-    return Backbone([model.features[start:end] for start, end in pairs], (32, 24, 32, 96, 1280))
+    stages = [model.features[start:end] for start, end in itertools.pairwise(_MOBILENET_V2_CUTS)]
+    return Backbone(stages, tuple(stage[-1].out_channels for stage in stages))
 
 
 def _make_resnet(name: str, weights: str) -> Backbone:
@@ -207,5 +230,6 @@ def _load(name: str, model: nn.Module, state: Mapping[str, Tensor], source: str)
         raise ValueError(f"weights: {source} {lack}; it must hold those of {name}")
     for key, value in wanted.items():
         if state[key].shape != value.shape:
-            raise ValueError(f"weights: {key} must be {list(value.shape)}, {source} has {list(state[key].shape)}")
+            shapes = f"must be {list(value.shape)}, {source} has {list(state[key].shape)}"
+            raise ValueError(f"weights: {key} {shapes}; give 'none', or a file of {name}")
     model.load_state_dict({key: state[key] for key in wanted})

@@ -1,4 +1,9 @@
-"""CNL: Associating Multi-Scale Receptive Fields for Fine-Grained Recognition (Ye et al., ICIP 2020, section 2)."""
+"""CNL: Associating Multi-Scale Receptive Fields for Fine-Grained Recognition (Ye et al., ICIP 2020, section 2).
+
+The block follows the paper's equation. The published code lacks a transpose in it: the attended values ``[hw, planes]``
+are reshaped to ``[planes, h, w]`` in memory order, which mixes places and channels, and the published accuracies were
+made so. ``published_reshape=True`` does the same.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +30,21 @@ class CrossLayerNonLocal(nn.Module):
         query: channels of the deep map.
         responses: channels of each shallower map.
         planes: channels of keys and values; by default half the query's, at most the published 256.
+        published_reshape: reshape attended values without the transpose, as the published code does by mistake.
+
+    Raises:
+        ValueError: ``planes`` below 1.
+
+    >>> module = CrossLayerNonLocal(8, [4, 6])
+    >>> module(torch.rand(2, 8, 3, 3), [torch.rand(2, 4, 6, 6), torch.rand(2, 6, 5, 5)]).shape
+    torch.Size([2, 8, 3, 3])
     """
 
-    def __init__(self, query: int, responses: list[int], planes: int | None = None) -> None:
+    def __init__(
+        self, query: int, responses: list[int], planes: int | None = None, *, published_reshape: bool = False
+    ) -> None:
         super().__init__()
+        self.published_reshape = published_reshape
         planes = min(query // 2, 256) if planes is None else planes
         if planes < 1:
             raise ValueError(f"CNL: planes must be 1 or more, got {planes}")
@@ -51,7 +67,10 @@ class CrossLayerNonLocal(nn.Module):
             found = F.scaled_dot_product_attention(
                 asked, _flatten_places(key(response)), _flatten_places(value(response))
             )
-            found = found[:, 0].transpose(1, 2).reshape(len(query), -1, *query.shape[2:])  # [B, planes, h, w]
+            found = found[:, 0]  # [B, hw, planes]
+            if not self.published_reshape:
+                found = found.transpose(1, 2)
+            found = found.reshape(len(query), -1, *query.shape[2:])  # [B, planes, h, w]
             residual = residual + norm(self.out(found))
         return residual
 
@@ -65,7 +84,7 @@ class CNL(Network):
     Args:
         backbone: its third to fifth stages are used.
         num_classes: K.
-        planes: channels of keys and values, see `CrossLayerNonLocal`.
+        planes, published_reshape: see `CrossLayerNonLocal`.
         dropout: before the linear layer, in training.
 
     Raises:
@@ -90,7 +109,13 @@ class CNL(Network):
     }
 
     def __init__(
-        self, backbone: Backbone, num_classes: int, *, planes: int | None = None, dropout: float = 0.5
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        planes: int | None = None,
+        dropout: float = 0.5,
+        published_reshape: bool = False,
     ) -> None:
         super().__init__(backbone, num_classes)
         widths = backbone.measure_blocks()
@@ -102,7 +127,7 @@ class CNL(Network):
         ]
         self.asking = (4, max(len(widths[4]) + _ASKING, 0))
         query, *responses = [widths[stage][block] for stage, block in [self.asking, *self.responding]]
-        self.cnl = CrossLayerNonLocal(query, responses, planes)
+        self.cnl = CrossLayerNonLocal(query, responses, planes, published_reshape=published_reshape)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(backbone.widths[-1], num_classes))
 
     def forward(self, images: Tensor) -> Logits:

@@ -11,6 +11,7 @@ from torch import nn
 
 from pmsi.models.backbones import make_backbone
 from pmsi.models.base import Network
+from pmsi.models.layers import tune_layers
 from pmsi.recipe import NETWORKS, NetworkName, Recipe
 from pmsi.runtime.checkpoints import load_parts
 
@@ -28,7 +29,7 @@ def network_class(name: NetworkName) -> type[Network]:
 
 
 def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Network:
-    """Build the recipe's network, in channels_last (a quarter faster on CPUs).
+    """Build the recipe's network, in channels_last (a quarter faster on CPUs) and with tuned layers.
 
     Args:
         recipe: names network and backbone, and sets their sizes.
@@ -43,12 +44,13 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
     >>> len(network.eval()(torch.rand(1, 3, 64, 64)).stages)
     2
     """
-    backbone = make_backbone(recipe.backbone, weights, stem_stride=recipe.stem_stride)
+    backbone = make_backbone(recipe.backbone, weights, width_mult=recipe.width_mult, stem_stride=recipe.stem_stride)
     network = network_class(recipe.network).from_recipe(backbone, num_classes, recipe)
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("smooth."):
             module.momentum = recipe.batch_norm_momentum
     network.label_smoothing = recipe.label_smoothing
+    tune_layers(network)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -27,8 +27,13 @@ def differences_table(results: Mapping[str, Any]) -> Table:
         ("reported epoch", "best on the test images, each column by itself (its code)", "last"),
         ("seeds", "not said", ", ".join(map(str, results["seeds"])) or "none"),
     ]
+    grid = results.get("grid", {})
+    if grid:
+        pairs.append(("regimes: images a class", "all", ", ".join(map(str, grid["per_class"]))))
+        pairs.append(("regimes: epochs", str(RECIPES["paper"].epochs), ", ".join(map(str, grid["epochs"]))))
+    unused = {"augmentation"} | ({"epochs"} if [*results["tables"]] == ["regimes"] else set())
     for name, theirs in RECIPES["paper"].to_dict().items():
-        if name in recipe and name != "augmentation":
+        if name in recipe and name not in unused:
             pairs.append((name.replace("_", " "), _show_setting(name, theirs), _show_setting(name, recipe[name])))
     return Table("", ("what", "paper", "here"), tuple(pair for pair in pairs if pair[1] != pair[2]), words=True)
 

@@ -1,24 +1,30 @@
-"""Pictures of a report: learning curves as SVG, image strips as data URIs, activation maps as overlays."""
+"""Pictures of a report: curves as SVG, image strips as data URIs, activation maps as overlays."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import torch
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from pmsi.recipe import METHODS, Method
+from pmsi.report.regimes import Measured, name_method
 from pmsi.report.table import render_part
 
 _SMALLEST_SIDE = 96  # px, below which pictures are enlarged
+_MOST_MARKERS = 40  # of a curve, beyond which they run together
 _LARGEST_SIDE = 160  # px, above which they are shrunk: a page of 448 px pictures would be hundreds of megabytes
 # Okabe and Ito's colours, told apart by readers with any colour vision; rows beyond them are dashed.
 _COLORS = ("#7f7f7f", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#0072b2", "#222222")
@@ -120,25 +126,114 @@ def show_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
     return render_part("curves", plots, [(label, color, dash[line]) for label, (color, line) in drawn.items()])
 
 
+def show_regimes(points: Sequence[Measured]) -> Markup:
+    """Accuracy over epochs with intervals, as inline SVG: a panel for each number of images a class."""
+    panels, plots = _split_panels(points), []
+    for title, panel in panels.items():
+        with _style():
+            figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+            _draw_panel(figure.subplots(), panel, points)
+            plots.append((f"{title}: accuracy, Mix, %", _to_svg(figure)))
+    styles = [(name_method(method), _COLORS[METHODS.index(method)], "solid") for method in _list_methods(points)]
+    return render_part("curves", plots, styles)
+
+
+def save_regimes(points: Sequence[Measured], path: Path) -> None:
+    """Write the picture of `show_regimes` as one file of pixels, two panels side by side."""
+    panels = _split_panels(points)
+    rows = -(-len(panels) // 2)
+    with _style():
+        figure = Figure(figsize=(6, 0.4 + 2.3 * rows), layout="constrained", dpi=200)
+        axes = figure.subplots(rows, 2, squeeze=False, sharey=True).ravel()
+        for place, (title, panel) in zip(axes, panels.items(), strict=False):
+            _draw_panel(place, panel, points)
+            place.set_title(title, fontsize=10)
+        for place in axes[::2]:
+            place.set_ylabel("accuracy, Mix, %")
+        for place in axes[len(panels) :]:
+            place.set_visible(False)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        figure.savefig(path, metadata={"Software": None})
+
+
+def _split_panels(points: Sequence[Measured]) -> dict[str, list[Measured]]:
+    """Points of each panel by its title."""
+    panels: dict[str, list[Measured]] = {}
+    for point in points:
+        panels.setdefault(f"{point.per_class} training images a class", []).append(point)
+    return panels
+
+
+def _list_methods(points: Sequence[Measured]) -> list[Method]:
+    found = {point.method for point in points}
+    return [method for method in METHODS if method in found]
+
+
+def _draw_panel(axes: Axes, panel: Sequence[Measured], points: Sequence[Measured]) -> None:
+    """Draw a line with intervals for each method; all panels of ``points`` have the same axes."""
+    methods = _list_methods(points)
+    for k, method in enumerate(methods):
+        line = sorted((point.epochs, point) for point in panel if point.method == method)
+        shift = 1.03 ** (k - (len(methods) - 1) / 2)  # side by side, so that no interval hides another
+        reach = [
+            [max(0.0, point.accuracy - point.low) for _, point in line],  # rounding errors are not below 0
+            [max(0.0, point.high - point.accuracy) for _, point in line],
+        ]
+        axes.errorbar(
+            [epochs * shift for epochs, _ in line],
+            [point.accuracy for _, point in line],
+            reach,
+            color=_COLORS[METHODS.index(method)],
+            marker="osD^vP"[METHODS.index(method)],
+            ms=4,
+            lw=1.8,
+            elinewidth=1.2,
+            capsize=2.5,
+            label=name_method(method),
+        )
+    epochs = sorted({point.epochs for point in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(epochs, [str(one) for one in epochs])
+    axes.set_xlim(epochs[0] / 1.15, epochs[-1] * 1.15)
+    low, high = min(point.low for point in points), max(point.high for point in points)
+    axes.set_ylim(low - 0.05 * (high - low) - 1, high + 0.05 * (high - low) + 1)
+    _finish_axes(axes, "epochs")
+
+
 def _plot(
     lines: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
     styles: Mapping[str, tuple[str, str]],
-    value: Callable[[Mapping[str, Any]], float],
+    value: Callable[[Mapping[str, Any]], float | None],
 ) -> Markup:
     """Draw one panel, of a width that a telephone shows unshrunk."""
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pmsi", "font.size": 10}):
+    with _style():
         figure = Figure(figsize=(4.6, 3), layout="constrained")
         axes = figure.subplots()
         for label, curves in lines.items():
             color, dash = styles[label]
             for curve in curves:
-                epochs = [record["epoch"] for record in curve]
-                axes.plot(epochs, [value(record) for record in curve], dash, color=color, lw=1.8, marker="o", ms=3)
-        axes.set(xlabel="epoch")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+                points = {record["epoch"]: value(record) for record in curve}
+                known = {epoch: point for epoch, point in points.items() if point is not None}
+                marker = "o" if len(known) <= _MOST_MARKERS else ""
+                axes.plot(list(known), list(known.values()), dash, color=color, lw=1.8, marker=marker, ms=3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+        _finish_axes(axes, "epoch")
+        return _to_svg(figure)
+
+
+def _style() -> AbstractContextManager[None]:
+    return mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pmsi", "font.size": 10})
+
+
+def _finish_axes(axes: Axes, xlabel: str) -> None:
+    axes.set(xlabel=xlabel)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _to_svg(figure: Figure) -> Markup:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     svg = file.getvalue()
     return Markup(svg[svg.index("<svg") :])

@@ -11,8 +11,10 @@ from markupsafe import Markup
 
 from pmsi.evaluation.statistics import summarise
 from pmsi.experiments.results import Rows, Study, list_places
+from pmsi.experiments.tables import Grid
 from pmsi.report.differences import differences_table, list_choices
-from pmsi.report.figures import show_activations, show_curves, show_strips
+from pmsi.report.figures import show_activations, show_curves, show_regimes, show_strips
+from pmsi.report.regimes import INTERVALS, measure_points
 from pmsi.report.sections import classes_table, describe_order, runs_table, standard_error
 from pmsi.report.study_tables import BASE, LABELS, METHOD_LABELS, TITLES, list_all_classes, list_tables, row_recipes
 from pmsi.report.table import Table, render_page, render_part
@@ -50,11 +52,14 @@ def write_page(study: Study, path: Path) -> None:
         Section("runs", "Runs and configuration", list(_show_details(study))),
     ]
     data, environment, recipe = results["data"], results["environment"], results["recipe"]
-    several = ", mean \u00b1 standard deviation over seeds" if len(results["seeds"]) > 1 else ""
+    varied = [*results["tables"]] == ["regimes"]
+    spread = "means" if varied else "mean \u00b1 standard deviation"
+    several = f", {spread} over seeds" if len(results["seeds"]) > 1 else ""
+    length = _describe_grid(study.grid) if varied else f"{recipe['epochs']} epochs"
     page = render_page(
         title=_choose_title(study),
         source="Wu et al. 2021, arXiv 2112.04223",
-        summary=f"{data['name']}, {data['classes']} classes, {recipe['crop']} px, {recipe['epochs']} epochs",
+        summary=f"{data['name']}, {data['classes']} classes, {recipe['crop']} px, {length}",
         lead=f'{data["protocol"]} Recipe "{recipe["name"]}". Figures are of the last epoch{several}.',
         sections=sections,
         footer=f"{environment['device']}; torch {environment['torch']}, mosaicaug {environment['mosaicaug']}, "
@@ -71,6 +76,14 @@ def _choose_title(study: Study) -> str:
     return titles.get(names[0], TITLES[names[0]])
 
 
+def _describe_grid(grid: Grid) -> str:
+    """Least and greatest numbers of images and epochs of "regimes"."""
+    images, epochs = (
+        " to ".join(map(str, sorted({min(values), max(values)}))) for values in (grid.per_class, grid.epochs)
+    )
+    return f"{images} training images a class, {epochs} epochs"
+
+
 def _make_section(study: Study, name: str, tables: Sequence[Table]) -> Section:
     """The tables, what can be said about their order, pictures, learning curves, and all classes."""
     rows: Rows = {row: runs for row, runs in study.results["tables"][name].items() if runs}
@@ -83,9 +96,11 @@ def _make_section(study: Study, name: str, tables: Sequence[Table]) -> Section:
     elif name == "figure4" and study.activations is not None:
         shown = study.activations
         parts.insert(0, show_activations(shown.images, shown.maps, shown.names))
-    curves = show_curves({labels.get(row, row): runs for row, runs in rows.items()})
-    if curves and name not in ("table7", "figure4"):  # their runs are other tables'
-        parts += [render_part("heading", "Learning curves"), curves]
+    elif name == "regimes" and (points := measure_points(study)):
+        parts[:0] = [show_regimes(points), render_part("sentence", INTERVALS)]
+    if name not in ("table7", "figure4", "regimes"):  # their runs are other tables', or too many
+        curves = show_curves({labels.get(row, row): runs for row, runs in rows.items()})
+        parts += [render_part("heading", "Learning curves"), curves] if curves else []
     classes = list_all_classes(study, rows, row_recipes(study, name)) if name in (*BASE, "run") else {}
     if classes:
         table = classes_table({labels.get(row, row): one for row, one in classes.items()})

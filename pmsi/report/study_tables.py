@@ -12,10 +12,11 @@ from pmsi.evaluation.accuracy import Evaluation
 from pmsi.evaluation.robustness import Robustness
 from pmsi.evaluation.statistics import ClassAccuracy, Summary, compare_paired, list_classes, list_confusions, summarise
 from pmsi.experiments.results import Rows, Study, list_runs
-from pmsi.experiments.tables import Name, table_recipes
+from pmsi.experiments.tables import Name, Row, table_rows
 from pmsi.paper import TABLES
 from pmsi.recipe import Recipe
 from pmsi.report.differences import differences_table
+from pmsi.report.regimes import measure_points, regimes_table
 from pmsi.report.sections import (
     PairedTest,
     accuracy_table,
@@ -43,6 +44,7 @@ TITLES = {
     "figure4": "Figure 4: Grad-CAM",
     "candidates": "Beyond the paper: changes of training, one at a time",
     "modern": "Beyond the paper: the recipe modern",
+    "regimes": "Where a mosaic pays off",
     "run": "Accuracy",
 }
 _OURS = {"table3": "pmr", "table4": "rmg", "table5": "pmsi"}
@@ -63,18 +65,24 @@ def describe_tables(study: Study) -> dict[str, Any]:
         "seconds": sum(run["seconds"] for run in list_runs(results["tables"])),
         "differences": differences_table(results).to_dict(),
         "tables": {
-            name: {"title": TITLES[name], "parts": [table.to_dict() for table in tables]}
+            name: {"title": TITLES[name], "parts": [table.to_dict() for table in tables], **_list_drawn(study, name)}
             for name, tables in list_tables(study).items()
             if tables
         },
     }
 
 
+def _list_drawn(study: Study, name: str) -> dict[str, Any]:
+    """Values of a table's picture, where it has one that is drawn from them alone."""
+    return {"points": [point._asdict() for point in measure_points(study)]} if name == "regimes" else {}
+
+
 def row_recipes(study: Study, name: str) -> Mapping[str, Recipe]:
     """Recipes of a table's rows; the one row of "run" has the study's own."""
     if name == "run":
         return dict.fromkeys(study.results["tables"][name], study.base)
-    return table_recipes(cast(Name, name), study.base)
+    rows = table_rows(cast(Name, name), Row(study.base), study.grid)
+    return {label: row.recipe for label, row in rows.items()}
 
 
 def list_all_classes(study: Study, rows: Rows, recipes: Mapping[str, Recipe]) -> dict[str, list[ClassAccuracy]]:
@@ -91,6 +99,8 @@ def _list_tables(study: Study, name: str) -> list[Table]:
     if name == "table7":
         measured = study.results.get("robustness", {})
         return [robustness_table({row: _average(runs) for row, runs in measured.items()})] if measured else []
+    if name == "regimes":
+        return [regimes_table(study)] if rows else []
     tests = _compare_rows(study, name, rows, recipes)
     if name == "run":
         (run,) = (runs[0] for runs in rows.values())

@@ -97,6 +97,11 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def process_count() -> int:
+    """Number of processes that ``torchrun`` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @functools.cache
 def _open_host_group() -> Any:
     # The others wait while the first process decodes a data set.

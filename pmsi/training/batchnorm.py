@@ -9,23 +9,26 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pmsi.recipe import Recipe
+
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def share_statistics(network: nn.Module, images: int | None, *, batch: int, processes: int, device: str) -> nn.Module:
-    """The network with batch-norm over groups of ``images`` of the batch; names in its state stay.
+def share_statistics(network: nn.Module, recipe: Recipe, processes: int = 1, device: str = "cpu") -> nn.Module:
+    """The network with batch-norm over groups of ``recipe.batch_norm_images`` images; names in its state stay.
 
     A group is a part of a process's share (ghost batch-norm), all of it (local, what None means), or of several
     processes (synchronised). The published code had 16 images on each of two GPUs: groups of 16 are the same on one.
     Running statistics come from the first group, as in ``DataParallel`` and DDP.
 
     Args:
-        images: of a group.
-        batch: images of the whole batch, ``processes`` equal shares.
+        recipe: also gives the images of the whole batch, of which ``processes`` have equal shares.
+        device: type of the network's device.
 
     Raises:
         ValueError: groups that do not fill the shares, or synchronised ones on another device than "cuda".
     """
+    images, batch = recipe.batch_norm_images, recipe.batch_size
     share = batch // processes
     if images is None or images == share:
         return network

@@ -58,8 +58,10 @@ class TensorBoard:
         epoch = record["epoch"]
         if self.writer is None:
             self.writer = self.open(str(self.folder), purge_step=epoch)
-        curves = {"accuracy/concat": record["concat"], "accuracy/mix": record["mix"]}
-        curves |= {f"accuracy/stage {k}": one for k, one in enumerate(record["stages"], 6 - len(record["stages"]))}
+        curves: dict[str, float] = {}
+        if record["mix"] is not None:
+            curves |= {"accuracy/concat": record["concat"], "accuracy/mix": record["mix"]}
+            curves |= {f"accuracy/stage {k}": one for k, one in enumerate(record["stages"], 6 - len(record["stages"]))}
         curves |= {f"loss/phase {k}": one for k, one in enumerate(record["losses"], 1)}
         curves |= {f"speed/{name}": value for name, value in record["speed"].items() if isinstance(value, float)}
         curves |= {f"rate/group {k}": rate for k, rate in enumerate(record["lr"], 1)}

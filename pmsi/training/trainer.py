@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.optim import SGD
 from torch.profiler import record_function
 
 from pmsi.data.dataset import Dataset
@@ -82,48 +83,30 @@ class Trainer:
         self.fabric, self.processes = self.session.fabric, self.session.processes
         self.identity = _describe(recipe, dataset, weights, seed, self.fabric) if identity is None else identity
         self.processes.check_same({**self.identity, "root": None})  # hosts may hold the images in other places
-        if recipe.batch_size % self.processes.count:
-            raise ValueError(
-                f"{self.processes.count} processes cannot share batches of {recipe.batch_size} equally; change one"
-            )
+        _check_sizes(recipe, dataset, self.processes.count)
         self.rows = self.processes.split(recipe.batch_size)  # of this process
         # 2. Data and phases.
-        if dataset.test.images.shape[-1] != recipe.resize:
-            side = dataset.test.images.shape[-1]
-            raise ValueError(f"Trainer: the recipe's images have {recipe.resize} px, the data set's {side}; set resize")
         self.train, self.test = (make_store(split, self.fabric.device) for split in (dataset.train, dataset.test))
         self.phases, self.batches = list_phases(recipe), count_batches(recipe, len(self.train.labels))
         self.inputs = PhaseInputs(recipe, self.fabric, self._snapmix_maps)
         # 3. Network, then the head of SnapMix: results depend on the order in which they draw their weights.
         torch.manual_seed(seed)
         self.network = make_network(recipe, len(dataset.classes), weights)
-        share_statistics(
-            self.network,
-            recipe.batch_norm_images,
-            batch=recipe.batch_size,
-            processes=self.processes.count,
-            device=self.fabric.device.type,
+        self.snapmix = SnapMixHead(self.network.backbone.widths[-1], len(dataset.classes), recipe).to(
+            self.fabric.device
         )
-        self.snapmix = SnapMixHead(self.network.backbone.widths[-1], len(dataset.classes), recipe)
-        self.snapmix.to(self.fabric.device)
+        share_statistics(self.network, recipe, self.processes.count, self.fabric.device.type)
         # 4. Optimizer and schedule; wrapped for precision and processes.
         optimizer = make_optimizer(recipe, self.network)
         objective = make_objective(self.network, phases=len(self.phases), compiled=self.session.compile)
         self.objective, self.optimizer = self.fabric.setup(objective, optimizer)
         self.schedule = make_schedule(recipe, optimizer, len(self.train.labels))
-        average = None if recipe.ema_decay is None else MovingAverage(self.network, recipe.ema_decay)
-        self.average, self.tested = average, self.network if average is None else average.network
-        # 5. State of the run, and what a checkpoint holds of it.
+        self.average = None if recipe.ema_decay is None else MovingAverage(self.network, recipe.ema_decay)
+        self.tested = self.network if self.average is None else self.average.network
+        # 5. State of the run: new, or that of the folder's checkpoint.
         self.history: list[dict[str, Any]] = []
         self.epoch = EpochState(len(self.phases), self.fabric.device)
-        self.parts: dict[str, Any] = {
-            "model": self.network,
-            "optimizer": optimizer,
-            **({} if average is None else {"average": average.network}),
-            **({"precision": precision} if (precision := self.fabric.strategy.precision).state_dict() else {}),  # fp16
-            **({"camera": self.snapmix, "camera_optimizer": self.snapmix.optimizer} if needs_maps(recipe) else {}),
-            "schedule": self.schedule,
-        }
+        self.parts = self._list_parts(optimizer)
         self.checkpoint = None if folder is None else expand_home(folder) / "last.ckpt"
         self._restore()
 
@@ -143,7 +126,7 @@ class Trainer:
             while len(self.history) < self.recipe.epochs:
                 self._train_epoch(callback, interrupter, profile)
                 seconds = self.epoch.elapsed()
-                evaluation = self._evaluate(interrupter)
+                evaluation = self._evaluate(interrupter) if self.recipe.is_tested(len(self.history) + 1) else None
                 record = self._record(evaluation, seconds)
                 self.history.append(record)
                 self.epoch = EpochState(len(self.phases), self.fabric.device)
@@ -187,8 +170,8 @@ class Trainer:
         ahead, shares = itertools.tee(take_local(batch, self.rows) for batch in plans)  # a store may read ahead
         fetched = self.train.fetch(share.index for share in ahead)
         for share, (images, index) in self.epoch.time_inputs(zip(shares, fetched, strict=True)):
-            seed = make_generator(self.seed, number, 2, self.epoch.done, self.processes.rank).initial_seed()
-            torch.manual_seed(seed)  # dropout
+            dropout = make_generator(self.seed, number, 2, self.epoch.done, self.processes.rank)
+            torch.manual_seed(dropout.initial_seed())
             losses = self._try_step(share, images, index)
             if losses is None:
                 self.optimizer.zero_grad()
@@ -220,15 +203,15 @@ class Trainer:
         leave = partial(self._leave_if_asked, interrupter)
         return evaluate(self.tested, self.test, self.recipe, self.session, pause=leave)
 
-    def _record(self, evaluation: Evaluation, seconds: float) -> dict[str, Any]:
-        """Line of ``metrics.jsonl`` for the current epoch, trained in ``seconds``."""
+    def _record(self, evaluation: Evaluation | None, seconds: float) -> dict[str, Any]:
+        """Line of ``metrics.jsonl`` for the current epoch, trained in ``seconds``; accuracies are None untested."""
         return {
             "epoch": len(self.history) + 1,
             "losses": (self.epoch.losses / self.batches).tolist(),
             "lr": self.schedule.get_last_lr(),
-            "concat": evaluation.concat,
-            "mix": evaluation.mix,
-            "stages": list(evaluation.stages),
+            "concat": None if evaluation is None else evaluation.concat,
+            "mix": None if evaluation is None else evaluation.mix,
+            "stages": None if evaluation is None else list(evaluation.stages),
             "seconds": self.epoch.elapsed(),
             "speed": {
                 "images_per_second": self.batches * self.recipe.batch_size / seconds,
@@ -240,8 +223,7 @@ class Trainer:
 
     def _leave_if_asked(self, interrupter: GracefulStop, *, saved: bool = False) -> None:
         """Save and raise Stopped, on all processes, if one of them was asked to stop."""
-        asked = self.processes.max_over_processes(interrupter.asked or 0)
-        if asked:
+        if asked := self.processes.max_over_processes(interrupter.asked or 0):
             if not saved:
                 self._sync_losses()
                 self._save()
@@ -264,6 +246,17 @@ class Trainer:
         lr = self.optimizer.param_groups[1]["lr"]
         return measure_maps(self.snapmix, self.network.backbone, images, labels, self.session, lr=lr)
 
+    def _list_parts(self, optimizer: SGD) -> dict[str, Any]:
+        """List what a checkpoint holds besides the run's history: parts with a state, by their names there."""
+        parts: dict[str, Any] = {"model": self.network, "optimizer": optimizer, "schedule": self.schedule}
+        if self.average is not None:
+            parts["average"] = self.average.network
+        if self.fabric.strategy.precision.state_dict():  # fp16
+            parts["precision"] = self.fabric.strategy.precision
+        if needs_maps(self.recipe):
+            parts |= {"camera": self.snapmix, "camera_optimizer": self.snapmix.optimizer}
+        return parts
+
     def _save(self) -> None:
         """Write checkpoint and metrics. All processes hold the same; the first one writes it."""
         if self.checkpoint is None:
@@ -284,6 +277,15 @@ class Trainer:
         load_parts(state, self.parts, self.checkpoint)
         self.history = state["history"]
         self.epoch = EpochState.from_dict(state["epoch"], self.fabric.device)
+
+
+def _check_sizes(recipe: Recipe, dataset: Dataset, processes: int) -> None:
+    """Check that processes can share the recipe's mini-batches, and that the images have its size."""
+    side = dataset.test.images.shape[-1]
+    if recipe.batch_size % processes:
+        raise ValueError(f"{processes} processes cannot share batches of {recipe.batch_size} equally; change one")
+    if side != recipe.resize:
+        raise ValueError(f"Trainer: the recipe's images have {recipe.resize} px, the data set's {side}; set resize")
 
 
 def _describe(recipe: Recipe, dataset: Dataset, weights: str, seed: int, fabric: Fabric) -> dict[str, Any]:

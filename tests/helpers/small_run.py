@@ -46,10 +46,12 @@ def make_dataset(*, seed: int = 0, train_images: int = 12, side: int = 36) -> Da
     return Dataset("typefaces", ("a", "b", "c"), draw(train_images), draw(6), "Random pixels.")
 
 
-def make_backbone(name: str = "mobilenet_v2", weights: str = "none", *, stem_stride: Literal[1, 2] = 2) -> Backbone:
+def make_backbone(
+    name: str = "mobilenet_v2", weights: str = "none", *, width_mult: float = 1.0, stem_stride: Literal[1, 2] = 2
+) -> Backbone:
     """Stands in for MobileNetV2 with the same halvings and milliseconds a step."""
     assert name == "mobilenet_v2"
-    assert weights == "none"
+    assert (weights, width_mult) == ("none", 1)
     widths, strides = (3, 4, 6, 8, 10, 12), (stem_stride, 2, 2, 2, 2)
     stages: list[nn.Module] = [
         nn.Sequential(nn.Conv2d(widths[k], widths[k + 1], 3, stride, 1), nn.BatchNorm2d(widths[k + 1]), nn.ELU())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pmsi.experiments.pictures import Preview
 from pmsi.experiments.results import Study
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import study
-from pmsi.experiments.tables import Name
+from pmsi.experiments.tables import Grid, Name, Point, Row
 from pmsi.recipe import METHODS, Method, Recipe
 from tests.helpers.small_run import RECIPE, Watch, make_dataset, make_session
 
@@ -29,8 +29,8 @@ class Silent(Watch):
         self.batches += 1
 
 
-def load(recipe: Recipe) -> Dataset:
-    return make_dataset(side=recipe.resize)
+def load(row: Row) -> Dataset:
+    return make_dataset(side=row.recipe.resize)
 
 
 def run_study(
@@ -39,18 +39,19 @@ def run_study(
     watch: Callable[[str, Recipe, Path], Any] = lambda *_: Silent(),
     recipe: Recipe = SHORT,
     methods: Sequence[Method] = METHODS,
+    grid: Grid | None = None,
     seeds: Sequence[int] = (0,),
     source: Source | None = None,
-    load: Callable[[Recipe], Dataset] = load,
+    load: Callable[[Row], Dataset] = load,
     on_results: Callable[[dict[str, Any]], object] = lambda _: None,
 ) -> dict[str, Any]:
     return study(
         tables,
-        source or Source(),
+        Row(recipe, source or Source()),
         load,
-        recipe,
         "tiny",
         methods=methods,
+        grid=grid,
         seeds=seeds,
         folder=folder,
         session=make_session(),
@@ -117,3 +118,13 @@ def make_study(table: str = "table4", **rows: list[tuple[float, float]]) -> Stud
     }
     shown = {name: one for name, one in previews.items() if name in predictions}
     return Study(results, predictions, shown)
+
+
+def make_regimes(accuracies: Mapping[tuple[Method, int, int], Sequence[float]]) -> Study:
+    """Results of "regimes": accuracies for each seed by method, images a class and epochs; Concat is Mix."""
+    points = [Point(*key) for key in accuracies]
+    pairs = [[(one, one) for one in values] for values in accuracies.values()]
+    rows = dict(zip((point.row for point in points), pairs, strict=True))
+    study = make_study("regimes", **rows)
+    grid = Grid(*(tuple(dict.fromkeys(values)) for values in zip(*points, strict=True)))
+    return replace(study, results={**study.results, "grid": asdict(grid)})

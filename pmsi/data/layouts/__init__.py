@@ -61,7 +61,7 @@ def list_images(name: str, root: Path, hold_out: int | None = None, train_per_cl
     if not root.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}; --root must be the folder of the images")
     listing = LAYOUTS[name].list_images(root)
-    chosen = choose_rows([label for _, label in listing.train], hold_out, train_per_class)
+    chosen = choose_rows([label for _, label in listing.train], listing.classes, hold_out, train_per_class)
     train, held_out = (tuple(listing.train[row] for row in rows) for rows in (chosen.train, chosen.held_out))
     test = listing.test if hold_out is None else held_out
     listing = replace(listing, train=train, test=test, rule=listing.rule + chosen.rule)

@@ -268,6 +268,23 @@ def test_rows_and_seeds_are_checked(capsys: pytest.CaptureFixture[str], words: s
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--grid-epochs", r"regimes: --grid-epochs: give one number or more, each 1 or above, got \[\]"),
+        ("--grid-per-class 4 5", "train_per_class is 5, but class a has 4 training images; ask for 4 or fewer"),
+    ],
+)
+def test_a_grid_that_cannot_be_trained_gets_one_line(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    assert ask("reproduce", photos, tmp_path / "run", "regimes", *words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line), line
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_gpu_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--device", "cuda", "--run", str(tmp_path / "run")]) == 2

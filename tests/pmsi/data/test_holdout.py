@@ -12,18 +12,18 @@ from pmsi.data.holdout import choose_rows
 from pmsi.data.layouts import list_images
 from tests.helpers.dataset_files import CLASSES, write_cub
 
-LABELS = [0, 1, 0, 0, 1, 0, 1]
+LABELS, NAMES = [0, 1, 0, 0, 1, 0, 1], ("wren", "robin")
 
 
 def test_rows_are_counted_within_each_class() -> None:
-    assert choose_rows(LABELS) == (list(range(7)), [], "")
-    assert choose_rows(LABELS, hold_out=2)[:2] == ([0, 1, 3, 6], [2, 4, 5])
-    assert choose_rows(LABELS, train_per_class=2)[:2] == ([0, 1, 2, 4], [])
-    assert choose_rows(LABELS, hold_out=2, train_per_class=1)[:2] == ([0, 1], [2, 4, 5])
+    assert choose_rows(LABELS, NAMES) == (list(range(7)), [], "")
+    assert choose_rows(LABELS, NAMES, hold_out=2)[:2] == ([0, 1, 3, 6], [2, 4, 5])
+    assert choose_rows(LABELS, NAMES, train_per_class=2)[:2] == ([0, 1, 2, 4], [])
+    assert choose_rows(LABELS, NAMES, hold_out=2, train_per_class=1)[:2] == ([0, 1], [2, 4, 5])
 
 
 def test_the_rule_says_what_was_chosen() -> None:
-    assert choose_rows(LABELS, hold_out=2, train_per_class=1).rule == (
+    assert choose_rows(LABELS, NAMES, hold_out=2, train_per_class=1).rule == (
         "; tested on training images 2, 4, ... of each class, and on none of its test images"
         "; trained on the first 1 training images of each class"
     )
@@ -34,15 +34,15 @@ def test_the_rule_says_what_was_chosen() -> None:
     [
         (1, None, "hold_out must be 2 or more, so that images are left to train on; got 1"),
         (None, 0, "train_per_class must be 1 or more, got 0"),
-        (None, 4, "train_per_class is 4, but a class has only 3 training images; ask for fewer"),
-        (2, 3, "train_per_class is 3, but a class has only 2 training images"),
+        (None, 4, "train_per_class is 4, but class robin has 3 training images; ask for 3 or fewer"),
+        (2, 3, "train_per_class is 3, but class wren has 2 training images that are not held out; ask for 2 or fewer"),
     ],
 )
 def test_a_choice_that_leaves_too_little_is_refused(
     hold_out: int | None, train_per_class: int | None, text: str
 ) -> None:
     with pytest.raises(ValueError, match=text):
-        choose_rows(LABELS, hold_out, train_per_class)
+        choose_rows(LABELS, NAMES, hold_out, train_per_class)
 
 
 def test_a_listing_is_tested_on_what_it_holds_out(tmp_path: Path) -> None:
@@ -55,6 +55,8 @@ def test_a_listing_is_tested_on_what_it_holds_out(tmp_path: Path) -> None:
     assert (few.train, few.test) == (real.train[::2], real.test)
     with pytest.raises(ValueError, match="no test images"):
         list_images("cub", root, hold_out=3)
+    with pytest.raises(ValueError, match=rf"class {CLASSES[0]} has 2 training images; ask for 2 or fewer"):
+        list_images("cub", root, train_per_class=3)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -25,7 +25,7 @@ from pmsi.experiments.folder import (
     write_identity,
 )
 from pmsi.experiments.source import Source
-from pmsi.experiments.tables import name_run
+from pmsi.experiments.tables import Row, name_run
 from pmsi.recipe import RECIPES
 from pmsi.runtime.files import write_json
 from tests.helpers.small_run import RECIPE, make_dataset, make_session
@@ -40,14 +40,15 @@ def test_folder_with_other_files_is_left_alone(tmp_path: Path, rows: bool) -> No
 
 
 def test_settings_that_an_older_folder_does_not_know_must_have_their_defaults(tmp_path: Path) -> None:
-    """As if `train_per_class` and `mosaic_p` had come after the folder."""
+    """As if `train_per_class`, `mosaic_p` and `width_mult` had come after the folder."""
     stored = list_settings(Source(), replace(RECIPE, augmentation="none"))
-    del stored["train_per_class"], stored["recipe.mosaic_p"]
+    del stored["train_per_class"], stored["recipe.mosaic_p"], stored["recipe.width_mult"]
     write_json(tmp_path / "config.json", stored)
     check_folder(tmp_path, Source(), RECIPE, rows=True)
     for source, recipe, message in (
         (Source(train_per_class=2), RECIPE, "train_per_class is None there, 2 was asked for"),
         (Source(), replace(RECIPE, mosaic_p=0.5), r"recipe.mosaic_p is None there, 0\.5 was asked for"),
+        (Source(), replace(RECIPE, width_mult=0.5), r"recipe.width_mult is None there, 0\.5 was asked for"),
         (Source(), replace(RECIPE, dropout=0.1), r"recipe.dropout is 0\.5 there, 0\.1 was asked for"),
     ):
         with pytest.raises(ValueError, match=f"belongs to another run: {message}"):
@@ -56,7 +57,7 @@ def test_settings_that_an_older_folder_does_not_know_must_have_their_defaults(tm
 
 def test_an_older_folder_keeps_the_identity_it_has(tmp_path: Path) -> None:
     now = list_settings(Source(), RECIPE)
-    stored = {name: value for name, value in now.items() if name != "recipe.mosaic_p"}
+    stored = {name: value for name, value in now.items() if name not in ("recipe.mosaic_p", "recipe.width_mult")}
     write_json(tmp_path / "config.json", stored)
     assert write_identity(tmp_path, now, make_session()) == stored
     assert json.loads((tmp_path / "config.json").read_text()) == stored
@@ -74,7 +75,7 @@ def test_one_engine_continues_the_folders_of_both_old_ones(tmp_path: Path, kind:
 
 def test_recipes_are_read_with_defaults_for_what_is_missing() -> None:
     recipe = RECIPES["quick"]
-    stored = {f"recipe.{name}": value for name, value in recipe.to_dict().items() if name != "mosaic_p"}
+    stored = {f"recipe.{name}": value for name, value in recipe.to_dict().items() if name != "width_mult"}
     assert read_recipe({"data": "cub", **stored}) == recipe
     assert read_recipe(recipe.to_dict(), "") == recipe
     with pytest.raises(ValueError, match="the recipe has a setting 'colour', of another version of pmsi"):
@@ -85,19 +86,25 @@ def test_recipes_are_read_with_defaults_for_what_is_missing() -> None:
 
 def test_runs_are_found_by_what_their_config_says(tmp_path: Path) -> None:
     """`pmsi compare` named its folders METHOD-seedN; a new setting gives a new digest."""
-    new = tmp_path / name_run(RECIPE, 0)
-    assert locate_run(tmp_path, RECIPE, 0) == new
+    row = Row(RECIPE)
+    new = tmp_path / name_run(row, 0)
+    assert locate_run(tmp_path, row, 0) == new
     identity = {**list_settings(Source(), RECIPE), "seed": 0}
-    del identity["recipe.mosaic_p"]
+    del identity["recipe.mosaic_p"], identity["recipe.width_mult"], identity["train_per_class"]
     write_json(tmp_path / "rmg-seed0" / "config.json", identity)
     write_json(tmp_path / "none-seed0" / "config.json", {**identity, "recipe.augmentation": "none"})
     write_json(tmp_path / "odd-seed0" / "config.json", {**identity, "recipe.colour": 1})
-    assert locate_run(tmp_path, RECIPE, 0).name == "rmg-seed0"
-    assert locate_run(tmp_path, replace(RECIPE, augmentation="none"), 0).name == "none-seed0"
-    assert locate_run(tmp_path, replace(RECIPE, mosaic_p=0.5), 0).name.startswith("pmsi-rmg-")
-    assert locate_run(tmp_path, RECIPE, 1) == tmp_path / name_run(RECIPE, 1)
+    assert locate_run(tmp_path, row, 0).name == "rmg-seed0"
+    assert locate_run(tmp_path, Row(replace(RECIPE, augmentation="none")), 0).name == "none-seed0"
+    for other in (replace(RECIPE, mosaic_p=0.5), replace(RECIPE, width_mult=0.5)):
+        assert locate_run(tmp_path, Row(other), 0).name.startswith("pmsi-rmg-")
+    assert locate_run(tmp_path, row, 1) == tmp_path / name_run(row, 1)
+    few = Row(RECIPE, Source(train_per_class=2))
+    assert locate_run(tmp_path, few, 0) == tmp_path / name_run(few, 0)
+    write_json(tmp_path / "few-seed0" / "config.json", {**identity, "train_per_class": 2})
+    assert locate_run(tmp_path, few, 0).name == "few-seed0"
     new.mkdir()
-    assert locate_run(tmp_path, RECIPE, 0) == new
+    assert locate_run(tmp_path, row, 0) == new
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:

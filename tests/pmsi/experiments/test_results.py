@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pmsi.experiments.results import SCHEMA, list_records, list_runs, load_study, read_results
-from pmsi.experiments.tables import name_run, table_recipes
+from pmsi.experiments.tables import Row, name_run, table_rows
 from pmsi.runtime.files import write_json
 from tests.helpers.small_run import make_backbone
 from tests.helpers.small_study import SHORT, load, make_study, run_study
@@ -35,15 +35,15 @@ def drop(run: dict[str, Any], name: str) -> dict[str, Any]:
 
 def test_predictions_are_those_that_are_trained(tmp_path: Path) -> None:
     results = run_study(tmp_path, "table3")
-    study, recipes = load_study(tmp_path), table_recipes("table3", SHORT)
+    study, rows = load_study(tmp_path), table_rows("table3", Row(SHORT))
     for row, which in (("m", "concat"), ("pmr", "mix")):
-        joined = study.join_predictions(recipes[row], results["tables"]["table3"][row])
+        joined = study.join_predictions(rows[row].recipe, results["tables"]["table3"][row])
         assert joined is not None
-        stored = json.loads((tmp_path / name_run(recipes[row], 0) / "predictions.json").read_text())
+        stored = json.loads((tmp_path / name_run(rows[row], 0) / "predictions.json").read_text())
         assert joined[1].tolist() == [stored[which]]
-        assert torch.equal(joined[0], load(SHORT).test.labels)
-    (tmp_path / name_run(recipes["m"], 0) / "predictions.json").unlink()
-    assert load_study(tmp_path).join_predictions(recipes["m"], results["tables"]["table3"]["m"]) is None
+        assert torch.equal(joined[0], load(Row(SHORT)).test.labels)
+    (tmp_path / name_run(rows["m"], 0) / "predictions.json").unlink()
+    assert load_study(tmp_path).join_predictions(rows["m"].recipe, results["tables"]["table3"]["m"]) is None
 
 
 def test_results_of_the_old_compare_are_read(tmp_path: Path) -> None:

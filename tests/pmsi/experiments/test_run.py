@@ -48,11 +48,11 @@ def test_a_run_that_another_process_trains_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
-    """Its identity, in config.json and checkpoint, knows no `mosaic_p` and no `train_per_class`."""
+    """Its identity, in config.json and checkpoint, knows no `mosaic_p`, `width_mult` and `train_per_class`."""
     train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", Watch((2, 2)))
-    new = ("recipe.mosaic_p", "train_per_class")
+    new = ("recipe.mosaic_p", "recipe.width_mult", "train_per_class")
     config = json.loads((tmp_path / "parts/config.json").read_text())
     write_json(tmp_path / "parts/config.json", {name: value for name, value in config.items() if name not in new})
     state = load_checkpoint(tmp_path / "parts/last.ckpt")

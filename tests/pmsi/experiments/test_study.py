@@ -18,7 +18,7 @@ from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import LOCK
 from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
-from pmsi.experiments.tables import name_run, table_recipes
+from pmsi.experiments.tables import Grid, Row, name_run, table_rows
 from pmsi.paper import TABLES
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
@@ -54,7 +54,7 @@ def test_folder_of_a_comparison(tmp_path: Path) -> None:
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(record["method"], record["epoch"]) for record in metrics] == [(m, e) for m in METHODS for e in (1, 2)]
     for method, (run,) in results["tables"]["table4"].items():
-        assert run["folder"] == name_run(replace(RECIPE, augmentation=method), 0)
+        assert run["folder"] == name_run(Row(replace(RECIPE, augmentation=method)), 0)
         identity = load_checkpoint(tmp_path / run["folder"] / "last.ckpt")["identity"]
         assert identity["recipe.augmentation"] == method
         assert (tmp_path / run["folder"] / "preview.npz").exists()
@@ -121,7 +121,7 @@ def test_a_folder_of_the_old_compare_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_study(old, "table4", recipe=RECIPE, methods=methods, watch=press)
     for method in methods:
-        shutil.move(old / name_run(replace(RECIPE, augmentation=method), 0), old / f"{method}-seed0")
+        shutil.move(old / name_run(Row(replace(RECIPE, augmentation=method)), 0), old / f"{method}-seed0")
         (old / f"{method}-seed0/preview.npz").unlink(missing_ok=True)
     config = json.loads((old / "config.json").read_text())
     del config["train_per_class"]
@@ -171,9 +171,9 @@ def test_rows_and_seeds_can_be_added(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"recipe": replace(SHORT, dropout=0.1)}, "recipe.dropout is 0.5 there, 0.1 was asked for"),
-        ({"load": lambda recipe: make_dataset(seed=1, side=recipe.resize)}, "data_crc32 is .* there"),
+        ({"load": lambda row: make_dataset(seed=1, side=row.recipe.resize)}, "data_crc32 is .* there"),
         (
-            {"load": lambda recipe: make_dataset(train_images=16, side=recipe.resize)},
+            {"load": lambda row: make_dataset(train_images=16, side=row.recipe.resize)},
             "train_images is 12 there, 16 was asked for",
         ),
         ({"source": Source(skip_unreadable=True)}, "skip_unreadable is False there, True was asked for"),
@@ -229,7 +229,7 @@ def hold_and_finish(place: Path, theirs: Path, held: Any, go: Any) -> None:
 
 def test_busy_runs_are_waited_for_and_not_trained_twice(tmp_path: Path) -> None:
     """Another process holds one of two runs until the other one begins."""
-    run = name_run(table_recipes("table7", SHORT)["baseline"], 0)
+    run = name_run(table_rows("table7", Row(SHORT))["baseline"], 0)
     run_study(tmp_path / "theirs", "table7")
     place = tmp_path / "study" / run
     place.mkdir(parents=True)
@@ -261,7 +261,7 @@ def hold_and_measure(place: Path, kept: str, held: Any, go: Any) -> None:
 
 
 def test_robustness_is_measured_by_one_process(tmp_path: Path) -> None:
-    run = tmp_path / name_run(table_recipes("table7", SHORT)["baseline"], 0)
+    run = tmp_path / name_run(table_rows("table7", Row(SHORT))["baseline"], 0)
     first = run_study(tmp_path, "table7")
     (run / "robustness.json").unlink()
     theirs = {name: {"concat": 1.0, "mix": 2.0} for name in first["robustness"]["baseline"][0]}
@@ -271,9 +271,9 @@ def test_robustness_is_measured_by_one_process(tmp_path: Path) -> None:
     other.start()
     assert held.wait(60)
 
-    def load_and_go(recipe: Recipe) -> Dataset:
-        dataset = load(recipe)
-        if recipe.network == "baseline":  # next it is measured
+    def load_and_go(row: Row) -> Dataset:
+        dataset = load(row)
+        if row.recipe.network == "baseline":  # next it is measured
             go.set()
         return dataset
 
@@ -304,3 +304,51 @@ def test_candidates_are_never_chosen_on_test_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"candidates: settings must not be chosen on test images; .* --hold-out"):
         run_study(tmp_path, "candidates")
     assert not list(tmp_path.iterdir())
+
+
+def test_regimes_train_each_point_once_on_its_own_images(tmp_path: Path) -> None:
+    def load_part(row: Row) -> Dataset:
+        return make_dataset(train_images=3 * (row.source.train_per_class or 8), side=row.recipe.resize)
+
+    trained: list[str] = []
+    stopped = False
+
+    def watch(title: str, recipe: Recipe, _: Path) -> Silent:
+        nonlocal stopped
+        if title == f"regimes {rows[1]}, seed 0" and not stopped:
+            stopped = True
+            raise KeyboardInterrupt
+        trained.append(title)
+        assert f"{recipe.augmentation}, " in title
+        assert f" {recipe.epochs} epochs" in title
+        return Silent()
+
+    grid = Grid(methods=("none", "rmg"), per_class=(2, 4), epochs=(1,))
+    rows = [point.row for point in grid.list_points()]
+    with pytest.raises(KeyboardInterrupt):
+        run_study(tmp_path, "regimes", grid=grid, load=load_part, watch=watch)
+    assert len(trained) == 1
+    results = run_study(tmp_path, "regimes", grid=grid, load=load_part, watch=watch)
+    assert trained == [f"regimes {row}, seed 0" for row in rows]
+    assert list(results["tables"]["regimes"]) == rows
+    assert results["grid"] == {"methods": ["none", "rmg"], "per_class": [2, 4], "epochs": [1]}
+    for row, per_class in zip(rows, (2, 2, 4, 4), strict=True):
+        config = json.loads((tmp_path / results["tables"]["regimes"][row][0]["folder"] / "config.json").read_text())
+        assert (config["train_per_class"], config["train_images"]) == (per_class, 3 * per_class)
+
+    more = Grid(methods=("rmg",), per_class=(2,), epochs=(1, 2))
+    found = run_study(tmp_path, "regimes", grid=more, load=load_part, watch=watch)
+    assert trained[4:] == ["regimes rmg, 2 a class, 2 epochs, seed 0"]
+    assert found["tables"]["regimes"][rows[1]] == results["tables"]["regimes"][rows[1]]
+
+
+def test_regimes_are_refused_before_training_where_images_do_not_fill_a_batch(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 training images do not fill a batch of 4"):
+        run_study(
+            tmp_path / "run",
+            "regimes",
+            grid=Grid(per_class=(4, 1)),
+            load=lambda row: make_dataset(train_images=3 * (row.source.train_per_class or 8), side=row.recipe.resize),
+            watch=forbid,
+        )
+    assert not (tmp_path / "run").exists()

@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 
-from pmsi.experiments.tables import CANDIDATES, NAMES, Name, name_run, rival_recipe, table_recipes
+from pmsi.experiments.source import Source
+from pmsi.experiments.tables import CANDIDATES, NAMES, Grid, Name, Row, name_run, rival_recipe, table_rows
 from pmsi.models.registry import network_class
 from pmsi.paper import TABLES
-from pmsi.recipe import MODERN, NETWORKS, RECIPES
+from pmsi.recipe import MODERN, NETWORKS, RECIPES, Recipe
 from tests.helpers.small_study import SHORT
+
+
+def list_recipes(name: Name, base: Recipe) -> dict[str, Recipe]:
+    return {label: row.recipe for label, row in table_rows(name, Row(base)).items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_are_the_papers(name: Name) -> None:
-    rows = table_recipes(name, RECIPES["quick"])
+    rows = list_recipes(name, RECIPES["quick"])
     if name == "figure4":
         assert list(rows) == ["pmsi"]
     elif name == "table7":
@@ -24,12 +29,12 @@ def test_rows_are_the_papers(name: Name) -> None:
     elif name.startswith("table"):
         assert set(TABLES[int(name[-1])].rows) == {*rows} - {"cnl"}
     else:
-        assert next(iter(rows)) == "rmg"
+        assert next(iter(rows)) == ("none, 5 a class, 25 epochs" if name == "regimes" else "rmg")
 
 
 def test_each_row_changes_what_it_says() -> None:
     base = RECIPES["quick"]
-    rows = table_recipes("table3", base)
+    rows = list_recipes("table3", base)
     switches = {
         row: (recipe.network, recipe.interaction, recipe.progressive, recipe.augmentation)
         for row, recipe in rows.items()
@@ -42,12 +47,12 @@ def test_each_row_changes_what_it_says() -> None:
         "pr": ("pmsi", False, True, "rmg"),
         "pmr": ("pmsi", True, True, "rmg"),
     }
-    assert [recipe.stages for recipe in table_recipes("table2", base).values()] == [1, 2, 3, 4, 5]
-    assert {recipe.augmentation for recipe in table_recipes("table2", base).values()} == {"none"}
-    assert rows["pm"] == table_recipes("table4", base)["none"] == table_recipes("table2", base)["3"]
-    assert rows["pmr"] == table_recipes("table4", base)["rmg"] == table_recipes("table5", base)["pmsi"]
-    assert rows["pmr"] == table_recipes("table6", base)["mobilenet_v2 pmsi"] == table_recipes("figure4", base)["pmsi"]
-    assert {recipe.backbone for recipe in table_recipes("table6", base).values()} == {
+    assert [recipe.stages for recipe in list_recipes("table2", base).values()] == [1, 2, 3, 4, 5]
+    assert {recipe.augmentation for recipe in list_recipes("table2", base).values()} == {"none"}
+    assert rows["pm"] == list_recipes("table4", base)["none"] == list_recipes("table2", base)["3"]
+    assert rows["pmr"] == list_recipes("table4", base)["rmg"] == list_recipes("table5", base)["pmsi"]
+    assert rows["pmr"] == list_recipes("table6", base)["mobilenet_v2 pmsi"] == list_recipes("figure4", base)["pmsi"]
+    assert {recipe.backbone for recipe in list_recipes("table6", base).values()} == {
         "mobilenet_v2",
         "resnet18",
         "resnet34",
@@ -67,22 +72,54 @@ def test_rivals_keep_their_own_recipes_where_the_budget_is_the_papers(name: Any)
 
 
 def test_runs_are_named_by_all_their_settings() -> None:
-    names = {name_run(replace(SHORT, dropout=dropout), seed) for dropout in (0.5, 0.1) for seed in (0, 1)}
-    assert len(names) == 4
-    assert name_run(SHORT, 0) == name_run(replace(SHORT), 0)
+    rows = [
+        Row(replace(SHORT, dropout=dropout), Source(train_per_class=n)) for dropout in (0.5, 0.1) for n in (None, 2)
+    ]
+    names = {name_run(row, seed) for row in rows for seed in (0, 1)}
+    assert len(names) == 8
+    assert name_run(Row(SHORT), 0) == name_run(Row(replace(SHORT), Source(hold_out=3)), 0)
+    assert name_run(rows[1], 1) == name_run(rows[0], 1).replace("pmsi-rmg-", "pmsi-rmg-2-per-class-")
+
+
+def test_regimes_change_augmentation_epochs_and_images_a_class() -> None:
+    base = Row(SHORT, Source(hold_out=3))
+    grid = Grid(methods=("rmg", "none"), per_class=(10, 5, 10), epochs=(4, 2))
+    rows = table_rows("regimes", base, grid)
+    assert list(rows) == [
+        f"{method}, {images} a class, {epochs} epochs"
+        for images in (5, 10)
+        for epochs in (2, 4)
+        for method in ("none", "rmg")
+    ]
+    row = rows["none, 10 a class, 2 epochs"]
+    assert row == Row(replace(SHORT, augmentation="none", epochs=2), Source(hold_out=3, train_per_class=10))
+    assert len({name_run(row, 0) for row in rows.values()}) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ()}, r"--grid-methods: give one method or more, got \[\]"),
+        ({"per_class": ()}, r"--grid-per-class: give one number or more, each 1 or above, got \[\]"),
+        ({"epochs": (25, 0)}, r"--grid-epochs: give one number or more, each 1 or above, got \[25, 0\]"),
+    ],
+)
+def test_an_empty_grid_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"regimes: {message}"):
+        Grid(**change)
 
 
 def test_candidates_change_one_thing_each_and_modern_what_was_kept() -> None:
     base = RECIPES["paper"]
-    rows = table_recipes("candidates", base)
+    rows = list_recipes("candidates", base)
     first = rows["rmg"].to_dict()
     assert set(rows) == {"rmg", *CANDIDATES, "modern"}
     for row, recipe in rows.items():
         changed = {key: value for key, value in recipe.to_dict().items() if value != first[key]}
         assert changed == ({} if row == "rmg" else MODERN if row == "modern" else CANDIDATES[row]), row
     assert rows["modern"] == RECIPES["modern"]
-    short = table_recipes("candidates", RECIPES["quick"])
+    short = list_recipes("candidates", RECIPES["quick"])
     assert "one cycle" not in short  # it has it already
-    assert table_recipes("modern", base) == {"rmg": rows["rmg"], "modern": rows["modern"]}
+    assert list_recipes("modern", base) == {"rmg": rows["rmg"], "modern": rows["modern"]}
     network = {"stages", "interaction", "network", "backbone", "feature_width", "hidden_width"}
     assert not network & {*MODERN}  # the same network at inference

@@ -61,6 +61,37 @@ def test_stem_stride_is_for_mobilenet_v2() -> None:
         make_backbone("resnet18", stem_stride=1)
 
 
+@pytest.mark.parametrize(
+    ("width_mult", "widths"),  # by hand: so many times 32, 24, 32 and 96, in eights; 1280 or more
+    [(0.35, (16, 8, 16, 32, 1280)), (0.5, (16, 16, 16, 48, 1280)), (1.4, (48, 32, 48, 136, 1792))],
+)
+def test_mobilenet_v2_of_other_widths(width_mult: float, widths: tuple[int, ...]) -> None:
+    backbone = make_backbone("mobilenet_v2", width_mult=width_mult)
+    assert backbone.widths == widths
+    assert measure(backbone) == list(zip(widths, (32, 16, 8, 4, 2), strict=True))
+
+
+def test_other_widths_are_torchvisions(tmp_path: Path) -> None:
+    """The weights of a file, and the same logits to the bit."""
+    model = get_model("mobilenet_v2", width_mult=0.35).eval()
+    torch.save(model.state_dict(), tmp_path / "narrow.pth")
+    backbone = make_mobilenet_v2(str(tmp_path / "narrow.pth"), width_mult=0.35).eval()
+    images = torch.rand(2, 3, 64, 64)
+    [last] = backbone(images)
+    assert torch.equal(model.classifier(last.mean((2, 3))), model(images))
+
+
+@pytest.mark.parametrize("width_mult", [0.3, 1.5, float("nan")])
+def test_widths_out_of_range_are_refused(width_mult: float) -> None:
+    with pytest.raises(ValueError, match=rf"width_mult must lie in 0\.35\.\.1\.4, got {width_mult}"):
+        make_mobilenet_v2(width_mult=width_mult)
+
+
+def test_width_is_for_mobilenet_v2() -> None:
+    with pytest.raises(ValueError, match=r"width_mult=0\.5 is for mobilenet_v2 alone, got resnet18"):
+        make_backbone("resnet18", width_mult=0.5)
+
+
 @pytest.mark.parametrize("name", ["resnet101", "", "mobilenet", "timm"])
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"must be mobilenet_v2, resnet18, .* or timm:NAME, got '{name}'"):

@@ -45,6 +45,37 @@ def test_cnl_attention_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
+    ("published_reshape", "planes"),  # found at the places, by rows: 1 2, 3 4, 5 6 and 7 8
+    [(False, [[[1, 3], [5, 7]], [[2, 4], [6, 8]]]), (True, [[[1, 2], [3, 4]], [[5, 6], [7, 8]]])],
+)
+def test_attended_values_go_back_to_their_places(published_reshape: bool, planes: list[list[list[float]]]) -> None:
+    """Four places with keys far apart, so that each attends to itself alone; the numbers are worked out by hand."""
+    module = CrossLayerNonLocal(4, [4], planes=2, published_reshape=published_reshape).eval()
+    compass = torch.tensor([[1.0, 0, -1, 0], [0, 1, 0, -1]])
+    values = torch.tensor([[1.0, 3, 5, 7], [2, 4, 6, 8]])
+    weights = (1e3 * compass, compass, values, torch.eye(4, 2))
+    convs = (module.query, *module.keys, *module.values, module.out)
+    for conv, weight in zip(convs, weights, strict=True):
+        conv.load_state_dict({"weight": weight[:, :, None, None]})
+    [norm] = list_norms(module)
+    nn.init.ones_(norm.weight)
+    norm.eps = 0.0
+    places = torch.eye(4).view(1, 4, 2, 2)  # a channel for each place
+    expected = torch.cat([torch.tensor(planes), torch.zeros(2, 2, 2)])
+    assert torch.equal(module(places, [places])[0], expected)
+
+
+def test_published_reshape_has_the_same_weights() -> None:
+    ours = CNL(make_backbone(), 3).eval()
+    published = CNL(make_backbone(), 3, published_reshape=True).eval()
+    for norm in list_norms(ours.cnl):
+        nn.init.ones_(norm.weight)
+    published.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    assert not torch.allclose(ours(images).concat, published(images).concat)
+
+
+@pytest.mark.parametrize(
     ("name", "query", "responses", "planes"),
     [
         ("mobilenet_v2", 320, [32, 32, 64, 96, 96], 160),

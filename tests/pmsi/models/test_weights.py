@@ -116,6 +116,24 @@ def test_file_of_other_shapes(tmp_path: Path) -> None:
         make_mobilenet_v2(str(tmp_path / "half.pth"))
 
 
+def test_file_of_another_width(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    torch.save(state, tmp_path / "whole.pth")
+    message = (
+        r"features\.0\.0\.weight must be \[16, 3, 3, 3\], .*whole\.pth has \[32, 3, 3, 3\]; give 'none', or a file of "
+        r"mobilenet_v2 with width_mult=0\.35, or set width_mult=1\.0 if it is of that width"
+    )
+    with pytest.raises(ValueError, match=message):
+        make_mobilenet_v2(str(tmp_path / "whole.pth"), width_mult=0.35)
+
+
+def test_pretrained_weights_are_of_one_width() -> None:
+    message = (
+        r"'imagenet' has mobilenet_v2 with width_mult=1\.0 alone, 0\.35 was asked for; give 'none', a file of that"
+    )
+    with pytest.raises(ValueError, match=message):
+        make_mobilenet_v2("imagenet", width_mult=0.35)
+
+
 def test_file_that_is_no_state_dict(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = tmp_path / "other.pth"
     path.write_text("a page that says 404")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pmsi.recipe import RECIPES
 from pmsi.report.differences import differences_table, list_choices
-from tests.helpers.small_study import make_study
+from tests.helpers.small_study import make_regimes, make_study
 
 
 def read(**recipe: Any) -> dict[str, tuple[str, ...]]:
@@ -46,3 +46,13 @@ def test_choices_name_what_was_done() -> None:
     mixing, _, tiles, _ = list_choices(recipe)
     assert '(scope "phase") every phase mixes the batch anew' in mixing
     assert "Shuffles: cyclic, drawn per sample." in tiles
+
+
+def test_regimes_differ_by_their_grid_and_not_by_the_epochs_of_the_recipe() -> None:
+    results = make_regimes({("none", 5, 25): [60], ("rmg", 10, 50): [90]}).results
+    found = {row[0]: row[1:] for row in differences_table(results).rows}
+    assert found["regimes: images a class"] == ("all", "5, 10")
+    assert found["regimes: epochs"] == ("150", "25, 50")
+    assert "epochs" not in found
+    both = {**results, "tables": {**results["tables"], "table4": {}}}
+    assert ("epochs", "150", "2") in differences_table(both).rows

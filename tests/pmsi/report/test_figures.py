@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from pmsi.report.figures import encode, show_activations, show_curves, show_strips
+from pmsi.report.figures import encode, save_regimes, show_activations, show_curves, show_regimes, show_strips
+from pmsi.report.regimes import Measured
 from tests.helpers.small_study import make_run
 
 
@@ -62,3 +64,31 @@ def test_every_run_is_a_line_of_its_rows_colour() -> None:
 def test_rows_beyond_the_colours_are_dashed() -> None:
     page = show_curves({f"row {k}": [make_run(0, 80, 82, str(k))] for k in range(9)})
     assert "3px dashed #7f7f7f" in page
+
+
+def test_regimes_have_a_panel_for_each_number_of_images_and_a_line_for_each_method(tmp_path: Path) -> None:
+    points = [
+        point
+        for per_class in (5, 10, 20)
+        for epochs in (25, 50)
+        for point in (
+            Measured("none", per_class, epochs, 60.0, 58.0, 63.0),
+            Measured("rmg", per_class, epochs, 50.0 + epochs / 2, 48.0 + epochs / 2, 53.0 + epochs / 2),
+        )
+    ]
+    page = show_regimes(points)
+    assert re.findall(r"<figcaption>([^<]*)</figcaption>", page) == [
+        f"{count} training images a class: accuracy, Mix, %" for count in (5, 10, 20)
+    ]
+    assert re.findall(r"3px solid (#\w+)\"></span>([^<]*)", page) == [("#7f7f7f", "none"), ("#d55e00", "RMG")]
+    for color in ("#7f7f7f", "#d55e00"):
+        assert page.count(f"stroke: {color}; stroke-width: 1.8") == 3  # lines, one a panel
+        assert page.count(f"stroke: {color}; stroke-width: 1.2") == 6  # intervals, two a line
+    assert show_regimes(points) == page
+    assert "<svg" in show_regimes([Measured("rmg", 5, 25, 100.0, 100.0000000001, 99.9999999999)])
+    pictures = [tmp_path / "one.png", tmp_path / "other.png"]
+    save_regimes(points, pictures[0])
+    save_regimes([*points[:-1], points[-1]._replace(accuracy=76.0)], pictures[1])
+    one, other = (path.read_bytes() for path in pictures)
+    assert one != other
+    assert Image.open(pictures[0]).size == (1200, 1000)

@@ -18,7 +18,7 @@ from pmsi.experiments.pictures import Activations
 from pmsi.experiments.results import Study, describe_test
 from pmsi.recipe import Recipe
 from pmsi.report.page import write_page
-from tests.helpers.small_study import make_study
+from tests.helpers.small_study import make_regimes, make_study
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 SVG_VOID = {"path", "use", "rect"}
@@ -133,6 +133,20 @@ def test_page_of_several_tables_shows_each_run_once(tmp_path: Path) -> None:
     assert reader.text.count("50.0 / 60.0 / 70.0") == 2
     assert "The experiments of RMG-PMSI, run again" in reader.text
     assert len(reader.images) == 3
+
+
+def test_page_of_regimes_has_the_picture_and_the_sentences(tmp_path: Path) -> None:
+    study = make_regimes({("none", 5, 25): [60], ("rmg", 5, 25): [50], ("none", 10, 50): [70], ("rmg", 10, 50): [90]})
+    text = " ".join(read_page(study, tmp_path / "report.html").text.split())
+    for words in (
+        "4 classes, 448 px, 5 to 10 training images a class, 25 to 50 epochs",
+        "5 training images a class: accuracy, Mix, %",
+        "95 % bootstrap intervals",
+        "With 10 images a class RMG is better than none at every length tried, from 50 epochs on.",
+        "rmg, 10 a class, 50 epochs",
+    ):
+        assert words in text, words
+    assert "Learning curves" not in text
 
 
 def test_nothing_finished_has_a_page_too(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,13 @@ def test_what_this_machine_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="--device cuda: this machine cannot offer it"):
         open_fabric("cuda", "32")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is not glibc's")
+def test_freed_memory_is_used_again_on_a_cpu() -> None:
+    open_fabric("cpu")
+    torch.ones(2**24)  # 64 MiB, twice what glibc ever keeps by itself
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**24)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2**24 * 4 // 4096  # pages of one of the ten

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pmsi.recipe import Recipe
 from pmsi.training.batchnorm import GhostBatchNorm, share_statistics
 from tests.helpers.small_run import RECIPE, make_trainer
 
@@ -34,19 +34,22 @@ def test_ghost_batch_norm_is_batch_norm_of_each_group(shape: tuple[int, ...]) ->
 
 def test_groups_that_do_not_fit() -> None:
     network = nn.Sequential(nn.BatchNorm1d(3))
-    share: dict[str, Any] = {"batch": 12, "device": "cpu"}
-    assert share_statistics(network, None, **share, processes=2) is network
-    assert share_statistics(network, 6, **share, processes=2) is network
+
+    def share(images: int | None, processes: int) -> nn.Module:
+        return share_statistics(network, Recipe(batch_size=12, batch_norm_images=images), processes)
+
+    assert share(None, 2) is network
+    assert share(6, 2) is network
     assert not isinstance(network[0], GhostBatchNorm)
-    share_statistics(network, 3, **share, processes=2)
+    share(3, 2)
     assert isinstance(network[0], GhostBatchNorm)
     assert network[0].groups == 2
     with pytest.raises(ValueError, match="groups of 4 images do not fill a process's 6"):
-        share_statistics(network, 4, **share, processes=2)
+        share(4, 2)
     with pytest.raises(ValueError, match="4 images are no whole number of processes with 3"):
-        share_statistics(network, 4, **share, processes=4)
+        share(4, 4)
     with pytest.raises(ValueError, match="6 images on 2 processes need synchronised statistics"):
-        share_statistics(network, 6, **share, processes=4)
+        share(6, 4)
 
 
 @pytest.mark.usefixtures("small_backbone")

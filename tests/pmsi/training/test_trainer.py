@@ -212,3 +212,17 @@ def test_frozen_backbone_keeps_its_weights_and_moves_its_statistics(tmp_path: Pa
     make_trainer(tmp_path, recipe).run(Watch())
     end = load_checkpoint(tmp_path / "last.ckpt")["model"]
     assert all(not torch.equal(end[f"backbone.{name}"], start[name]) for name, _ in backbone.named_parameters())
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_epochs_between_tests_have_no_accuracy_and_the_last_one_has(tmp_path: Path) -> None:
+    often, seldom = (
+        make_trainer(tmp_path / str(every), replace(RECIPE, epochs=5, test_every=every)) for every in (1, 2)
+    )
+    every_epoch, at_the_end = often.run(), seldom.run()
+    assert [record["mix"] is not None for record in seldom.history] == [False, True, False, True, True]
+    assert [record["stages"] is None for record in seldom.history] == [True, False, True, False, False]
+    for known, record in zip(often.history, seldom.history, strict=True):
+        assert record["losses"] == known["losses"]
+        assert record["mix"] in (None, known["mix"])
+    assert torch.equal(every_epoch.mix_predictions, at_the_end.mix_predictions)
