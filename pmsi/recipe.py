@@ -180,20 +180,15 @@ class Recipe:
         if self.network not in NETWORKS:
             raise ValueError(f"recipe: network must be one of {', '.join(NETWORKS)}; got {self.network!r}")
         facts = NETWORKS[self.network]
-        compares = facts.compares_images is not None
+        compares, halves = facts.compares_images is not None, facts.compares_images == "halves"
+        unpaired = facts.compares_images == "classes" and self.classes_per_batch is None
         for is_wrong, what in (
             (facts.outputs == "one" and self.progressive, "has one output to train, so it needs progressive=False"),
             (not facts.interacts and self.interaction, "has no interaction, so it needs interaction=False"),
             (compares and self.augmentation != "none", 'compares images, so it needs augmentation="none"'),
             (compares and self.label_smoothing > 0, "has a loss of its own, so it needs label_smoothing=0"),
-            (
-                facts.compares_images == "halves" and self.batch_size % 2 == 1,
-                "compares halves of a batch, so batch_size must be even",
-            ),
-            (
-                facts.compares_images == "classes" and self.classes_per_batch is None,
-                "needs pairs of a class: set classes_per_batch",
-            ),
+            (halves and self.batch_size % 2 == 1, "compares halves of a batch, so batch_size must be even"),
+            (unpaired, "needs pairs of a class: set classes_per_batch"),
         ):
             if is_wrong:
                 raise ValueError(f"recipe: network {self.network} {what}")
