@@ -27,7 +27,7 @@ Collected = tuple[Tensor, list[int]]
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif"),
-    *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga"),
+    *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".tga"),
     *((".avif", ".avifs") if features.check("avif") else ()),
 }
 """Ends of the names of files that are taken for images, in lower case."""

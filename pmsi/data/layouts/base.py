@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping
@@ -156,7 +157,7 @@ def check_files(table: str, folder: Path, files: Collection[str]) -> None:
         ValueError: an image is listed twice.
         FileNotFoundError: an image is not there.
     """
-    repeated = [file for file, count in Counter(files).items() if count > 1]
+    repeated = [file for file, count in Counter(map(os.path.normpath, files)).items() if count > 1]
     if repeated:
         raise ValueError(f"{table} lists {repeated[0]} more than once; train and test must not share an image")
     absent = [file for file in files if not (folder / file).is_file()]

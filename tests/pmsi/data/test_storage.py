@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,14 @@ def test_workers_are_those_asked_for_or_this_process_s_share(
     files = load_dataset("folder", photos, resize=36, stream=True, workers=asked).train
     assert [len(images) for images, _ in make_store(files, CPU).fetch([torch.arange(4)])] == [4]
     assert seen == [made]
+
+
+def test_files_go_to_workers_that_are_not_forked(photos: Path) -> None:
+    files = read(photos, stream=True).train.files
+    assert files is not None
+    copy, collate, begin = pickle.loads(pickle.dumps((files, store._collate, store._ignore_signals)))
+    assert torch.equal(collate([copy[3]]), collate([files[3]]))
+    assert begin is store._ignore_signals
 
 
 def test_fewer_workers_than_none_are_refused(photos: Path) -> None:

@@ -41,6 +41,8 @@ def test_files_are_listed_once_and_are_there(tmp_path: Path) -> None:
     check_files("x", tmp_path, ["a.png"])
     with pytest.raises(ValueError, match=r"x lists a\.png more than once"):
         check_files("x", tmp_path, ["a.png", "a.png"])
+    with pytest.raises(ValueError, match=r"x lists a\.png more than once"):
+        check_files("x", tmp_path, ["a.png", "./b/../a.png"])
     with pytest.raises(FileNotFoundError, match=r"x names b.png, which is not in .* \(1 of 2 are missing\)"):
         check_files("x", tmp_path, ["a.png", "b.png"])
 
