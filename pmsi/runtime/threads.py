@@ -46,15 +46,15 @@ def set_threads(asked: int | None) -> str | None:
     if gain < _GAIN:
         return None
     return (
-        f"this machine is busy: torch computes {gain:.1f} times as fast with {best} thread{'s' if best > 1 else ''} as"
-        f" with its {now}; --threads {best} sets that"
+        f"this machine is busy, or allows fewer cores than it has: torch computes {gain:.1f} times as fast with {best}"
+        f" thread{'s' if best > 1 else ''} as with its {now}; --threads {best} sets that"
     )
 
 
 def measure_speeds(counts: Sequence[int]) -> dict[int, float]:
-    """Speed of a small convolution, in calls a second, with each number of threads; the number is as it was after."""
+    """Measure a small convolution with each number of threads, in calls a second; the number is as before after."""
     before = torch.get_num_threads()
-    images, weights = torch.ones(4, 64, 28, 28), torch.ones(64, 64, 3, 3)
+    images, weights = torch.ones(2 * max(counts), 64, 28, 28), torch.ones(64, 64, 3, 3)  # enough for every thread
     calls, seconds = dict.fromkeys(counts, 0), dict.fromkeys(counts, 0.0)
     try:
         with torch.inference_mode():
