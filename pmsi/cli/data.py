@@ -95,7 +95,7 @@ def print_checked(checked: Inspection, console: Console, root: Path) -> None:
     lists = {
         "Unreadable": [f"{path.relative_to(root)}: {reason}" for path, reason in checked.unreadable],
         "Left out": [f"{path.relative_to(root)}{'/' if path.is_dir() else ''}" for path in listing.left_out],
-        "Of more than 8 bits, scaled to 8": [str(path.relative_to(root)) for path in checked.deep],
+        "Of more than 8 bits, scaled to 8": [f"{path.relative_to(root)}: {text}" for path, text in checked.deep],
         "In training and test": [name_pair(pair) for pair in checked.shared],
         "Twice in training or twice in test": [name_pair(pair) for pair in checked.repeated],
         "A training and a test image that look alike; is it one picture?": [name_pair(pair) for pair in checked.alike],

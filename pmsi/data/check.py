@@ -29,6 +29,7 @@ _SIDE = 16  # of the small grey picture that stands for an image, which has _SID
 # 25, and of 2,903 test birds 3 are this near to a training bird (29, 30, 44: the same photographs), the next is at 59.
 _ALIKE = 48
 _BLOCK = 1024  # outlines that are compared at once with all others
+_DARK = 16  # of 255: all that 12 bits of 16 can reach
 _FEWEST = 5  # classes that are named
 _SHEET = (8, 4)  # classes, and images of each split, on a contact sheet
 
@@ -40,14 +41,14 @@ class Facts(NamedTuple):
         file, pixels: SHA-256 of the file, and of the size and the decoded RGB pixels.
         size: (height, width), px.
         outline: uint8 ``[32]``, bits that say where a small grey picture of it grows brighter from left to right.
-        deep: it has more than 8 bits, which are scaled to 8.
+        deep: words on an image of more than 8 bits; empty for others.
     """
 
     file: str
     pixels: str
     size: tuple[int, int]
     outline: NDArray[np.uint8]
-    deep: bool = False
+    deep: str = ""
 
 
 class Pair(NamedTuple):
@@ -70,7 +71,7 @@ class Inspection:
         shared: pairs of a training and a test image with the same bytes or the same pixels.
         repeated: such pairs within a split.
         alike: pairs of a training and a test image that look alike: to be looked at, not counted as wrong.
-        deep: images of more than 8 bits, which are scaled to 8.
+        deep: (file, words) of images of more than 8 bits, which are scaled to 8.
         heights, widths: px, of each image that could be read.
         fewest: (class, training images, test images) of those with fewest training images.
     """
@@ -82,7 +83,7 @@ class Inspection:
     shared: tuple[Pair, ...]
     repeated: tuple[Pair, ...]
     alike: tuple[Pair, ...]
-    deep: tuple[Path, ...]
+    deep: tuple[tuple[Path, str], ...]
     heights: tuple[int, ...]
     widths: tuple[int, ...]
     fewest: tuple[tuple[str, int, int], ...]
@@ -130,7 +131,7 @@ def inspect_images(listing: Listing, progress: Progress | None = None, workers: 
         shared=tuple(pair for rows, pair in pairs.items() if rows[0] < split <= rows[1]),
         repeated=tuple(pair for rows, pair in pairs.items() if not rows[0] < split <= rows[1]),
         alike=tuple(alike),
-        deep=tuple(entries[row][0] for row, facts in known.items() if facts.deep),
+        deep=tuple((entries[row][0], facts.deep) for row, facts in known.items() if facts.deep),
         heights=tuple(facts.size[0] for facts in known.values()),
         widths=tuple(facts.size[1] for facts in known.values()),
         fewest=tuple((listing.classes[label], counts[0][label], counts[1][label]) for label in rare[:_FEWEST]),
@@ -191,7 +192,7 @@ def _inspect(path: Path) -> Facts | str:
     try:
         pixels = read_image(path)
         with Image.open(path) as opened:
-            deep = is_deep(opened)
+            deep = _describe_depth(opened, pixels)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         return str(error) or type(error).__name__
     height, width = pixels.shape[1:]
@@ -200,6 +201,14 @@ def _inspect(path: Path) -> Facts | str:
     digest = hashlib.sha256(f"{height} {width} ".encode() + image.tobytes()).hexdigest()
     file = hashlib.sha256(path.read_bytes()).hexdigest()
     return Facts(file, digest, (height, width), np.packbits(grey[:, 1:] > grey[:, :-1]), deep)
+
+
+def _describe_depth(image: Image.Image, pixels: Tensor) -> str:
+    if not is_deep(image):
+        return ""
+    top = int(pixels.max())
+    dark = "; very dark: are they 10 or 12 bits in 16?" if 0 < top < _DARK else ""
+    return f"the brightest of 255 is {top}{dark}"
 
 
 def _pair_identical(known: dict[int, Facts]) -> dict[tuple[int, int], str]:

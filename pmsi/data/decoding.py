@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """Turn that makes an image upright, by its EXIF orientation."""
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and a value of it
 _FIRST_SIDEWAYS = 5  # from here on, orientations swap height and width
 _SLACK = 1e-3  # of the white, by which floats may leave their range: arithmetic rounds
 
@@ -169,6 +171,12 @@ def _scale_to_bytes(image: Image.Image) -> NDArray[np.uint8]:
     than a sixteenth of that white could be meant otherwise, and is refused.
     """
     values = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # TIFF; of 8 bits Pillow inverts it
+        return 255 - _scale_values(values, image)
+    return _scale_values(values, image)
+
+
+def _scale_values(values: NDArray[Any], image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return (values >> 8).astype(np.uint8)
     low, high = values.min().item(), values.max().item()

@@ -309,7 +309,10 @@ def test_the_command_lists_what_is_left_out_and_what_is_scaled(
     assert ask(tmp_path) == 0
     said = capsys.readouterr().out
     assert "Left out (3):\n  val/\n  Train/a/photo.heic\n  test/loose.jpg\n" in said
-    assert "Of more than 8 bits, scaled to 8 (4):\n  Train/a/0.png\n" in said
+    assert "Of more than 8 bits, scaled to 8 (4):\n  Train/a/0.png: the brightest of 255 is 2" in said
+    Image.fromarray(np.full((9, 9), 4095, np.uint16)).save(tmp_path / "Train/a/0.png")
+    ask(tmp_path)
+    assert "Train/a/0.png: the brightest of 255 is 15; very dark: are they 10 or 12 bits" in capsys.readouterr().out
 
 
 def test_the_command_refuses_what_cannot_be_listed(birds: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from pmsi.data.decoding import collect_images, decode_images, file_stamp, read_image, read_resized, read_size
 from tests.helpers.dataset_files import save_image
@@ -133,6 +134,16 @@ def test_more_than_8_bits_are_scaled(tmp_path: Path, name: str) -> None:
         Image.fromarray(DEEP[name]).save(path)
     wanted = torch.from_numpy(RAMP / 257 / (100 if name == "dark-float.tif" else 1))
     assert (read_image(path) - wanted).abs().max() <= 1
+
+
+def test_a_tiff_whose_white_is_zero_is_inverted(tmp_path: Path) -> None:
+    """Scanners write it; Pillow inverts 8 bits alone."""
+    image = Image.fromarray(RAMP.astype(np.uint16))
+    image.save(tmp_path / "a.tif", tiffinfo={262: 0})
+    with Image.open(tmp_path / "a.tif") as saved:
+        assert isinstance(saved, TiffImageFile)
+        assert saved.tag_v2[262] == 0
+    assert (read_image(tmp_path / "a.tif") - (255 - torch.from_numpy(RAMP / 257))).abs().max() <= 1
 
 
 @pytest.mark.parametrize(
