@@ -199,7 +199,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     if "classes" not in identity or (command.data or identity.get("data")) is None:
         lacks = "--data: " if "classes" in identity else ""
         raise ValueError(f"{lacks}{command.checkpoint} does not say what it was trained on; it is of no run of pmsi")
-    recipe, names = read_recipe(identity), identity.get("class_names")
+    recipe, names = read_recipe(identity, written_by=state.get("written_by")), identity.get("class_names")
     data = command.data or identity["data"]
     session = _open_session(command, console)
     page = command.page or command.checkpoint.with_name(f"evaluate-{data}.html")
@@ -226,7 +226,8 @@ def _evaluate(command: Evaluate, console: Console) -> None:
             console,
             f"{command.checkpoint} has no names of its classes: that {data} has them in its order is not checked",
         )
-    found = evaluate(read_network(state, recipe, identity["classes"]), dataset.test, recipe, session)
+    network = read_network(state, recipe, identity["classes"], command.checkpoint)
+    found = evaluate(network, dataset.test, recipe, session)
 
     # 3. What is said and written.
     for k, accuracy in enumerate(found.stages, 6 - recipe.stages):

@@ -21,12 +21,14 @@ from pmsi.models.base import Network
 from pmsi.models.registry import read_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
+from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import PART, expand_home, read_json, write_json
 from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.trainer import Trainer
 
 LOCK = ".lock"  # of a run folder: held while a process trains there
+_WRITTEN_BY = "written_by"  # in config.json, beside the identity: `name_version` of the code that began the folder
 _STUDIES = {"study", "table4", "reproduce"}  # "experiment" in config.json, the last two of versions before one engine
 
 
@@ -87,12 +89,13 @@ def match_older(identity: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[
     return {**kept, "weights": stored["weights"]} if digests[0] and digests[0] == digests[1] else kept
 
 
-def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.") -> Recipe:
+def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.", *, written_by: str | None = None) -> Recipe:
     """Recipe of stored values, in which settings that were added later are missing and have their defaults.
 
     Args:
         stored: an identity, or with ``prefix=""`` what `Recipe.to_dict` gave.
         prefix: of the names of settings.
+        written_by: `name_version` of the code that stored them; None if it is not known.
 
     Raises:
         ValueError: it holds a setting that this version does not know.
@@ -100,15 +103,17 @@ def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.") -> Recipe:
     values = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
     unknown = sorted(values.keys() - {one.name for one in fields(Recipe)})
     if unknown:
-        raise ValueError(f"the recipe has a setting {unknown[0]!r}, of another version of pmsi; use that version")
+        version = written_by or "another version of pmsi"
+        raise ValueError(f"the recipe has a setting {unknown[0]!r}, of {version}; use that version")
     try:
         return Recipe(**values)
     except TypeError as error:  # a text where this version has a number
-        raise ValueError(f"the recipe has a value of another version of pmsi ({error}); use that version") from error
+        version = written_by or "another version of pmsi"
+        raise ValueError(f"the recipe has a value of {version} ({error}); use that version") from error
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """Identity that ``config.json`` of a folder holds; None without the file."""
+    """Identity that ``config.json`` of a folder holds, and the version that began it; None without the file."""
     return read_json(folder / "config.json")
 
 
@@ -125,7 +130,8 @@ def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) ->
     if found is not None:
         wanted = list_settings(source, replace(recipe, augmentation="none") if rows else recipe)
         wanted = match_older(wanted, found)
-        check_identity({name: found.get(name) for name in wanted}, wanted, folder)
+        known = {name: value for name, value in found.items() if name in wanted or name.startswith("recipe.")}
+        check_identity(known, wanted, folder, found.get(_WRITTEN_BY))
     elif folder.exists() and any(path.name != LOCK and path.suffix != PART for path in folder.iterdir()):
         raise ValueError(f"{folder} holds other files and no config.json; choose another --run folder")
 
@@ -134,7 +140,8 @@ def write_identity(folder: Path, identity: dict[str, Any], session: Session) -> 
     """Write ``config.json``, or check that the one there is of the same run; called by all processes.
 
     Returns:
-        What the file holds, with the place of the images now: an older folder keeps what it was written with.
+        The identity that the file holds, with the place of the images now: an older folder keeps what it was written
+        with.
 
     Raises:
         ValueError: the folder belongs to another run.
@@ -143,12 +150,13 @@ def write_identity(folder: Path, identity: dict[str, Any], session: Session) -> 
     def write() -> dict[str, Any]:
         found = read_config(folder)
         if found is None:
-            write_json(folder / "config.json", identity)
+            write_json(folder / "config.json", {**identity, _WRITTEN_BY: name_version()})
             return identity
+        written_by = found.pop(_WRITTEN_BY, None)
         wanted = match_older(identity, found)
         if {found.get("experiment"), wanted.get("experiment")} <= _STUDIES:
             wanted["experiment"] = found["experiment"]
-        check_identity(found, wanted, folder)
+        check_identity(found, wanted, folder, written_by)
         return {**found, "root": wanted["root"]} if "root" in wanted else found  # where the images are now
 
     session.fabric.barrier()  # all have looked into the folder before
@@ -248,6 +256,7 @@ def read_predictions(folder: Path) -> Predictions | None:
 
 def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:
     """A finished run's network, on the device, in eval mode."""
-    network = read_network(load_checkpoint(folder / "last.ckpt"), recipe, num_classes)
+    path = folder / "last.ckpt"
+    network = read_network(load_checkpoint(path), recipe, num_classes, path)
     network.to(fabric.device).eval()
     return network

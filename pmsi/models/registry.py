@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,12 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
     return network.to(memory_format=torch.channels_last)
 
 
-def read_network(checkpoint: dict[str, Any], recipe: Recipe, num_classes: int) -> Network:
+def read_network(checkpoint: Mapping[str, Any], recipe: Recipe, num_classes: int, path: Path) -> Network:
     """Read the network that is tested from a loaded checkpoint: the trained one, or its moving average.
 
     Raises:
-        ValueError: the checkpoint does not hold the network of its recipe.
+        ValueError: another version of pmsi wrote the checkpoint at ``path``, and its network does not fit.
     """
     network = make_network(recipe, num_classes)
-    load_parts(checkpoint, {"average" if recipe.ema_decay is not None else "model": network}, Path("the checkpoint"))
+    load_parts(checkpoint, {"average" if recipe.ema_decay is not None else "model": network}, path)
     return network

@@ -11,12 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import expand_home, replace_file
+
+_OLDER = "an earlier version of pmsi"  # which did not keep its name
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace ``path`` by ``state`` (tensors and plain values) and its checksum; `previous_path` is what was there."""
-    whole = {**state, "checksum": _compute_checksum(state)}
+    """Replace ``path`` by ``state`` (tensors and plain values), the version that writes it, and a checksum.
+
+    What was there is kept at `previous_path`.
+    """
+    signed = {"written_by": name_version(), **state}
+    whole = {**signed, "checksum": _compute_checksum(signed)}
     replace_file(path, lambda beside: torch.save(whole, beside), keep=previous_path(path))
 
 
@@ -81,40 +88,58 @@ def load_newest(path: Path) -> dict[str, Any] | None:
 _LATER = {"class_names", "labels_crc32", "files_crc32"}
 
 
-def check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """Check that a stored run is the one that was asked for; ValueError names everything that differs.
+def load_parts(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> None:
+    """Load parts of a run (network, optimizer, ...) from the state that `load_checkpoint` gave.
+
+    Raises:
+        ValueError: another version of pmsi wrote the checkpoint at ``path``, and a part does not fit.
+    """
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state[name])
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split()) if name in state else "it has none"
+            raise ValueError(
+                f"{path} was written by {state.get('written_by', _OLDER)}, and its {name} does not fit "
+                f"{name_version()}: {_brief(reason, 300)}. Use that version, or choose another --run folder"
+            ) from error
+
+
+def check_identity(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, written_by: str | None = None
+) -> None:
+    """Check that a stored run is the one that was asked for.
 
     Places are not compared: a data set that was moved is told by what it holds.
+
+    Args:
+        found, wanted: stored and asked for.
+        path: where the former is.
+        written_by: `name_version` of the code that stored it; None if it is not known.
+
+    Raises:
+        ValueError: a value differs; the message names all that do, and the version if that is another one.
     """
     ignored = {"root", *(_LATER - found.keys())}
     if "files_crc32" in found and "files_crc32" in wanted:
         ignored.add("data_crc32")  # of files it has their times of change, which a copy does not keep
     differs = [
-        _describe_difference(name, found.get(name), wanted.get(name))
+        _describe_difference(name, found, wanted)
         for name in sorted((found.keys() | wanted.keys()) - ignored)
         if found.get(name) != wanted.get(name)
     ]
     if differs:
-        raise ValueError(f"{path} belongs to another run: {'; '.join(differs)}. Choose another --run folder")
+        wrote = "" if written_by in (None, name_version()) else f", of {written_by} (this is {name_version()})"
+        raise ValueError(f"{path} belongs to another run{wrote}: {'; '.join(differs)}. Choose another --run folder")
 
 
-def load_parts(state: dict[str, Any], parts: Mapping[str, Any], path: Path) -> None:
-    """Load what a checkpoint holds of each part of a run; ValueError if it is of another version."""
-    for name, part in parts.items():
-        try:
-            part.load_state_dict(state[name])
-        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            first = str(error).partition("\n")[0]
-            raise ValueError(
-                f"{path} does not fit: its part {name!r} is of another version of pmsi ({first}); use that version"
-            ) from error
-
-
-def _describe_difference(name: str, found: Any, wanted: Any) -> str:
-    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        row = next(row for row, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
-        name, found, wanted = f"{name}[{row}]", found[row], wanted[row]
-    return f"{name} is {_brief(found)} there, {_brief(wanted)} was asked for"
+def _describe_difference(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    there, asked = found.get(name), wanted.get(name)
+    if isinstance(there, list) and isinstance(asked, list) and len(there) == len(asked):
+        row = next(row for row, pair in enumerate(zip(there, asked, strict=True)) if pair[0] != pair[1])
+        return f"{name}[{row}] is {_brief(repr(there[row]))} there, {_brief(repr(asked[row]))} was asked for"
+    wish = f"{_brief(repr(asked))} was asked for" if name in wanted else "which this version does not know"
+    return f"{name} is {_brief(repr(there))} there, {wish}"
 
 
 def _compute_checksum(tree: Any, crc: int = 0) -> int:
@@ -134,6 +159,5 @@ def _compute_checksum(tree: Any, crc: int = 0) -> int:
     return zlib.crc32(repr(tree).encode(), crc)
 
 
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _brief(text: str, longest: int = 80) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -26,6 +27,12 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": read_commit(),
     }
+
+
+@functools.cache
+def name_version() -> str:
+    """Name the version and commit of this code, as run folders keep it: "pmsi 0.1.0 (81a76b6)"."""
+    return f"pmsi {importlib.metadata.version('mosaicaug')} ({read_commit()})"
 
 
 def name_device(device: torch.device) -> str:

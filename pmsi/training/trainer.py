@@ -273,7 +273,7 @@ class Trainer:
         state = None if self.checkpoint is None else load_newest(self.checkpoint)
         if self.checkpoint is None or state is None:
             return
-        check_identity(state["identity"], self.identity, self.checkpoint)
+        check_identity(state["identity"], self.identity, self.checkpoint, state.get("written_by"))
         load_parts(state, self.parts, self.checkpoint)
         self.history = state["history"]
         self.epoch = EpochState.from_dict(state["epoch"], self.fabric.device)

@@ -27,6 +27,7 @@ from pmsi.experiments.folder import (
 from pmsi.experiments.source import Source
 from pmsi.experiments.tables import Row, name_run
 from pmsi.recipe import RECIPES
+from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import write_json
 from tests.helpers.small_run import RECIPE, make_dataset, make_session
 
@@ -65,6 +66,23 @@ def test_an_older_folder_keeps_the_identity_it_has(tmp_path: Path) -> None:
     assert match_older(now, now) == now
 
 
+def test_a_folder_says_which_version_began_it(tmp_path: Path) -> None:
+    """That is no part of its identity: another version goes on, or says in one line why not."""
+    now, session = list_settings(Source(), RECIPE), make_session()
+    assert write_identity(tmp_path, now, session) == now
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config == {**now, "written_by": name_version()}
+    write_json(tmp_path / "config.json", {**config, "written_by": "pmsi 9.9 (fedcba)"})
+    check_folder(tmp_path, Source(), RECIPE, rows=False)
+    assert write_identity(tmp_path, now, session) == now
+    write_json(tmp_path / "config.json", {**config, "written_by": "pmsi 9.9 (fedcba)", "recipe.colour": 1})
+    message = r"another run, of pmsi 9\.9 \(fedcba\) .*: recipe\.colour is 1 there, which this version does not know\."
+    with pytest.raises(ValueError, match=message):
+        check_folder(tmp_path, Source(), RECIPE, rows=False)
+    with pytest.raises(ValueError, match=message):
+        write_identity(tmp_path, now, session)
+
+
 @pytest.mark.parametrize("kind", ["table4", "reproduce", "study"])
 def test_one_engine_continues_the_folders_of_both_old_ones(tmp_path: Path, kind: str) -> None:
     identity = list_settings(Source(), replace(RECIPE, augmentation="none"))
@@ -82,6 +100,8 @@ def test_recipes_are_read_with_defaults_for_what_is_missing() -> None:
         read_recipe({**stored, "recipe.colour": 1})
     with pytest.raises(ValueError, match=r"the recipe has a value of another version of pmsi .*; use that version"):
         read_recipe({**stored, "recipe.crop": "448"})
+    with pytest.raises(ValueError, match=r"'colour', of pmsi 9\.9 \(fedcba\); use that version"):
+        read_recipe({**stored, "recipe.colour": 1}, written_by="pmsi 9.9 (fedcba)")
 
 
 def test_runs_are_found_by_what_their_config_says(tmp_path: Path) -> None:

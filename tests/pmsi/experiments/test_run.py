@@ -54,14 +54,29 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
         train(tmp_path / "parts", Watch((2, 2)))
     new = ("recipe.mosaic_p", "recipe.width_mult", "train_per_class")
     config = json.loads((tmp_path / "parts/config.json").read_text())
-    write_json(tmp_path / "parts/config.json", {name: value for name, value in config.items() if name not in new})
+    older = {name: value for name, value in config.items() if name not in (*new, "written_by")}
+    write_json(tmp_path / "parts/config.json", older)
     state = load_checkpoint(tmp_path / "parts/last.ckpt")
     state["identity"] = {name: value for name, value in state["identity"].items() if name not in new}
+    del state["written_by"]
     save_checkpoint(tmp_path / "parts/last.ckpt", state)
     train(tmp_path / "parts")
     whole, parts = (load_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
     assert not {*new} & parts["identity"].keys()
     assert {line.split(".identity.")[-1] for line in name_differences(whole, parts)} == {*new}
+
+
+def test_a_checkpoint_of_another_commit_that_does_not_fit_is_refused_and_kept(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Watch((2, 2)))
+    state = load_checkpoint(tmp_path / "last.ckpt")
+    state["model"]["mlp.first.weight"] = state["model"].pop("mlp.0.weight")
+    save_checkpoint(tmp_path / "last.ckpt", {**state, "written_by": "pmsi 9.9 (fedcba)"})
+    before = read_folder(tmp_path)
+    message = r"last\.ckpt was written by pmsi 9\.9 \(fedcba\), and its model does not fit .*mlp\.0\.weight.*mlp\.first"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path)
+    assert read_folder(tmp_path) == before
 
 
 def test_another_run_is_refused_and_the_old_one_kept(tmp_path: Path) -> None:

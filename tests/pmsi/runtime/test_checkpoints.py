@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from pmsi.runtime.checkpoints import (
     previous_path,
     save_checkpoint,
 )
+from pmsi.runtime.environment import name_version
 from tests.helpers.small_run import name_differences
 
 
 def test_checkpoints_go_round(tmp_path: Path) -> None:
     state = {"identity": {"a": 1}, "history": [{"mix": 2.5}], "model": {"w": torch.rand(3)}}
     save_checkpoint(tmp_path / "last.ckpt", state)
-    assert name_differences(load_checkpoint(tmp_path / "last.ckpt"), state) == []
+    found = load_checkpoint(tmp_path / "last.ckpt")
+    assert found.pop("written_by") == name_version()
+    assert name_differences(found, state) == []
 
 
 @pytest.mark.parametrize(
@@ -107,18 +111,40 @@ def test_places_and_later_names_are_not_compared(tmp_path: Path) -> None:
         ({"labels_crc32": 4}, {"labels_crc32": 5}, "labels_crc32 is 4 there, 5 was asked for"),
         ({"class_names": ["a", "b"]}, {"class_names": ["a", "c"]}, r"class_names\[1\] is 'b' there, 'c' was asked"),
         ({"data_crc32": 2}, {"data_crc32": 3, "files_crc32": [1]}, "data_crc32 is 2 there, 3 was asked for"),
-        ({"files_crc32": [1]}, {}, r"files_crc32 is \[1\] there, None was asked for"),
+        ({"files_crc32": [1]}, {}, r"files_crc32 is \[1\] there"),
     ):
         with pytest.raises(ValueError, match=text):
             check_identity(found, wanted, tmp_path)
 
 
-def test_parts_of_another_version_are_refused(tmp_path: Path) -> None:
-    part = torch.nn.Linear(2, 2)
-    load_parts({"model": part.state_dict()}, {"model": part}, tmp_path)
-    for state in ({}, {"model": torch.nn.Linear(3, 2).state_dict()}, {"model": {"x": 1}}, {"model": None}):
-        with pytest.raises(
-            ValueError, match=r"its part 'model' is of another version of pmsi .*; use that version"
-        ) as e:
-            load_parts(state, {"model": part}, tmp_path)
-        assert "\n" not in str(e.value)
+def test_the_version_that_stored_another_run_is_named(tmp_path: Path) -> None:
+    stored = {"recipe.colour": 1, "recipe.dropout": 0.5}
+    message = (
+        rf"belongs to another run, of pmsi 9\.9 \(fedcba\) \(this is {re.escape(name_version())}\): recipe\.colour is "
+        r"1 there, which this version does not know; recipe\.dropout is 0\.5 there, 0\.1 was asked for\. Choose another"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_identity(stored, {"recipe.dropout": 0.1}, tmp_path, "pmsi 9.9 (fedcba)")
+    with pytest.raises(ValueError, match="belongs to another run: recipe"):
+        check_identity(stored, {"recipe.dropout": 0.1}, tmp_path, name_version())
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            {"written_by": "pmsi 9.9 (fedcba)"},
+            r"by pmsi 9\.9 \(fedcba\), and its model does not fit .*: it has none\. Use",
+        ),
+        (
+            {"model": {"mass": torch.ones(1)}},
+            r"an earlier version of pmsi, and its model .*: Error.* \"weight\", \"bias\"",
+        ),
+        ({"model": None}, "its model does not fit"),
+        ({"model": torch.nn.Linear(3, 2).state_dict()}, r"its model does not fit .* shape torch\.Size\(\[2, 3\]\)"),
+    ],
+)
+def test_parts_of_another_version_are_refused_in_one_line(tmp_path: Path, state: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        load_parts(state, {"model": torch.nn.Linear(2, 2)}, tmp_path / "last.ckpt")
+    assert "\n" not in str(refused.value)

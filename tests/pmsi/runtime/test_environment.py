@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pmsi.runtime import environment
-from pmsi.runtime.environment import describe_environment, name_device, read_commit
+from pmsi.runtime.environment import describe_environment, name_device, name_version, read_commit
 from tests.helpers.small_run import make_fabric
 
 
@@ -41,3 +41,7 @@ def test_the_commit_is_that_of_the_code_wherever_one_is(tmp_path: Path, monkeypa
     wanted = read_commit()
     monkeypatch.chdir(tmp_path)
     assert environment.read_commit() == wanted
+
+
+def test_a_version_has_its_commit() -> None:
+    assert name_version() == f"pmsi {importlib.metadata.version('mosaicaug')} ({read_commit()})"

@@ -75,10 +75,11 @@ def test_the_average_is_tested_and_the_weights_are_trained_as_ever(tmp_path: Pat
     assert len(states) == 2 * BATCHES
     assert not name_differences(oracle.network.state_dict(), averaged.tested.state_dict())
     store = make_store(make_dataset().test, torch.device("cpu"))
-    checkpoint = load_checkpoint(tmp_path / "averaged" / "last.ckpt")
-    again = evaluate(read_network(checkpoint, recipe, 3), store, recipe, make_session())
+    path = tmp_path / "averaged" / "last.ckpt"
+    checkpoint = load_checkpoint(path)
+    again = evaluate(read_network(checkpoint, recipe, 3, path), store, recipe, make_session())
     assert again.mix_predictions.tolist() == found.mix_predictions.tolist()
-    assert name_differences(read_network(checkpoint, recipe, 3).state_dict(), averaged.network.state_dict())
+    assert name_differences(read_network(checkpoint, recipe, 3, path).state_dict(), averaged.network.state_dict())
 
 
 @pytest.mark.usefixtures("small_backbone")
