@@ -15,8 +15,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: install  ## the main job on the embedded data: six augmentations, one table, one page
-	$(BIN)/pmsi compare
+demo: install  ## the main job on the embedded data: six augmentations on few images, one table, one page
+	$(BIN)/pmsi compare --recipe few-shot --train-per-class 10 --jobs 2
 
 test: install lint  ## a process for each core, with one thread each: threads of many processes get in each other's way
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

@@ -62,7 +62,7 @@ def main(
     """
     fabric = open_fabric("auto" if torch.cuda.is_available() else "cpu")
     how = {"batch_size": batch, "num_threads": 2, "device_id": fabric.device.index, "seed": seed}
-    names, train, test = list_images(folder, classes)
+    names, train, test = list_images(folder.expanduser(), classes)
     quick = RECIPES["quick"] if weights != "none" else replace(RECIPES["quick"], lr_backbone=0.05, lr_new=0.05)
     recipe = replace(quick, epochs=epochs, crop=size, resize=size * 9 // 8, batch_size=batch)
     # The trainer counts its training images, DALI shows them.
@@ -126,7 +126,10 @@ def read(entries: Entries, recipe: Recipe, **order: Any) -> tuple[Any, Any]:
     files, labels = zip(*entries, strict=True)
     encoded, label = fn.readers.file(files=files, labels=labels, name="reader", pad_last_batch=True, **order)
     images = fn.decoders.image(
-        encoded, device="mixed" if torch.cuda.is_available() else "cpu", output_type=DALIImageType.RGB
+        encoded,
+        device="mixed" if torch.cuda.is_available() else "cpu",
+        output_type=DALIImageType.RGB,
+        adjust_orientation=True,  # upright by EXIF, as `pmsi` reads them
     )
     return fn.resize(images, size=[recipe.resize] * 2), label
 

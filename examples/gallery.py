@@ -25,7 +25,8 @@ AUGMENTATIONS = {  # with the seed of the draw that is shown
 
 def read(path: str) -> Tensor:
     """Read the central square of an image file as uint8 ``[3, SIDE, SIDE]``."""
-    square = ImageOps.fit(Image.open(path).convert("RGB"), (SIDE, SIDE))
+    upright = ImageOps.exif_transpose(Image.open(path))  # phones store photographs on their side
+    square = ImageOps.fit(upright.convert("RGB"), (SIDE, SIDE))
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 

@@ -192,17 +192,6 @@ class Augmentation(nn.Module):
         plan = self.sample(images.shape, generator=generator)
         return plan, self.targets(plan, labels, maps=maps)
 
-    def collate(self, samples: list[Any]) -> Any:
-        """Collate samples ``(image, label)`` or images, and augment the batch: a ``collate_fn`` for any worker.
-
-        Examples:
-            >>> import torch
-            >>> from mosaicaug import CutMix
-            >>> images, targets = CutMix().collate([(torch.rand(3, 8, 8), label) for label in range(4)])
-        """
-        batch = default_collate(samples)
-        return self(*batch) if isinstance(batch, (list, tuple)) else self(batch)
-
     def _follow(self, images: Tensor, plan: Plan) -> Tensor:
         """Images that ``plan`` makes; in eval mode the images themselves."""
         if not self.training:
@@ -242,6 +231,26 @@ class Augmentation(nn.Module):
     def _resolve_maps(self, images: Tensor, labels: Tensor, maps: Tensor | None) -> Tensor | None:  # noqa: ARG002
         """Class activation maps that `targets` needs, computed or checked before anything is drawn."""
         return maps
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """Stack samples and augment the batch: the ``collate_fn`` of a `DataLoader`, however its workers are started.
+
+        Workers that are not forked get it pickled, which a lambda cannot be.
+
+        Args:
+            samples: images, or pairs of an image and its label, as a data set gives them.
+
+        Returns:
+            Images, or images and targets.
+
+        >>> import torch
+        >>> from mosaicaug import CutMix
+        >>> images, targets = CutMix().collate([(torch.zeros(3, 8, 8), label) for label in range(4)])
+        >>> images.shape, targets.labels_a.tolist()
+        (torch.Size([4, 3, 8, 8]), [0, 1, 2, 3])
+        """
+        batch = default_collate(list(samples))
+        return self(*batch) if isinstance(batch, list | tuple) else self(batch)
 
     def extra_repr(self) -> str:
         """Arguments for `repr`."""

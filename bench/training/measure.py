@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from bench.training.plain import PlainInput, PlainTrainer
 from pmsi.data.dataset import Dataset, load_dataset
 from pmsi.models.registry import make_network
 from pmsi.recipe import RECIPES, Recipe
+from pmsi.runtime.cores import count_cores
 from pmsi.training.batches import count_batches, plan_epoch
 
 # The backbone learns from the first epoch on: ours would skip gradients that the published code throws away.
@@ -44,7 +44,7 @@ def count_rows(device: str) -> int:
 
 def count_photos() -> int:
     """Number of photographs to time inputs on: 8 mini-batches, or 4 per worker of the plain side."""
-    return PAPER.batch_size * max(8, 4 * (os.cpu_count() or 1))
+    return PAPER.batch_size * max(8, 4 * count_cores())
 
 
 def measure_input(folder: Path, recipe: Recipe, device: str, rounds: int = INPUT_ROUNDS) -> list[Row]:

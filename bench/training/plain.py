@@ -5,7 +5,6 @@ Written from descriptions of the code of the paper and of PMG, on the network of
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torchvision.datasets import ImageFolder
 from bench.throughput.sides.loops import recurse
 from pmsi.models.base import Network
 from pmsi.recipe import Recipe
+from pmsi.runtime.cores import count_workers
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHASES = ((0, 3, 1.0), (1, 2, 1.0), (2, 1, 1.0), (None, 0, 2.0))  # output, recursions of the mosaic, weight of the loss
@@ -51,7 +51,7 @@ class PlainInput:
             self.dataset,
             recipe.batch_size,
             shuffle=True,
-            num_workers=os.cpu_count() or 1,
+            num_workers=count_workers(),
             drop_last=True,
             pin_memory=device.type == "cuda",
             persistent_workers=True,

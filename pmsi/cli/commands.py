@@ -38,6 +38,7 @@ from pmsi.runtime.processes import process_rank
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.session import Session
 from pmsi.runtime.signals import Stopped
+from pmsi.runtime.threads import set_threads
 from pmsi.training.callbacks import Callback, TensorBoard
 
 
@@ -112,7 +113,7 @@ def _study(
     base, recipe_name = Row(command.settings, command.source), name_recipe(command)
     folder = command.run or Path("runs") / f"{what}-{command.source.data}-{recipe_name}"
     check_folder(folder, base.source, base.recipe, rows=True)
-    session = _open_session(command)
+    session = _open_session(command, console)
     loaded: dict[tuple[int, Source], Dataset] = {}
     with Screen(console) as screen:
 
@@ -158,7 +159,7 @@ def _train(command: Train, console: Console) -> None:
     default = Path("runs") / f"train-{command.source.data}-{name}-{recipe.augmentation}-seed{command.seed}"
     folder = command.run or default
     check_folder(folder, command.source, recipe, rows=False)
-    session = _open_session(command)
+    session = _open_session(command, console)
     with Screen(console) as screen, ExitStack() as stack:
         dataset = _load(command.source, recipe, session, screen)
         screen.say(dataset.protocol)
@@ -194,27 +195,36 @@ def _train(command: Train, console: Console) -> None:
 def _evaluate(command: Evaluate, console: Console) -> None:
     # 1. The checkpoint says what was trained, and on what.
     state = load_checkpoint(command.checkpoint)
-    session = Session(open_fabric(command.compute.device, command.compute.precision))
     identity = state["identity"]
-    recipe = read_recipe(identity, written_by=state.get("written_by"))
+    if "classes" not in identity or (command.data or identity.get("data")) is None:
+        lacks = "--data: " if "classes" in identity else ""
+        raise ValueError(f"{lacks}{command.checkpoint} does not say what it was trained on; it is of no run of pmsi")
+    recipe, names = read_recipe(identity, written_by=state.get("written_by")), identity.get("class_names")
     data = command.data or identity["data"]
+    session = _open_session(command, console)
     page = command.page or command.checkpoint.with_name(f"evaluate-{data}.html")
     if page.name == "report.html" and page.with_name("config.json").exists():
         raise ValueError(f"--page: {page} is the report of a run; choose another name")
+    root = command.root or (Path(identity["root"]) if identity.get("root") else None)
+    own = data == identity.get("data")
     source = Source(
         data=data,
-        root=command.root or (Path(identity["root"]) if identity["root"] else None),
-        hold_out=identity.get("hold_out") if data == identity["data"] else None,
-        skip_unreadable=identity["skip_unreadable"],
+        root=root,
+        hold_out=identity.get("hold_out") if own else None,
+        skip_unreadable=identity.get("skip_unreadable", False),
         cache=command.cache,
+        workers=command.workers,
     )
 
     # 2. The test.
     with Screen(console) as screen:
-        dataset = _load(source, recipe, session, screen)
-    if len(dataset.classes) != identity["classes"]:
-        raise ValueError(
-            f"{command.checkpoint} knows {identity['classes']} classes, {source.data} has {len(dataset.classes)}"
+        dataset = _load(source, recipe, session, screen, names)
+    if names is None:  # of an earlier version, which did not keep them
+        if len(dataset.classes) != identity["classes"]:
+            raise ValueError(f"the network knows {identity['classes']} classes, {data} has {len(dataset.classes)}")
+        _say(
+            console,
+            f"{command.checkpoint} has no names of its classes: that {data} has them in its order is not checked",
         )
     network = read_network(state, recipe, identity["classes"], command.checkpoint)
     found = evaluate(network, dataset.test, recipe, session)
@@ -226,23 +236,28 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     console.print(f"Concat   {found.concat:.2f} %\nMix      {found.mix:.2f} % of {images} test images")
     if session.fabric.is_global_zero:
         facts = describe_study(source, dataset, recipe, "of the checkpoint", session)
-        facts["weights"] = identity["weights"]
+        facts["weights"] = identity.get("weights", "unknown")
         seed = identity.get("seed", 0)
         write_page(describe_test(facts, recipe, seed, found, dataset.test.labels), page)
     _say(console, f"Page: {page.resolve()}")
     _end(console, {"concat": found.concat, "mix": found.mix, "stages": list(found.stages), "page": str(page.resolve())})
 
 
-def _open_session(command: Common) -> Session:
+def _open_session(command: Common | Evaluate, console: Console) -> Session:
     """Fabric, launched; all processes were given the same command."""
-    session = Session(open_fabric(command.compute.device, command.compute.precision), command.compute.compile)
+    compute = command.compute
+    session = Session(open_fabric(compute.device, compute.precision), compute.compile)
     session.processes.check_same(name_settings(asdict(command)))
+    if session.fabric.device.type == "cpu" and (advice := set_threads(compute.threads)) is not None:
+        _say(console, advice)
     return session
 
 
-def _load(source: Source, recipe: Recipe, session: Session, screen: Screen) -> Dataset:
+def _load(
+    source: Source, recipe: Recipe, session: Session, screen: Screen, classes: Sequence[str] | None = None
+) -> Dataset:
     """The data set: the first process of each host reads the images, the others find them in the cache."""
-    return session.processes.take_turns(lambda: source.load(recipe, screen.loading, screen.say))
+    return session.processes.take_turns(lambda: source.load(recipe, screen.loading, screen.say, classes))
 
 
 def _watch(command: Common, screen: Screen, name: str, recipe: Recipe, folder: Path) -> Callback:

@@ -82,11 +82,12 @@ class ConsoleCallback:
             return
         losses = " ".join(f"{loss:.2f}" for loss in record["losses"])
         speed = record["speed"]
+        memory = "" if speed["memory_gb"] is None else f", {speed['memory_gb']:.1f} GB"
         self.screen.say(
             f"{self.name}  epoch {record['epoch']}/{self.recipe.epochs}  loss {losses}  "
             f"Concat {record['concat']:.1f} %  Mix {record['mix']:.1f} %  {record['seconds']:.0f} s  "
-            f"{speed['images_per_second']:.0f} images/s, {100 * speed['input_share']:.1f} % of it input,"
-            f" {speed['memory_gb']:.1f} GB"
+            f"{speed['images_per_second']:.0f} images/s, {100 * speed['input_share']:.1f} % of it input"
+            f"{memory}"
         )
         if self.task is not None and record["epoch"] == self.recipe.epochs:
             self.screen.bars.remove_task(self.task)

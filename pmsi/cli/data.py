@@ -30,6 +30,8 @@ class Check:
     """Layout, as in training; by default what the names in the folder say."""
     sheet: Path | None = None
     """Where to write a picture of some classes, as PNG; by default none is written."""
+    workers: int | None = None
+    """Threads that decode images; by default one for each core that may be used."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,18 @@ class Data:
 def run_data(command: Data, console: Console, progress: Callable[[str, int, int], None]) -> int:
     """Carry out one of the two; returns the exit code, 1 if a data set has something wrong with it."""
     chosen = command.command
-    root = chosen.root.expanduser()
+    root = chosen.root
     if isinstance(chosen, Get):
         folder = download_dataset(chosen.name, root, progress)
         listing = list_images(chosen.name, root)
         _say(console, f"{folder.resolve()}: {len(listing.train):,} training and {len(listing.test):,} test images")
         return 0
     listing = list_images(chosen.data or recognise_layout(root), root)
-    checked = inspect_images(listing, progress)
+    checked = inspect_images(listing, progress, chosen.workers)
     print_checked(checked, console, root)
     if chosen.sheet is not None:
-        write_sheet(listing, chosen.sheet.expanduser())
-        _say(console, f"Contact sheet: {chosen.sheet.expanduser().resolve()}")
+        write_sheet(listing, chosen.sheet)
+        _say(console, f"Contact sheet: {chosen.sheet.resolve()}")
     return 1 if checked.findings else 0
 
 
@@ -92,6 +94,8 @@ def print_checked(checked: Inspection, console: Console, root: Path) -> None:
 
     lists = {
         "Unreadable": [f"{path.relative_to(root)}: {reason}" for path, reason in checked.unreadable],
+        "Left out": [f"{path.relative_to(root)}{'/' if path.is_dir() else ''}" for path in listing.left_out],
+        "Of more than 8 bits, scaled to 8": [f"{path.relative_to(root)}: {text}" for path, text in checked.deep],
         "In training and test": [name_pair(pair) for pair in checked.shared],
         "Twice in training or twice in test": [name_pair(pair) for pair in checked.repeated],
         "A training and a test image that look alike; is it one picture?": [name_pair(pair) for pair in checked.alike],

@@ -6,7 +6,7 @@ import argparse
 import ast
 import inspect
 import itertools
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -19,6 +19,7 @@ from pmsi.experiments.source import Source
 from pmsi.experiments.tables import Choice, Grid
 from pmsi.recipe import METHODS, RECIPES, Method, Recipe, RecipeName
 from pmsi.runtime.devices import Device, Precision
+from pmsi.runtime.files import expand_home
 
 # Themes of `--help`: a recipe's field belongs to the theme that the last field named here began, in the recipe's order;
 # a new field needs no entry.
@@ -46,6 +47,8 @@ class ComputeOptions:
     """Where to compute; under torchrun, each process takes a device of its own."""
     precision: Precision = "auto"
     """Autocast to "bf16" or "fp16", or "32"; "auto" is bf16 on GPUs that have it, and 32 elsewhere."""
+    threads: int | None = None
+    """Threads of torch on a CPU, of each process; None leaves its own choice, and says so where fewer are faster."""
     compile: bool = False
     """Compile network and loss of every phase: minutes at the start for faster steps."""
 
@@ -141,6 +144,8 @@ class Evaluate:
     """Folder of the data set; by default where it was in training."""
     cache: Path | None = Source.cache
     """Folder that keeps decoded images, as in training."""
+    workers: int | None = None
+    """Threads that decode images; None is one for each core that may be used."""
     page: Path | None = None
     """Where to write the page; by default evaluate-DATA.html beside the checkpoint."""
     compute: _ComputeGroup = field(default_factory=ComputeOptions)
@@ -178,7 +183,24 @@ def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate
     registry.struct_rule(_group_recipe)
     with registry:
         flat = (tyro.conf.OmitArgPrefixes,)  # a theme is a heading of the help, not part of a setting's name
-        return tyro.cli(commands, prog="pmsi", description=summary, args=words, config=flat)
+        command: Compare | Train | Reproduce | Describe | Evaluate | Data = expand_paths(
+            tyro.cli(commands, prog="pmsi", description=summary, args=words, config=flat)
+        )
+        return command
+
+
+def expand_paths(command: Any) -> Any:
+    """Expand ``~`` in every path of a command: a shell does so for ``--root ~/x``, but not for ``--root=~/x``."""
+    changed: dict[str, Any] = {}
+    for one in fields(command):
+        value = getattr(command, one.name)
+        if isinstance(value, Path):
+            changed[one.name] = expand_home(value)
+        elif one.name == "weights":
+            changed[one.name] = str(expand_home(Path(value))) if value.startswith("~") else value
+        elif is_dataclass(value) and not isinstance(value, Recipe):
+            changed[one.name] = expand_paths(value)
+    return replace(command, **changed)
 
 
 def _group_recipe(info: StructTypeInfo) -> StructConstructorSpec | None:

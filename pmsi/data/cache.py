@@ -29,7 +29,7 @@ import torch
 import torchvision
 from PIL import features
 
-from pmsi.data.decoding import Collected, Decoded, file_stamp
+from pmsi.data.decoding import RULES, Collected, Decoded, file_stamp
 from pmsi.runtime.files import replace_file
 
 _TAIL = struct.Struct("<II8s")
@@ -49,6 +49,7 @@ def make_key(root: Path, entries: Iterable[tuple[Path, int]], **settings: object
         "root": str(root.resolve()),
         "files": files.hexdigest(),
         **settings,
+        "decoding": RULES,
         "pillow": f"{PIL.__version__}, jpeg {features.version('libjpeg_turbo') or features.version('jpg')}",
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -78,7 +79,10 @@ def load_or_decode(
     except (OSError, ValueError) as error:
         say(f"cache: {path} cannot be used ({error}); the images are read again")
     _write(path, key, images)
-    kept, skipped = _open(path, key)
+    try:
+        kept, skipped = _open(path, key)
+    except OSError as error:  # a file system that maps no files
+        raise OSError(f"cache: {path}: {error}; name another folder with --cache, or none with --cache None") from error
     say(f"cache: {len(kept)} decoded images are kept in {path} ({kept.numel() / 1e6:.1f} MB)")
     return kept, skipped
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmsi.data.decoding import Progress, read_image
+from pmsi.data.decoding import Progress, is_deep, read_image
 from pmsi.data.layouts.base import Entries, Listing
 from pmsi.paper import TABLES
+from pmsi.runtime.cores import count_workers
 from pmsi.runtime.files import replace_file
 
 _SIDE = 16  # of the small grey picture that stands for an image, which has _SIDE^2 bits
@@ -29,6 +29,7 @@ _SIDE = 16  # of the small grey picture that stands for an image, which has _SID
 # 25, and of 2,903 test birds 3 are this near to a training bird (29, 30, 44: the same photographs), the next is at 59.
 _ALIKE = 48
 _BLOCK = 1024  # outlines that are compared at once with all others
+_DARK = 16  # of 255: all that 12 bits of 16 can reach
 _FEWEST = 5  # classes that are named
 _SHEET = (8, 4)  # classes, and images of each split, on a contact sheet
 
@@ -40,12 +41,14 @@ class Facts(NamedTuple):
         file, pixels: SHA-256 of the file, and of the size and the decoded RGB pixels.
         size: (height, width), px.
         outline: uint8 ``[32]``, bits that say where a small grey picture of it grows brighter from left to right.
+        deep: words on an image of more than 8 bits; empty for others.
     """
 
     file: str
     pixels: str
     size: tuple[int, int]
     outline: NDArray[np.uint8]
+    deep: str = ""
 
 
 class Pair(NamedTuple):
@@ -68,6 +71,7 @@ class Inspection:
         shared: pairs of a training and a test image with the same bytes or the same pixels.
         repeated: such pairs within a split.
         alike: pairs of a training and a test image that look alike: to be looked at, not counted as wrong.
+        deep: (file, words) of images of more than 8 bits, which are scaled to 8.
         heights, widths: px, of each image that could be read.
         fewest: (class, training images, test images) of those with fewest training images.
     """
@@ -79,6 +83,7 @@ class Inspection:
     shared: tuple[Pair, ...]
     repeated: tuple[Pair, ...]
     alike: tuple[Pair, ...]
+    deep: tuple[tuple[Path, str], ...]
     heights: tuple[int, ...]
     widths: tuple[int, ...]
     fewest: tuple[tuple[str, int, int], ...]
@@ -94,18 +99,19 @@ class Inspection:
         return (() if self.fits_table else (self.table,)) + tuple(f"{n:,} {what}" for n, what in counted if n)
 
 
-def inspect_images(listing: Listing, progress: Progress | None = None) -> Inspection:
+def inspect_images(listing: Listing, progress: Progress | None = None, workers: int | None = None) -> Inspection:
     """Decode every image on all cores, and compare counts, pixels and outlines.
 
     Args:
         listing: from `pmsi.data.layouts.list_images`.
         progress: called with (what, done, total) after each image.
+        workers: threads that decode; None is a thread for each core.
     """
     report = partial(progress or (lambda *_: None), f"{listing.name}: checking images")
     entries, split = listing.train + listing.test, len(listing.train)
     known: dict[int, Facts] = {}  # by place in `entries`
     unreadable = []
-    for row, found in enumerate(_inspect_all([path for path, _ in entries])):
+    for row, found in enumerate(_inspect_all([path for path, _ in entries], workers)):
         if isinstance(found, Facts):
             known[row] = found
         else:
@@ -125,6 +131,7 @@ def inspect_images(listing: Listing, progress: Progress | None = None) -> Inspec
         shared=tuple(pair for rows, pair in pairs.items() if rows[0] < split <= rows[1]),
         repeated=tuple(pair for rows, pair in pairs.items() if not rows[0] < split <= rows[1]),
         alike=tuple(alike),
+        deep=tuple((entries[row][0], facts.deep) for row, facts in known.items() if facts.deep),
         heights=tuple(facts.size[0] for facts in known.values()),
         widths=tuple(facts.size[1] for facts in known.values()),
         fewest=tuple((listing.classes[label], counts[0][label], counts[1][label]) for label in rare[:_FEWEST]),
@@ -175,15 +182,17 @@ def _list_readable(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
             continue
 
 
-def _inspect_all(paths: Sequence[Path]) -> Iterator[Facts | str]:
+def _inspect_all(paths: Sequence[Path], workers: int | None) -> Iterator[Facts | str]:
     """Inspect every file on all cores, in order; for one that cannot be read, the reason."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(max(1, count_workers(workers))) as pool:
         yield from pool.map(_inspect, paths)
 
 
 def _inspect(path: Path) -> Facts | str:
     try:
         pixels = read_image(path)
+        with Image.open(path) as opened:
+            deep = _describe_depth(opened, pixels)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         return str(error) or type(error).__name__
     height, width = pixels.shape[1:]
@@ -191,7 +200,15 @@ def _inspect(path: Path) -> Facts | str:
     grey = np.asarray(image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX))
     digest = hashlib.sha256(f"{height} {width} ".encode() + image.tobytes()).hexdigest()
     file = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Facts(file, digest, (height, width), np.packbits(grey[:, 1:] > grey[:, :-1]))
+    return Facts(file, digest, (height, width), np.packbits(grey[:, 1:] > grey[:, :-1]), deep)
+
+
+def _describe_depth(image: Image.Image, pixels: Tensor) -> str:
+    if not is_deep(image):
+        return ""
+    top = int(pixels.max())
+    dark = "; very dark: are they 10 or 12 bits in 16?" if 0 < top < _DARK else ""
+    return f"the brightest of 255 is {top}{dark}"
 
 
 def _pair_identical(known: dict[int, Facts]) -> dict[tuple[int, int], str]:

@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+
+from pmsi.data.decoding import read_size
+from pmsi.data.layouts.base import read_lines
+from pmsi.data.layouts.cub import locate_cub
+from pmsi.runtime.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
 
     Args:
         root: folder of ``images.txt``, or its parent with ``CUB_200_2011/``.
-        files: the N images in ``images/``, in the order wanted; opened for their sizes.
+        files: the N images in ``images/``, in the order wanted; opened for their sizes, upright.
         resize: both sides of every image became it, px.
         crop: side of the central crop that the network sees, px.
 
@@ -39,15 +43,15 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
         FileNotFoundError: no ``images.txt``, or an image is not there.
         ValueError: a file that ``images.txt`` does not list, or an image without annotations.
     """
-    root = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
-    lines = [line.split(maxsplit=1) for line in (root / "images.txt").read_text("utf-8").splitlines() if line.strip()]
+    root = locate_cub(expand_home(root))
+    lines = [line.split(maxsplit=1) for line in read_lines(root / "images.txt") if line.strip()]
     ids = {name.strip(): int(number) for number, name in lines}
     names = [file.relative_to(root / "images").as_posix() for file in files]
     unknown = [name for name in names if name not in ids]
     if unknown:
         raise ValueError(f"cub: images.txt does not list {unknown[0]} ({len(unknown)} of {len(names)} files)")
     wanted = [ids[name] for name in names]
-    sizes = np.array([_read_size(file) for file in files]).reshape(-1, 1, 2)
+    sizes = np.array([read_size(file) for file in files]).reshape(-1, 1, 2)
     margin = (resize - crop) // 2
 
     def to_crop(points: NDArray[np.float64]) -> Tensor:
@@ -68,7 +72,7 @@ def read_annotations(root: Path, files: Sequence[Path], *, resize: int, crop: in
 def _read_groups(path: Path, wanted: Sequence[int]) -> NDArray[np.float64]:
     """Read lines of "image a b c d" as ``[N, lines of an image, 4]``, NaN where an image has fewer."""
     rows: dict[int, list[list[float]]] = {}
-    for number, *values in np.loadtxt(path, ndmin=2).tolist():
+    for number, *values in np.loadtxt(read_lines(path), ndmin=2).tolist():
         if len(values) != 4:
             raise ValueError(f"cub: {path.name} must hold 5 numbers a line, got {1 + len(values)}")
         rows.setdefault(int(number), []).append(values)
@@ -79,9 +83,3 @@ def _read_groups(path: Path, wanted: Sequence[int]) -> NDArray[np.float64]:
     for row, number in enumerate(wanted):
         table[row, : len(rows[number])] = rows[number]
     return table
-
-
-def _read_size(file: Path) -> tuple[int, int]:
-    """Read height and width from the header of an image."""
-    with Image.open(file) as image:
-        return image.height, image.width

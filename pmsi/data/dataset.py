@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ from pmsi.data.cache import load_or_decode, make_key
 from pmsi.data.decoding import Collected, Progress, collect_images, decode_images
 from pmsi.data.holdout import choose_rows
 from pmsi.data.layouts import LAYOUTS, list_images
-from pmsi.data.layouts.base import Entries, Listing, check_listing
+from pmsi.data.layouts.base import Entries, Listing, check_listing, count_left_out
 from pmsi.data.storage import ImageFiles, Split
+from pmsi.runtime.cores import count_workers
+from pmsi.runtime.files import expand_home
 
 if TYPE_CHECKING:
     DataName = str  # a literal cannot be made of a table for the type checker
@@ -45,14 +48,33 @@ class Dataset:
     skipped: tuple[str, ...] = ()
 
     @property
-    def identity(self) -> dict[str, int]:
-        """Numbers that tell data sets apart: of classes and images, and a CRC-32 of all pixels."""
+    def identity(self) -> dict[str, Any]:
+        """Values that tell data sets apart: class names, numbers of images, and CRC-32s of all labels and pixels.
+
+        Of images that stay in files, ``files_crc32`` is of their contents and ``data_crc32`` of their times of change.
+        """
+        labels = torch.cat([self.train.labels, self.test.labels])
+        files = [split.files for split in (self.train, self.test) if split.files is not None]
         return {
             "classes": len(self.classes),
+            "class_names": list(self.classes),
             "train_images": len(self.train.labels),
             "test_images": len(self.test.labels),
             "data_crc32": self.train.crc32 ^ self.test.crc32,
+            "labels_crc32": zlib.crc32(labels.numpy().data),
+            **({"files_crc32": [one.content_crc32 for one in files]} if files else {}),
         }
+
+    def order_classes(self, classes: Sequence[str]) -> Dataset:
+        """Data set whose labels count the same classes in another order.
+
+        Raises:
+            ValueError: the classes are others.
+        """
+        check_classes(self.name, self.classes, classes)
+        number = torch.tensor([classes.index(name) for name in self.classes])
+        train, test = (replace(split, labels=number[split.labels]) for split in (self.train, self.test))
+        return replace(self, classes=tuple(classes), train=train, test=test)
 
     @classmethod
     def from_tensors(
@@ -112,6 +134,8 @@ def load_dataset(
     stream: bool = False,
     hold_out: int | None = None,
     train_per_class: int | None = None,
+    classes: Sequence[str] | None = None,
+    workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Dataset:
     """Read a whole data set; a file's bytes and ``resize`` alone decide its pixels.
@@ -127,11 +151,14 @@ def load_dataset(
         stream: leave the images in their files, to be decoded whenever they are needed.
         hold_out: n; train on all but every n-th training image of each class, and test on those.
         train_per_class: n; train on the first n training images of each class alone, of those not held out.
+        workers: threads that decode, or processes with ``stream`` (0: none); None is one for each core of this process.
+        classes: names of the classes that a network knows, in its order, which the labels then have.
         say: called with one line: what is kept in the cache, or why a file of it could not be used.
 
     Raises:
         ValueError: unknown name, missing or superfluous root, tables that disagree, a class without training images or
-            with fewer than ``train_per_class``, no test images, or an image that cannot be read.
+            with fewer than ``train_per_class``, no test images, an image that cannot be read, or other classes than
+            ``classes``.
         FileNotFoundError: a folder, table or listed image is not there; found before any image is read.
         OSError: the cache cannot be written.
     """
@@ -142,16 +169,22 @@ def load_dataset(
     if name == "typefaces":
         if root is not None:
             raise ValueError(f"typefaces: takes no --root, got {root}; leave it out, or choose other --data")
-        return _load_typefaces(resize, seed, hold_out, train_per_class, progress)
+        dataset = _load_typefaces(resize, seed, hold_out, train_per_class, progress)
+        return dataset if classes is None else dataset.order_classes(classes)
     if root is None:
         raise ValueError(f"{name}: needs the folder of the images; give it with --root")
+    count_workers(workers)  # refused before an image is read
     if stream and skip_unreadable:
         raise ValueError(f"{name}: streamed images are not read in advance, so unreadable ones cannot be skipped")
+    root, cache = expand_home(root), None if cache is None else expand_home(cache)
     listing = list_images(name, root, hold_out, train_per_class)
+    if classes is not None:
+        check_classes(name, listing.classes, classes)  # before an image is read
 
     def read(what: str, entries: Entries) -> Collected:
         report = partial(progress or (lambda *_: None), f"{name}: reading {what} images")
-        images = partial(decode_images, [path for path, _ in entries], resize, report, stop=not skip_unreadable)
+        paths = [path for path, _ in entries]
+        images = partial(decode_images, paths, resize, report, stop=not skip_unreadable, workers=workers)
         if cache is None:
             return collect_images(images(), len(entries), resize)
         key = make_key(root, entries, resize=resize, skip_unreadable=skip_unreadable)
@@ -160,7 +193,26 @@ def load_dataset(
             part += f"-{train_per_class}-per-class"
         return load_or_decode(cache, f"{name}-{resize}px-{part}", key, images, say)
 
-    return _leave_in_files(listing, resize) if stream else _assemble(listing, resize, read)
+    dataset = _leave_in_files(listing, resize, workers) if stream else _assemble(listing, resize, read)
+    return dataset if classes is None else dataset.order_classes(classes)
+
+
+def check_classes(name: str, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Check that a data set has the classes that a network knows, in any order; ValueError names the first that differ.
+
+    Args:
+        name: of the data set.
+        found, wanted: names of its classes, and of the network's.
+    """
+    if len(found) != len(wanted):
+        raise ValueError(f"the network knows {len(wanted)} classes, {name} has {len(found)}")
+    lacking = [one for one in wanted if one not in {*found}]
+    if lacking:
+        other = next(one for one in found if one not in {*wanted})
+        raise ValueError(
+            f"the network knows the class {lacking[0]!r}, {name} has {other!r} instead"
+            f" ({len(lacking)} of {len(wanted)} classes are others)"
+        )
 
 
 def _load_typefaces(
@@ -178,10 +230,10 @@ def _load_typefaces(
     return Dataset("typefaces", tuple(typefaces.TYPEFACES), train, test, protocol)
 
 
-def _leave_in_files(listing: Listing, resize: int) -> Dataset:
+def _leave_in_files(listing: Listing, resize: int, workers: int | None) -> Dataset:
     empty = torch.empty(0, 3, resize, resize, dtype=torch.uint8)
     train, test = (
-        Split(empty, _take_labels(entries), ImageFiles([path for path, _ in entries], resize))
+        Split(empty, _take_labels(entries), ImageFiles([path for path, _ in entries], resize, workers))
         for entries in (listing.train, listing.test)
     )
     return Dataset(
@@ -208,6 +260,8 @@ def _take_labels(entries: Entries) -> Tensor:
 
 
 def _describe_protocol(listing: Listing, resize: int, how: str) -> str:
+    unused = count_left_out(listing)
+    how += f"; left out: {unused} (`pmsi data check` lists them)" if unused else ""
     return (
         f"{listing.rule}: {len(listing.classes)} classes, {len(listing.train)} training and {len(listing.test)} test"
         f" images, each resized to {resize} x {resize} px whatever its shape; {how}."

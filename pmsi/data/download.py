@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pmsi.data.decoding import Progress
 from pmsi.data.layouts import LAYOUTS
+from pmsi.runtime.files import expand_home
 
 if TYPE_CHECKING:
     ArchiveName = str  # a literal cannot be made of a table for the type checker
@@ -46,6 +47,7 @@ def download_dataset(name: ArchiveName, root: Path, progress: Progress | None = 
     if archive is None:
         advice = LAYOUTS[name].elsewhere or f"{name}: there is nothing to download"
         raise ValueError(advice.format(root=root))
+    root = expand_home(root)
     folder = root / archive.folder
     if not folder.is_dir():
         file = root / archive.url.rpartition("/")[2]

@@ -22,6 +22,11 @@ from torch import Tensor
 from torch.utils import data
 
 from pmsi.data.decoding import file_stamp, read_resized
+from pmsi.runtime.cores import count_workers
+
+_SAMPLE = (
+    4096  # bytes of each end of a file by which contents are told apart: reading all would take as long as an epoch
+)
 
 
 class ImageFiles(data.Dataset[Tensor | ValueError]):
@@ -30,10 +35,11 @@ class ImageFiles(data.Dataset[Tensor | ValueError]):
     Args:
         paths: of the images.
         resize: R, px; both sides of every image become it.
+        workers: processes that decode; None is one for each core of this process, and 0 decodes in the process itself.
     """
 
-    def __init__(self, paths: Sequence[Path], resize: int) -> None:
-        self.paths, self.resize = paths, resize
+    def __init__(self, paths: Sequence[Path], resize: int, workers: int | None = None) -> None:
+        self.paths, self.resize, self.workers = paths, resize, workers
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -49,6 +55,21 @@ class ImageFiles(data.Dataset[Tensor | ValueError]):
     def crc32(self) -> int:
         """CRC-32 of names, sizes and times of change."""
         return zlib.crc32(json.dumps([[path.name, *file_stamp(path)] for path in self.paths]).encode())
+
+    @cached_property
+    def content_crc32(self) -> int:
+        """CRC-32 of names, sizes, and the first and last 4 kB of each file: what a copy elsewhere has too."""
+        crc = 0
+        for path in self.paths:
+            crc = zlib.crc32(path.name.encode(errors="surrogateescape"), crc)
+            if path.is_file():
+                with path.open("rb") as file:
+                    size = file.seek(0, os.SEEK_END)
+                    crc = zlib.crc32(str(size).encode(), crc)
+                    for place in (0, max(0, size - _SAMPLE)):
+                        file.seek(place)
+                        crc = zlib.crc32(file.read(_SAMPLE), crc)
+        return crc
 
 
 @dataclass(frozen=True)
@@ -125,7 +146,7 @@ class HostStore(ImageStore):
 
 
 class FileStore(ImageStore):
-    """Store of files, decoded by a worker process for each core, some batches ahead."""
+    """Store of files, decoded by worker processes, some batches ahead."""
 
     where = "files"
 
@@ -137,7 +158,7 @@ class FileStore(ImageStore):
         loader = data.DataLoader(
             self.files,
             batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=os.cpu_count() or 1,
+            num_workers=count_workers(self.files.workers),
             collate_fn=_collate,
             worker_init_fn=_ignore_signals,
             pin_memory=self.device.type == "cuda",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -23,7 +22,7 @@ from pmsi.models.registry import read_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
 from pmsi.runtime.environment import name_version
-from pmsi.runtime.files import PART, read_json, write_json
+from pmsi.runtime.files import PART, expand_home, read_json, write_json
 from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.trainer import Trainer
@@ -50,7 +49,7 @@ def list_settings(source: Source, recipe: Recipe) -> dict[str, Any]:
     """Part of a run's identity that is known before the data are read."""
     return {
         "data": source.data,
-        "root": None if source.root is None else str(Path(source.root).resolve()),
+        "root": None if source.root is None else str(expand_home(Path(source.root)).resolve()),
         "hold_out": source.hold_out,
         "train_per_class": source.train_per_class,
         "skip_unreadable": source.skip_unreadable,
@@ -76,15 +75,18 @@ def make_identity(source: Source, dataset: Dataset, recipe: Recipe, fabric: Fabr
 def match_older(identity: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     """``identity`` without the settings that ``stored`` does not know and that have their defaults.
 
-    A folder that was written before a setting existed is then continued, and keeps the identity it has.
+    A folder that was written before a setting existed is then continued, and keeps the identity it has. Weights of the
+    same bytes have the name that is stored, whatever their file is called now.
     """
     defaults = {f"recipe.{one.name}": one.default for one in fields(Recipe)}
     defaults |= {one.name: one.default for one in fields(Source)}
-    return {
+    kept = {
         name: value
         for name, value in identity.items()
         if name in stored or name not in defaults or value != defaults[name]
     }
+    digests = [str(values.get("weights")).partition(" (sha256 ")[2] for values in (kept, stored)]
+    return {**kept, "weights": stored["weights"]} if digests[0] and digests[0] == digests[1] else kept
 
 
 def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.", *, written_by: str | None = None) -> Recipe:
@@ -103,7 +105,11 @@ def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.", *, written_b
     if unknown:
         version = written_by or "another version of pmsi"
         raise ValueError(f"the recipe has a setting {unknown[0]!r}, of {version}; use that version")
-    return Recipe(**values)
+    try:
+        return Recipe(**values)
+    except TypeError as error:  # a text where this version has a number
+        version = written_by or "another version of pmsi"
+        raise ValueError(f"the recipe has a value of {version} ({error}); use that version") from error
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -134,7 +140,8 @@ def write_identity(folder: Path, identity: dict[str, Any], session: Session) -> 
     """Write ``config.json``, or check that the one there is of the same run; called by all processes.
 
     Returns:
-        The identity that the file holds: an older folder keeps what it was written with.
+        The identity that the file holds, with the place of the images now: an older folder keeps what it was written
+        with.
 
     Raises:
         ValueError: the folder belongs to another run.
@@ -150,7 +157,7 @@ def write_identity(folder: Path, identity: dict[str, Any], session: Session) -> 
         if {found.get("experiment"), wanted.get("experiment")} <= _STUDIES:
             wanted["experiment"] = found["experiment"]
         check_identity(found, wanted, folder, written_by)
-        return found
+        return {**found, "root": wanted["root"]} if "root" in wanted else found  # where the images are now
 
     session.fabric.barrier()  # all have looked into the folder before
     return session.processes.take_turns(write)
@@ -190,6 +197,8 @@ def lock_folder(folder: Path, session: Session, *, wait: bool = False) -> Iterat
             lock.acquire(blocking=wait)
         except Timeout:
             busy = True
+        except (NotImplementedError, OSError) as error:
+            raise OSError(f"{folder}: cannot be locked ({error}); choose a --run folder elsewhere") from error
     if session.processes.max_over_processes(int(busy)):
         raise FolderBusyError(f"another process is training in {folder}; wait for it, or choose another --run folder")
     try:
@@ -231,7 +240,9 @@ def keep_result(
 
 def read_result(folder: Path) -> dict[str, Any]:
     """``result.json`` of a run, and the name of its folder."""
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    found = read_json(folder / "result.json")
+    if found is None:
+        raise FileNotFoundError(f"there is no file {folder / 'result.json'}")
     return {"folder": folder.name, **found}
 
 

@@ -106,7 +106,7 @@ def measure_pointing(
     """
     if dataset.name != "cub" or source.root is None or dataset.skipped:
         return None
-    root = source.root.expanduser()
+    root = source.root
     files = [path for path, _ in list_images("cub", root, source.hold_out).test][:_POINTS]
     annotations = read_annotations(root, files, resize=recipe.resize, crop=recipe.test_side)
     if annotations.boxes is None and annotations.parts is None:

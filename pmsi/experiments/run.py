@@ -10,6 +10,7 @@ from pmsi.experiments.folder import check_folder, keep_result, lock_folder, make
 from pmsi.experiments.pictures import keep_preview
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
+from pmsi.runtime.files import expand_home
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.session import Session
 from pmsi.training.callbacks import Callback
@@ -45,6 +46,7 @@ def train_run(
         FolderBusyError: another process trains there.
         ValueError: the folder belongs to another run, or holds other files.
     """
+    folder = expand_home(folder)
     check_folder(folder, source, recipe, rows=False)
     identity = {**make_identity(source, dataset, recipe, session.fabric), "seed": seed}
     weights = source.find_weights(recipe.backbone)

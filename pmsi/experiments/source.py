@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from pmsi.data.dataset import DataName, Dataset, load_dataset
 from pmsi.models.backbones import make_backbone
 from pmsi.recipe import Recipe
+from pmsi.runtime.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Source:
     """Folder that keeps decoded images, so that a second run decodes none; None keeps none."""
     stream: bool = False
     """Decode images anew in every epoch, in worker processes: for sets that neither memory nor the cache holds."""
+    workers: int | None = None
+    """Threads that decode images (processes, or 0 for none, where they are streamed); None is one for each core that
+    may be used."""
 
     def find_weights(self, backbone: str) -> str:
         """File of backbone weights: of a folder the file that is named after ``backbone``, else ``weights`` itself.
@@ -43,9 +47,11 @@ class Source:
         Raises:
             FileNotFoundError: the folder has none.
         """
-        folder = Path(self.weights).expanduser()
-        if self.weights in ("none", "imagenet") or not folder.is_dir():
+        if self.weights in ("none", "imagenet"):
             return self.weights
+        folder = expand_home(Path(self.weights))
+        if not folder.is_dir():
+            return str(folder) if self.weights.startswith("~") else self.weights
         files = sorted(folder.glob(f"{backbone.replace(':', '_')}*.pth"))
         if not files:
             raise FileNotFoundError(f"weights: {folder} has no file {backbone}*.pth; put it there, or give one file")
@@ -64,24 +70,26 @@ class Source:
         recipe: Recipe,
         progress: Callable[[str, int, int], None] | None = None,
         say: Callable[[str], None] = print,
+        classes: Sequence[str] | None = None,
     ) -> Dataset:
-        """Load the images at the recipe's size, as uint8.
+        """Load the images at the recipe's size, as uint8; labels count ``classes``, where a network knows some.
 
         Raises:
             ValueError, OSError: weights that do not fit the backbone (before any image is read), or bad data.
         """
         self.check_weights(recipe)
-        root, cache = (None if path is None else Path(path).expanduser() for path in (self.root, self.cache))
         return load_dataset(
             self.data,
-            root,
+            self.root,
             resize=recipe.resize,
             skip_unreadable=self.skip_unreadable,
             progress=progress,
-            cache=cache,
+            cache=self.cache,
             stream=self.stream,
             hold_out=self.hold_out,
             train_per_class=self.train_per_class,
+            classes=classes,
+            workers=self.workers,
             say=say,
         )
 

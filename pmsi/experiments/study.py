@@ -28,7 +28,7 @@ from pmsi.experiments.results import describe_study, gather_results, list_finish
 from pmsi.experiments.run import train_run
 from pmsi.experiments.tables import Grid, Name, Row, table_rows
 from pmsi.recipe import METHODS, Method, Recipe
-from pmsi.runtime.files import write_json, write_lines
+from pmsi.runtime.files import expand_home, write_json, write_lines
 from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.callbacks import Callback
@@ -75,7 +75,7 @@ def study(
         ValueError, OSError: there are no weights for one of the backbones, or they do not fit.
     """
     # 1. Refuse what cannot be done before any image is read.
-    source = base.source
+    folder, source = expand_home(folder), base.source
     if "candidates" in tables and source.hold_out is None:
         raise ValueError(
             "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"

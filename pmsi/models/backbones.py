@@ -16,6 +16,7 @@ from torchvision.models import MobileNet_V2_Weights, get_model, get_model_weight
 
 from pmsi.recipe import WIDTH_MULTS
 from pmsi.runtime.checkpoints import load_tensors
+from pmsi.runtime.files import expand_home
 
 # Where MobileNetV2's `features` are cut: a stage ends with the last block before the next one of stride 2. The paper
 # says "increase in channels", its code cuts here (32 -> 24 channels is no increase).
@@ -201,6 +202,7 @@ def _fetch(weights: str, url: str) -> Mapping[str, Tensor]:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    path = expand_home(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights: no file {path}; give a file, 'imagenet' or 'none'")
     state = load_tensors(path)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pmsi.runtime.environment import name_version
-from pmsi.runtime.files import replace_file
+from pmsi.runtime.files import expand_home, replace_file
 
 _OLDER = "an earlier version of pmsi"  # which did not keep its name
 
@@ -38,6 +38,7 @@ def load_tensors(path: Path) -> Any:
     Raises:
         FileNotFoundError: no such file. ValueError: it is damaged, or holds more than tensors and plain values.
     """
+    path = expand_home(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -53,7 +54,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: no such file. ValueError: not one of our checkpoints, or it is damaged.
     """
     state = load_tensors(path)
-    if not isinstance(state, dict) or "identity" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
         raise ValueError(f"{path} is not a checkpoint of pmsi")
     if state.pop("checksum", None) != _compute_checksum(state):
         raise ValueError(f"{path} is damaged: its checksum does not match what it holds")
@@ -83,6 +84,10 @@ def load_newest(path: Path) -> dict[str, Any] | None:
     return None
 
 
+# Names of an identity that earlier versions did not write; where they are missing, they are not compared.
+_LATER = {"class_names", "labels_crc32", "files_crc32"}
+
+
 def load_parts(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> None:
     """Load parts of a run (network, optimizer, ...) from the state that `load_checkpoint` gave.
 
@@ -92,7 +97,7 @@ def load_parts(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -
     for name, part in parts.items():
         try:
             part.load_state_dict(state[name])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split()) if name in state else "it has none"
             raise ValueError(
                 f"{path} was written by {state.get('written_by', _OLDER)}, and its {name} does not fit "
@@ -105,6 +110,8 @@ def check_identity(
 ) -> None:
     """Check that a stored run is the one that was asked for.
 
+    Places are not compared: a data set that was moved is told by what it holds.
+
     Args:
         found, wanted: stored and asked for.
         path: where the former is.
@@ -113,15 +120,26 @@ def check_identity(
     Raises:
         ValueError: a value differs; the message names all that do, and the version if that is another one.
     """
+    ignored = {"root", *(_LATER - found.keys())}
+    if "files_crc32" in found and "files_crc32" in wanted:
+        ignored.add("data_crc32")  # of files it has their times of change, which a copy does not keep
     differs = [
-        f"{name} is {_brief(repr(found.get(name)))} there, "
-        + (f"{_brief(repr(wanted[name]))} was asked for" if name in wanted else "which this version does not know")
-        for name in sorted(found.keys() | wanted.keys())
+        _describe_difference(name, found, wanted)
+        for name in sorted((found.keys() | wanted.keys()) - ignored)
         if found.get(name) != wanted.get(name)
     ]
     if differs:
         wrote = "" if written_by in (None, name_version()) else f", of {written_by} (this is {name_version()})"
         raise ValueError(f"{path} belongs to another run{wrote}: {'; '.join(differs)}. Choose another --run folder")
+
+
+def _describe_difference(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    there, asked = found.get(name), wanted.get(name)
+    if isinstance(there, list) and isinstance(asked, list) and len(there) == len(asked):
+        row = next(row for row, pair in enumerate(zip(there, asked, strict=True)) if pair[0] != pair[1])
+        return f"{name}[{row}] is {_brief(repr(there[row]))} there, {_brief(repr(asked[row]))} was asked for"
+    wish = f"{_brief(repr(asked))} was asked for" if name in wanted else "which this version does not know"
+    return f"{name} is {_brief(repr(there))} there, {wish}"
 
 
 def _compute_checksum(tree: Any, crc: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -9,7 +10,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+# Windows, and some network and union file systems, refuse to sync a folder or to open one; a failing or full disk is
+# none of these.
+_REFUSALS = {
+    *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF),
+    *(errno.EACCES, errno.EPERM, errno.EISDIR),
+}
 PART = ".part"  # ends the names of files that are being written
+
+
+def expand_home(path: Path) -> Path:
+    """Expand ``~`` and ``~user`` at the beginning of a path; ValueError where that home is not known."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}; give the path in full, or as ./{path}") from error
 
 
 def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
@@ -25,14 +40,16 @@ def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | No
     Raises:
         OSError: the file could not be written (a full disk, no permission).
     """
+    path = expand_home(path)
+    keep = None if keep is None else expand_home(keep)
     beside = path.with_name(
         f".{path.name}.{secrets.token_hex(4)}{PART}"
     )  # a random name: another process may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
+        with beside.open("r+b") as file:  # Windows syncs only what is open for writing
+            _sync(file.fileno())
         if keep is not None and path.exists():
             path.replace(keep)
         beside.replace(path)
@@ -54,10 +71,15 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read what `write_json` wrote; None without the file."""
+    """Read what `write_json` wrote; None without the file, and ValueError if it is damaged."""
     if not path.exists():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f"{path} is damaged ({error}); remove it, or choose another --run folder") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it must hold a JSON object; remove it, or choose another --run folder")
     return found
 
 
@@ -67,9 +89,23 @@ def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` outlive a crash of the machine."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Make renames in ``folder`` outlive a crash of the machine, where the system can open a folder."""
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        return
+    try:
+        _sync(handle)
     finally:
         os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Wait until what was written is on the disk, where the file system can."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise

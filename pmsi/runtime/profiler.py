@@ -9,6 +9,8 @@ import torch
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from pmsi.runtime.files import expand_home
+
 _WARM_UP, _MEASURED = 2, 4  # mini-batches
 _OPERATORS = 12  # of the table
 
@@ -22,7 +24,7 @@ class Profile:
     """
 
     def __init__(self, file: Path, device: torch.device) -> None:
-        self.file, self.device = file, device
+        self.file, self.device = expand_home(file), device
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
         plan = schedule(wait=0, warmup=_WARM_UP, active=_MEASURED, repeat=1)
         self.profiler = profile(activities=activities, schedule=plan, on_trace_ready=self._export)

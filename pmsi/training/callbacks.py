@@ -45,7 +45,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter  # an extra
 
         self.open: Any = SummaryWriter
-        self.folder, self.callback = folder, callback
+        self.folder, self.callback = folder.expanduser(), callback
         self.writer: Any = None
 
     def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:

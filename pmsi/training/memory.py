@@ -67,11 +67,16 @@ def advise_batch(network: Network, outputs: Sequence[int | None], images: Tensor
     return f"{share} images of {side} px a step do not fit in the memory of {device}, {found}{whole}"
 
 
-def measure_peak(device: torch.device) -> float:
-    """GB that this process's tensors took on a GPU, or that the process took of the host, at the most."""
+def measure_peak(device: torch.device) -> float | None:
+    """GB that this process's tensors took on a GPU, or that the process took of the host, at the most.
+
+    None on Windows, which does not say.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9

@@ -34,20 +34,20 @@ def make_schedule(recipe: Recipe, optimizer: SGD, count: int) -> LRScheduler:
     return CosineAnnealingLR(optimizer, period)
 
 
-def zero_gradients(optimizer: Optimizer, network: nn.Module, *, idle: bool) -> None:
-    """Clear the gradients of a network before a backward pass.
+def zero_gradients(optimizer: Optimizer, *, idle: bool) -> None:
+    """Clear the gradients of an optimizer's parameters before a backward pass.
 
     Args:
-        optimizer: of its parameters.
-        network: the network.
+        optimizer: of all parameters of a network.
         idle: also parameters that the pass does not reach get a gradient, of zero: they keep weight decay and momentum,
             and they are alike in a resumed run.
     """
     optimizer.zero_grad(set_to_none=not idle)
     if idle:
-        for parameter in network.parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
 
 class MovingAverage:

@@ -21,7 +21,7 @@ from pmsi.evaluation.accuracy import Evaluation, evaluate
 from pmsi.models.registry import make_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_newest, load_parts, save_checkpoint
-from pmsi.runtime.files import write_lines
+from pmsi.runtime.files import expand_home, write_lines
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.seeding import make_generator
 from pmsi.runtime.session import Session
@@ -82,7 +82,7 @@ class Trainer:
         self.recipe, self.seed, self.session = recipe, seed, session or Session()
         self.fabric, self.processes = self.session.fabric, self.session.processes
         self.identity = _describe(recipe, dataset, weights, seed, self.fabric) if identity is None else identity
-        self.processes.check_same(self.identity)
+        self.processes.check_same({**self.identity, "root": None})  # hosts may hold the images in other places
         _check_sizes(recipe, dataset, self.processes.count)
         self.rows = self.processes.split(recipe.batch_size)  # of this process
         # 2. Data and phases.
@@ -107,7 +107,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.epoch = EpochState(len(self.phases), self.fabric.device)
         self.parts = self._list_parts(optimizer)
-        self.checkpoint = None if folder is None else folder / "last.ckpt"
+        self.checkpoint = None if folder is None else expand_home(folder) / "last.ckpt"
         self._restore()
 
     def run(self, callback: Callback | None = None, profile: Profile | None = None) -> Evaluation:
@@ -153,7 +153,7 @@ class Trainer:
             with record_function("pmsi: forward"):
                 loss = phase.weight * self.objective(images, targets, phase.output)
             with record_function("pmsi: backward"):
-                zero_gradients(self.optimizer, self.network, idle=self.recipe.zero_idle_grads)
+                zero_gradients(self.optimizer, idle=self.recipe.zero_idle_grads)
                 self.fabric.backward(loss)
             with record_function("pmsi: update"):
                 self.optimizer.step()

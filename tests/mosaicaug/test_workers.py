@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,27 @@ def test_one_seed_is_one_run(options: dict[str, Any]) -> None:
     assert same(run, load(**options, epochs=2))
     assert not same(run[:10], run[10:])
     assert not same(run, load(**options, epochs=2, seed=1))
+
+
+def test_samples_are_collated_and_augmented() -> None:
+    pairs = [Addresses()[place] for place in range(4)]
+    for samples, augmentation in (
+        (pairs, mix),
+        (pairs, Jigsaw(4)),
+        ([image for image, _ in pairs], Jigsaw(4)),
+    ):
+        collate: Any = pickle.loads(pickle.dumps(augmentation.collate))  # as spawned workers get it
+        torch.manual_seed(0)
+        found = collate(samples)
+        torch.manual_seed(0)
+        batch = default_collate(samples)
+        assert same([found], [augmentation(*batch) if isinstance(batch, list) else augmentation(batch)])
+
+
+def test_the_line_of_readme_works_in_workers_that_are_not_forked() -> None:
+    """As Python 3.14 starts them on Linux; a spawned worker is below."""
+    options: dict[str, Any] = {"collate_fn": mix.collate, "workers": 1}
+    assert same(load(**options, start="forkserver"), load(**options))
 
 
 def test_spawned_workers_draw_as_forked_ones() -> None:

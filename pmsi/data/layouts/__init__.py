@@ -12,6 +12,7 @@ from pmsi.data.layouts.base import Layout, Listing, check_listing
 from pmsi.data.layouts.cars import CARS
 from pmsi.data.layouts.cub import CUB
 from pmsi.data.layouts.folder import FOLDER
+from pmsi.runtime.files import expand_home
 
 LAYOUTS: dict[str, Layout] = {
     "cub": CUB,
@@ -36,12 +37,14 @@ def list_images(name: str, root: Path, hold_out: int | None = None, train_per_cl
         name: what ``root`` holds:
             "cub", CUB-200-2011: ``images.txt`` and its companions beside ``images/``; or the parent of all this;
             "cars", Stanford Cars: ``cars_annos.mat`` beside ``car_ims/``; or ``cars_train/``, ``cars_test/`` and, there
-            or in ``devkit/``, ``cars_train_annos.mat``, ``cars_test_annos_withlabels.mat`` and ``cars_meta.mat``;
+            or in ``devkit/`` or ``car_devkit/``, ``cars_train_annos.mat``, ``cars_test_annos_withlabels.mat`` and
+            ``cars_meta.mat``; or the parent of all this, ``stanford_cars/`` below it;
             "aircraft", FGVC-Aircraft by variant (or "aircraft-family", "aircraft-manufacturer"), trained on its
             trainval list: ``data/`` or a parent of it. The lowest 20 px of each image are a copyright line, which stays
             as it does in the paper;
-            "folder": ``train/<class>/*`` with ``test/`` or ``val/``, or class folders, of which every fifth image is
-            held out.
+            "folder": ``train/<class>/*`` with ``test/`` or ``val/``, in any usual spelling, or class folders, of which
+            every fifth image is held out.
+            A folder that an archive put into one of its own name (``cars_train/cars_train/``) is read there.
         root: folder of the data set.
         hold_out: n; every n-th training image of each class is listed as a test image, and the data set's own test
             images are not listed.
@@ -54,6 +57,7 @@ def list_images(name: str, root: Path, hold_out: int | None = None, train_per_cl
     """
     if name not in LAYOUTS:
         raise ValueError(f"data: unknown data set {name!r}; choose {', '.join(LAYOUTS)}")
+    root = expand_home(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}; --root must be the folder of the images")
     listing = LAYOUTS[name].list_images(root)
@@ -67,5 +71,6 @@ def list_images(name: str, root: Path, hold_out: int | None = None, train_per_cl
 
 def recognise_layout(root: Path) -> LayoutName:
     """Recognise the layout of a folder by names that it alone has; "folder" if there are none."""
+    root = expand_home(root)
     found = (name for name, layout in LAYOUTS.items() if any((root / mark).exists() for mark in layout.marks))
     return next(found, "folder")

@@ -14,9 +14,8 @@ def list_aircraft(level: str, root: Path) -> Listing:
     """List the trainval and the test images, labelled by variant, family or manufacturer."""
     name = "aircraft" if level == "variant" else f"aircraft-{level}"
     tables = [f"images_{level}_{part}.txt" for part in ("trainval", "test")]
-    places = [
-        root / folder for folder in ("", "data", "fgvc-aircraft-2013b/data") if (root / folder / "images").is_dir()
-    ]
+    below = ("", "data", "fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b/fgvc-aircraft-2013b/data")
+    places = [root / folder for folder in below if (root / folder / "images").is_dir()]
     folder = places[0] if places else root
     missing = [table for table in (_CLASSES[level], *tables, "images") if not (folder / table).exists()]
     if missing:

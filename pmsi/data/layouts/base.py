@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ class Listing:
         classes: K names; labels are their indices.
         train, test: (file, label) of each image.
         rule: how the images were split, in words.
+        left_out: files and folders that lie among the images and are not used.
     """
 
     name: str
@@ -28,6 +32,13 @@ class Listing:
     train: Entries
     test: Entries
     rule: str
+    left_out: tuple[Path, ...] = ()
+
+
+_HIDDEN = {
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "system volume information"),
+    *("@eadir", "#recycle", "#snapshot", "lost+found", "__pycache__"),
+}
 
 
 class Archive(NamedTuple):
@@ -56,7 +67,7 @@ class Layout:
 
 
 def check_listing(listing: Listing, when: str = "") -> None:
-    """Check that there are images, test images, and training images of every class.
+    """Check that there are images of two classes or more, test images, and training images of every class.
 
     Args:
         when: words of the message that say after which step they are lacking.
@@ -75,11 +86,43 @@ def check_listing(listing: Listing, when: str = "") -> None:
         raise ValueError(f"{listing.name}: class {empty[0]} has no training image{when} ({many}); give it one")
     if not listing.test:
         raise ValueError(f"{listing.name}: there are no test images{when}; the split must hold some out")
+    if len(listing.classes) == 1:
+        raise ValueError(
+            f"{listing.name}: there is one class, {listing.classes[0]}; --root must hold two or more to tell apart"
+        )
+    repeated = [name for name, count in Counter(listing.classes).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{listing.name}: two classes are called {repeated[0]}; names must be unique")
+
+
+def count_left_out(listing: Listing) -> str:
+    """Count what is not used by suffix, as words; empty if nothing was left out."""
+    kinds = Counter("folders" if path.is_dir() else path.suffix or "without suffix" for path in listing.left_out)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def is_hidden(name: str) -> bool:
+    """Test for names of files and folders that systems and tools make, and users do not see."""
+    return name.startswith(".") or name.casefold() in _HIDDEN
+
+
+def step_into(folder: Path) -> Path:
+    """Path of the folder of the same name that is all that ``folder`` holds, as archives unpack; else ``folder``."""
+    while True:
+        inside = [path for path in folder.iterdir() if not is_hidden(path.name)]
+        if len(inside) != 1 or inside[0].name != folder.resolve().name or not inside[0].is_dir():
+            return folder
+        folder = inside[0]
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file; bytes that are not UTF-8 become U+FFFD."""
-    return path.read_text("utf-8", errors="replace").splitlines()
+    """Read the lines of a text file, of any system's line ends and with or without a byte order mark.
+
+    It is UTF-16 where its byte order mark says so, else UTF-8; bytes that are none become U+FFFD.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    return re.split("\r\n|\r|\n", content.decode(encoding, errors="replace"))  # splitlines() cuts names at U+0085 too
 
 
 def read_table(name: str, path: Path) -> dict[str, str]:
@@ -114,7 +157,7 @@ def check_files(table: str, folder: Path, files: Collection[str]) -> None:
         ValueError: an image is listed twice.
         FileNotFoundError: an image is not there.
     """
-    repeated = [file for file, count in Counter(files).items() if count > 1]
+    repeated = [file for file, count in Counter(map(os.path.normpath, files)).items() if count > 1]
     if repeated:
         raise ValueError(f"{table} lists {repeated[0]} more than once; train and test must not share an image")
     absent = [file for file in files if not (folder / file).is_file()]

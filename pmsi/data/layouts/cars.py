@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,37 +10,52 @@ from typing import Any
 
 import numpy as np
 
-from pmsi.data.layouts.base import Layout, Listing, check_files, check_values
+from pmsi.data.layouts.base import Layout, Listing, check_files, check_values, step_into
 
+# Places of the devkit's tables: as published, as copies have them, and beside the images.
+_DEVKITS = ("", "devkit", "car_devkit", "car_devkit/devkit")
 _TABLES = ("cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat")
 _MAX_BYTES = 100_000_000  # of an annotation file; the published ones have up to 0.6 MB
 
 
 def list_cars(root: Path) -> Listing:
     """List one table with a flag for the test images, or the devkit with two folders of images."""
-    tables = {name: root / name if (root / name).exists() else root / "devkit" / name for name in _TABLES}
+    root = root / "stanford_cars" if (root / "stanford_cars").is_dir() else root  # as torchvision unpacks it
+    root = step_into(root)
+    tables = {name: _find_table(root, name) for name in _TABLES}
+    folders = {
+        name: step_into(root / name) for name in ("car_ims", "cars_train", "cars_test") if (root / name).is_dir()
+    }
     single = [name for name in ("cars_annos.mat", "car_ims") if not (root / name).exists()]
     devkit = [name for name, path in tables.items() if not path.exists()]
-    devkit += [name for name in ("cars_train", "cars_test") if not (root / name).is_dir()]
+    devkit += [name for name in ("cars_train", "cars_test") if name not in folders]
     if single and devkit:
         raise FileNotFoundError(
             f"cars: {root} has no {', '.join(single)}; and of the other layout no {', '.join(devkit)}. --root must"
-            f" hold cars_annos.mat and car_ims/, or cars_train/, cars_test/ and, there or in devkit/,"
+            f" hold cars_annos.mat and car_ims/, or cars_train/, cars_test/ and, there or in devkit/ or car_devkit/,"
             f" {', '.join(_TABLES)} (the devkit's own cars_test_annos.mat has no classes)"
         )
     if not single:
         path = root / "cars_annos.mat"
         classes = _read_names(path)
-        cars = _read_cars(path, "relative_im_path", root, classes)
+        cars = _read_cars(path, "relative_im_path", folders["car_ims"].parent, classes)
         check_values("cars: cars_annos.mat", {file: flag for file, _, flag in cars}, (0, 1), "0 or 1 as `test`")
         train, test = (tuple((file, label) for file, label, flag in cars if flag == part) for part in (0, 1))
         return Listing("cars", classes, train, test, "Stanford Cars, split by the `test` of its cars_annos.mat")
     classes = _read_names(tables["cars_meta.mat"])
     train, test = (
-        tuple((file, label) for file, label, _ in _read_cars(tables[name], "fname", root / part, classes))
+        tuple((file, label) for file, label, _ in _read_cars(tables[name], "fname", folders[part], classes))
         for name, part in zip(_TABLES, ("cars_train", "cars_test"), strict=False)
     )
     return Listing("cars", classes, train, test, "Stanford Cars devkit, split into its cars_train/ and cars_test/")
+
+
+def _find_table(root: Path, name: str) -> Path:
+    """Path of a table of the devkit; copies that a browser numbered count too, as "NAME (1).mat"."""
+    stem = name.removesuffix(".mat")
+    found = (path for place in _DEVKITS for path in sorted((root / place).glob(f"{stem}*.mat")))
+    copies = (path for path in found if re.fullmatch(rf"{stem}( ?\(\d+\))?", path.stem))
+    return next(copies, root / name)
 
 
 def read_variable(path: Path, name: str) -> list[Any]:
@@ -96,7 +112,7 @@ def _read_cars(path: Path, file_field: str, folder: Path, classes: Sequence[str]
 
 CARS = Layout(
     list_cars,
-    marks=("cars_annos.mat", "car_ims", "cars_train", "devkit"),
+    marks=("cars_annos.mat", "car_ims", "cars_train", "devkit", "car_devkit", "stanford_cars"),
     elsewhere=(
         "cars: Stanford Cars can no longer be downloaded from its authors (ai.stanford.edu/~jkrause/cars is gone)."
         " Copies are on Kaggle and elsewhere; github.com/pytorch/vision/issues/7545 names some. Unpack one so that"

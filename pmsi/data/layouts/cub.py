@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pmsi.data.layouts.base import Archive, Layout, Listing, check_files, check_values, read_table
+from pmsi.data.layouts.base import Archive, Layout, Listing, check_files, check_values, read_table, step_into
 
 _TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
 
 def list_cub(root: Path) -> Listing:
     """List the images of ``images.txt``, split by ``train_test_split.txt``."""
-    root = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
+    root = locate_cub(root)
     missing = [name for name in (*_TABLES, "images") if not (root / name).exists()]
     if missing:
         raise FileNotFoundError(
@@ -30,6 +30,11 @@ def list_cub(root: Path) -> Listing:
         for flag in "10"
     )
     return Listing("cub", tuple(names.values()), train, test, "CUB-200-2011 layout, split by its train_test_split.txt")
+
+
+def locate_cub(root: Path) -> Path:
+    """Folder of the tables: ``root`` itself, or ``CUB_200_2011`` below it."""
+    return step_into(root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root)
 
 
 def _check_ids(name: str, files: dict[str, str], table: dict[str, str]) -> None:

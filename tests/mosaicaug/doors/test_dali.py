@@ -34,6 +34,7 @@ from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from mosaicaug.dali import Pasted, cutmix, jigsaw, mixup, recursive_mosaic, snapmix
+from pmsi.data.decoding import read_resized
 from tests.helpers.dali_nodes import (
     BATCH,
     CLASSES,
@@ -366,6 +367,19 @@ def test_the_example_lists_the_official_layout(tmp_path: Path) -> None:
     assert names == ("1.a", "2.b")
     assert sorted(train) == [(str(tmp_path / "images/1.a/x.jpg"), 0), (str(tmp_path / "images/2.b/x.jpg"), 1)]
     assert test == [(str(tmp_path / "images/1.a/y.jpg"), 0)]
+
+
+def test_the_example_reads_photographs_upright_as_pmsi_does(tmp_path: Path) -> None:
+    example, tag = load_example(), Image.Exif()
+    tag[0x0112] = 6  # of a phone that was held upright
+    slope = np.mgrid[0:32, 0:64].transpose(1, 2, 0) * 3
+    stored = np.concatenate([slope, slope[..., :1]], 2).astype(np.uint8)
+    Image.fromarray(stored).save(tmp_path / "phone.jpg", exif=tag, quality=100, subsampling=0)
+    how = {"batch_size": 1, "num_threads": 1, "device_id": None, "seed": 0}
+    split = example.read_test([(str(tmp_path / "phone.jpg"), 0)], example.Recipe(resize=32, crop=32, batch_size=2), how)
+    ours = read_resized(tmp_path / "phone.jpg", 32)
+    assert (split.images[0].int() - ours.int()).abs().float().mean() < 2
+    assert (split.images[0].int() - ours.flip(1).int()).abs().float().mean() > 20
 
 
 @pytest.mark.usefixtures("small_backbone")

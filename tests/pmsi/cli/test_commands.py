@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import torch
 from pmsi.cli.commands import main
 from pmsi.experiments.source import Source
 from pmsi.recipe import RECIPES
+from pmsi.runtime.checkpoints import load_checkpoint, save_checkpoint
 from pmsi.training.trainer import Trainer
 from tests.helpers.small_run import (
+    RECIPE,
     make_backbone,
     read_folder,
 )
@@ -112,6 +115,100 @@ def test_evaluate_on_other_data(photos: Path, tmp_path: Path, capsys: pytest.Cap
         (photos / part / "c").rename(tmp_path / part)
     assert main(["evaluate", checkpoint, *kept]) == 2
     assert "knows 3 classes, folder has 2" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_evaluate_goes_by_the_names_of_classes(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask("train", photos, tmp_path / "run") == 0
+    kept = ["--cache", str(tmp_path / "kept")]
+    predictions = json.loads((tmp_path / "run/predictions.json").read_text())
+    state = load_checkpoint(tmp_path / "run/last.ckpt")
+    assert state["identity"]["class_names"] == ["a", "b", "c"]
+
+    def test(names: list[str] | None) -> tuple[int, str, str]:
+        identity = {name: value for name, value in state["identity"].items() if name != "class_names"}
+        identity |= {} if names is None else {"class_names": names}
+        save_checkpoint(tmp_path / "other.ckpt", {**state, "identity": identity})
+        capsys.readouterr()
+        return main(["evaluate", str(tmp_path / "other.ckpt"), *kept]), *capsys.readouterr()
+
+    code, out, _ = test(["c", "a", "b"])
+    right = [p == (label + 1) % 3 for p, label in zip(predictions["mix"], predictions["labels"], strict=True)]
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["mix"] == pytest.approx(100 * sum(right) / len(right))
+    code, out, _ = test(None)  # of a version that kept no names
+    assert code == 0
+    assert "has no names of its classes" in out
+    monkeypatch.setattr("pmsi.data.dataset.decode_images", lambda *_, **__: pytest.fail("an image was read"))
+    code, _, error = test(["a", "bee", "c"])
+    assert code == 2
+    assert error == ("pmsi: the network knows the class 'bee', folder has 'b' instead (1 of 3 classes are others)\n")
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_home_is_expanded_in_every_path(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell expands ``--root ~/x``, but not ``--root=~/x``."""
+    monkeypatch.setenv("HOME", str(photos.parent))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    where = ["--root=~/photos", "--run=~/run", "--cache=~/kept"]
+    assert main(["train", "--data", "folder", *where, *TINY, "--epochs", "1", "--threads", "1"]) == 0
+    assert main(["evaluate", "~/run/last.ckpt", "--cache=~/kept", "--page=~/page.html"]) == 0
+    assert main(["data", "check", "~/photos", "--sheet=~/sheet.png"]) == 0
+    assert main(["train", "--data", "folder", *where, "--run=~/other", *TINY, "--weights=~/none.pth"]) == 2
+    assert f"no file {tmp_path / 'none.pth'}" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/config.json").read_text())["root"] == str(photos)
+    assert {"kept", "page.html", "run", "sheet.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert list((tmp_path / "here").iterdir()) == []
+    assert main(["train", "--data", "folder", "--root=~nobody-of-this-name/x"]) == 2
+    assert "pmsi: ~nobody-of-this-name/x: " in capsys.readouterr().err
+
+
+def test_a_busy_machine_is_said_with_the_setting_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pmsi.cli.commands.set_threads", lambda asked: f"asked {asked}: this machine is busy")
+    assert main(["train", "--data", "folder", "--root", str(tmp_path / "x"), "--threads", "7", "--device", "cpu"]) == 2
+    assert "asked 7: this machine is busy" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_a_run_goes_on_where_its_images_were_moved_to(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, moved = tmp_path / "run", tmp_path / "elsewhere" / "pictures"
+    assert ask("train", photos, run, "--stream", "--epochs", "1") == 0
+    moved.parent.mkdir()
+    shutil.copytree(photos, moved, copy_function=shutil.copyfile)  # which keeps no times
+    shutil.rmtree(photos)
+    assert ask("train", moved, run, "--stream", "--epochs", "1") == 0
+    assert main(["evaluate", str(run / "last.ckpt"), "--cache", "None"]) == 2  # nothing was trained since
+    assert f"there is no folder {photos}" in capsys.readouterr().err
+    assert main(["evaluate", str(run / "last.ckpt"), "--root", str(moved), "--cache", "None"]) == 0
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_a_checkpoint_of_another_version_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    identity = {
+        "classes": 3,
+        "data": "typefaces",
+        "root": None,
+        **{f"recipe.{k}": v for k, v in RECIPE.to_dict().items()},
+    }
+    for change, message in (
+        ({"recipe.setting_of_next_year": 1}, "the recipe has a setting 'setting_of_next_year', of pmsi "),
+        ({"classes": None}, "does not say what it was trained on"),
+        ({"classes": 12}, "a.ckpt was written by pmsi .*, and its model does not fit"),
+    ):
+        changed = {name: value for name, value in {**identity, **change}.items() if (name, value) != ("classes", None)}
+        save_checkpoint(tmp_path / "a.ckpt", {"identity": changed})
+        assert main(["evaluate", str(tmp_path / "a.ckpt"), "--device", "cpu"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(message, line), line
 
 
 @pytest.mark.usefixtures("small_backbone")

@@ -173,6 +173,12 @@ def test_other_decoders_decode_again(root: Path, kept: Path, name: str, monkeypa
     assert f"it was made from other {name.partition('.')[0].replace('PIL', 'pillow')}" in said[0]
 
 
+def test_other_rules_of_decoding_decode_again(root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(root, kept)
+    monkeypatch.setattr(cache, "RULES", 99)
+    assert "it was made from other decoding" in read(root, kept)[1][0]
+
+
 def cut(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
 

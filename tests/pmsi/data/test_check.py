@@ -28,7 +28,7 @@ from pmsi.data.decoding import read_image
 from pmsi.data.layouts import LAYOUTS, list_images
 from pmsi.data.layouts.base import Archive, Listing
 from pmsi.paper import TABLES, Row
-from tests.helpers.dataset_files import CLASSES, edit, write_cars_devkit, write_cub
+from tests.helpers.dataset_files import CLASSES, edit, save_image, write_cars_devkit, write_cub
 
 CUB100 = Path(__file__).parents[3] / "../shared/data/cub100"
 TRAIN = ("001.Red_Knot/0.png", "001.Red_Knot/2.png", "002.Blue_Jay/0.png", "002.Blue_Jay/2.png")
@@ -276,6 +276,7 @@ def test_the_command_says_what_is_wrong(birds: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_command_shortens_long_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_image(tmp_path / "train" / "b" / "0.jpg")
     for n in range(12):
         path = tmp_path / "train" / "a" / f"{n:02}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -288,10 +289,30 @@ def test_the_command_shortens_long_lists(tmp_path: Path, capsys: pytest.CaptureF
     assert "train/a/09.jpg: " in said
     assert "train/a/10.jpg: " not in said
     assert "  and 12 more\n" in said
-    for path in tmp_path.rglob("11.jpg"):
+    for path in tmp_path.rglob("*.jpg"):
         path.write_bytes(b"")
     assert ask(tmp_path) == 1
     assert "unknown" in capsys.readouterr().out  # sizes
+
+
+def test_the_command_lists_what_is_left_out_and_what_is_scaled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, name in itertools.product(("Train", "val", "test"), "ab"):
+        path = tmp_path / part / name / "0.png"
+        save_image(path)
+        Image.fromarray(
+            np.random.default_rng(len(list(tmp_path.rglob("*")))).integers(0, 2**16, (9, 9), np.uint16)
+        ).save(path)
+    (tmp_path / "Train/a/photo.heic").touch()
+    save_image(tmp_path / "test/loose.jpg")
+    assert ask(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "Left out (3):\n  val/\n  Train/a/photo.heic\n  test/loose.jpg\n" in said
+    assert "Of more than 8 bits, scaled to 8 (4):\n  Train/a/0.png: the brightest of 255 is 2" in said
+    Image.fromarray(np.full((9, 9), 4095, np.uint16)).save(tmp_path / "Train/a/0.png")
+    ask(tmp_path)
+    assert "Train/a/0.png: the brightest of 255 is 15; very dark: are they 10 or 12 bits" in capsys.readouterr().out
 
 
 def test_the_command_refuses_what_cannot_be_listed(birds: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,7 +367,7 @@ def test_every_setting_is_explained() -> None:
                 if isinstance(field, ast.AnnAssign):
                     assert isinstance(text, ast.Expr), f"{node.name}: {ast.unparse(field)}"
                     checked += 1
-    assert checked == 5
+    assert checked == 6
 
 
 @pytest.mark.skipif(not CUB100.is_dir(), reason="the 100 bird classes are not beside this checkout")

@@ -56,3 +56,12 @@ def test_tables_that_do_not_fit_are_refused(root: Path, name: str, old: str, new
     edit(root / name, old, new)
     with pytest.raises(ValueError, match=text):
         read_annotations(root, list_pictures(root), resize=40, crop=30)
+
+
+def test_tables_that_an_editor_wrote_are_read_alike(root: Path) -> None:
+    wanted = read_annotations(root, list_pictures(root), resize=40, crop=30)
+    for name in ("images.txt", "bounding_boxes.txt", "parts/part_locs.txt"):
+        (root / name).write_bytes((root / name).read_text().replace("\n", "\r").encode("utf-8-sig"))
+    found = read_annotations(root, list_pictures(root), resize=40, crop=30)
+    torch.testing.assert_close(found.boxes, wanted.boxes)
+    torch.testing.assert_close(found.parts, wanted.parts, equal_nan=True)

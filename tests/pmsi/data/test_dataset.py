@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from pmsi.data.dataset import DataName, Dataset, load_dataset
 from pmsi.data.decoding import collect_images, decode_images
 from pmsi.data.layouts import LayoutName, list_images
+from pmsi.data.storage import ImageFiles
 from tests.helpers.dataset_files import (
     CARS,
     CLASSES,
@@ -136,12 +137,13 @@ def test_an_unreadable_image_is_named_or_left_out(folder: Path, damage: str, suf
 
 
 def test_what_is_left_after_skipping_keeps_its_place(tmp_path: Path) -> None:
+    save_image(tmp_path / "b" / "0.png", (99, 0, 0))
     for n in range(20):
         save_image(tmp_path / "a" / f"{n:02}.png", (n, 0, 0))
     for n in (0, 2, 3, 4, 18, 19):
         spoil(tmp_path / "a" / f"{n:02}.png")
     dataset = read("folder", tmp_path, skip=True)
-    assert dataset.train.images[:, 0, 0, 0].tolist() == [1, 5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17]
+    assert dataset.train.images[:, 0, 0, 0].tolist() == [1, 5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17, 99]
     assert dataset.test.images[:, 0, 0, 0].tolist() == [9, 14]
     assert [Path(file).stem for file in dataset.skipped] == ["00", "02", "03", "18", "04", "19"]
 
@@ -202,3 +204,43 @@ def test_tensors_are_a_data_set() -> None:
     for kind, message, some, few in wrong:
         with pytest.raises(kind, match=message):
             Dataset.from_tensors((some, few), (images, labels), ["a", "b", "c"])
+
+
+def test_identity_tells_labels_and_names_apart() -> None:
+    images, labels = torch.zeros(6, 3, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
+
+    def identify(labels: torch.Tensor, names: str = "abc") -> dict[str, Any]:
+        return Dataset.from_tensors((images, labels), (images[:3], labels[:3]), names).identity
+
+    first = identify(labels)
+    assert identify(labels.clone()) == first
+    assert identify((labels + 1) % 3) != first
+    assert identify(labels, "abd") != first
+    assert first["class_names"] == ["a", "b", "c"]
+
+
+def test_identity_of_files_is_their_content(tmp_path: Path) -> None:
+    paths = [tmp_path / "one" / "a.png", tmp_path / "two" / "a.png"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"begins" + bytes(20_000) + b"ends")
+    crcs = [ImageFiles([path], 8).content_crc32 for path in paths]
+    assert crcs[0] == crcs[1]
+    for change in (b"Begins" + bytes(20_000) + b"ends", b"begins" + bytes(20_000) + b"endS", b"begins" + b"ends"):
+        paths[1].write_bytes(change)
+        assert ImageFiles([paths[1]], 8).content_crc32 != crcs[0]
+    assert ImageFiles([tmp_path / "nowhere"], 8).content_crc32 != crcs[0]
+
+
+def test_labels_count_the_classes_of_a_network(folder: Path) -> None:
+    plain = read("folder", folder)
+    turned = plain.order_classes(["rose", "iris"])
+    assert turned.classes == ("rose", "iris")
+    assert torch.equal(turned.train.labels, 1 - plain.train.labels)
+    assert torch.equal(turned.test.labels, 1 - plain.test.labels)
+    for names, text in (
+        (["iris", "tulip"], "the network knows the class 'tulip', folder has 'rose' instead .1 of 2 classes"),
+        (["iris"], "the network knows 1 classes, folder has 2"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            plain.order_classes(names)

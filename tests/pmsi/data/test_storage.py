@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import data
 
 from pmsi.data import storage as store
 from pmsi.data.dataset import Dataset, load_dataset
@@ -105,6 +108,38 @@ def test_workers_leave_signals_to_the_run(photos: Path) -> None:
 
     held.files = Press(held.files.paths, 36)
     assert [len(images) for images, _ in held.fetch([torch.arange(4)] * 3)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize(("asked", "made"), [(None, 2), (3, 3), (0, 0)])
+def test_workers_are_those_asked_for_or_this_process_s_share(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, made: int
+) -> None:
+    monkeypatch.setattr("pmsi.runtime.cores.count_cores", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    seen: list[int] = []
+
+    class Loader(data.DataLoader[Tensor]):
+        def __init__(self, *args: Any, num_workers: int, **more: Any) -> None:
+            seen.append(num_workers)
+            super().__init__(*args, **{**more, "worker_init_fn": None})
+
+    monkeypatch.setattr(data, "DataLoader", Loader)
+    files = load_dataset("folder", photos, resize=36, stream=True, workers=asked).train
+    assert [len(images) for images, _ in make_store(files, CPU).fetch([torch.arange(4)])] == [4]
+    assert seen == [made]
+
+
+def test_files_go_to_workers_that_are_not_forked(photos: Path) -> None:
+    files = read(photos, stream=True).train.files
+    assert files is not None
+    copy, collate, begin = pickle.loads(pickle.dumps((files, store._collate, store._ignore_signals)))
+    assert torch.equal(collate([copy[3]]), collate([files[3]]))
+    assert begin is store._ignore_signals
+
+
+def test_fewer_workers_than_none_are_refused(photos: Path) -> None:
+    with pytest.raises(ValueError, match="--workers: must be 0 or above, got -1"):
+        load_dataset("folder", photos, resize=36, workers=-1)
 
 
 def test_streaming_draws_nothing_from_the_global_generator(photos: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import (
     LOCK,
     FolderBusyError,
@@ -16,6 +18,7 @@ from pmsi.experiments.folder import (
     list_settings,
     locate_run,
     lock_folder,
+    make_identity,
     match_older,
     read_predictions,
     read_recipe,
@@ -26,7 +29,7 @@ from pmsi.experiments.tables import Row, name_run
 from pmsi.recipe import RECIPES
 from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import write_json
-from tests.helpers.small_run import RECIPE, make_session
+from tests.helpers.small_run import RECIPE, make_dataset, make_session
 
 
 @pytest.mark.parametrize("rows", [True, False])
@@ -95,6 +98,8 @@ def test_recipes_are_read_with_defaults_for_what_is_missing() -> None:
     assert read_recipe(recipe.to_dict(), "") == recipe
     with pytest.raises(ValueError, match="the recipe has a setting 'colour', of another version of pmsi"):
         read_recipe({**stored, "recipe.colour": 1})
+    with pytest.raises(ValueError, match=r"the recipe has a value of another version of pmsi .*; use that version"):
+        read_recipe({**stored, "recipe.crop": "448"})
     with pytest.raises(ValueError, match=r"'colour', of pmsi 9\.9 \(fedcba\); use that version"):
         read_recipe({**stored, "recipe.colour": 1}, written_by="pmsi 9.9 (fedcba)")
 
@@ -142,3 +147,45 @@ def test_predictions_that_are_missing_are_none(tmp_path: Path) -> None:
     found = read_predictions(tmp_path)
     assert found is not None
     assert (found.labels.tolist(), found.concat.tolist(), found.mix.tolist()) == ([0, 1], [1, 1], [0, 1])
+
+
+def test_a_folder_is_told_by_labels_and_not_by_places(tmp_path: Path) -> None:
+    """Clusters give each job another scratch folder; and an edited table must not go on as if nothing was."""
+    dataset, session = make_dataset(), make_session()
+    run = tmp_path / "run"
+
+    def identify(dataset: Dataset, root: str, weights: str = "none") -> dict[str, Any]:
+        (tmp_path / root).mkdir(exist_ok=True)
+        source = Source("folder", tmp_path / root, weights=weights)
+        check_folder(run, source, RECIPE, rows=False)
+        return write_identity(run, make_identity(source, dataset, RECIPE, session.fabric), session)
+
+    first = identify(dataset, "job1")
+    moved = identify(dataset, "job2")
+    assert moved == {**first, "root": str(tmp_path / "job2")}
+    train = replace(dataset.train, labels=(dataset.train.labels + 1) % 3)
+    with pytest.raises(ValueError, match=r"belongs to another run: labels_crc32 is [0-9]+ there"):
+        identify(replace(dataset, train=train), "job1")
+    with pytest.raises(ValueError, match=r"belongs to another run: class_names\[1\] is 'b' there, 'x' was asked for"):
+        identify(replace(dataset, classes=("a", "x", "c")), "job1")
+    older = {name: value for name, value in first.items() if name not in ("class_names", "labels_crc32")}
+    write_json(run / "config.json", older)
+    assert identify(dataset, "job1") == older
+
+
+def test_weights_are_told_by_their_bytes(tmp_path: Path) -> None:
+    for name, content in (("a.pth", b"1"), ("b.pth", b"1"), ("c.pth", b"2")):
+        (tmp_path / name).write_bytes(content)
+    stored = list_settings(Source(weights=str(tmp_path / "a.pth")), RECIPE)
+    write_json(tmp_path / "run/config.json", stored)
+    check_folder(tmp_path / "run", Source(weights=str(tmp_path / "b.pth")), RECIPE, rows=False)
+    for weights in (str(tmp_path / "c.pth"), "none", str(tmp_path / "missing.pth")):
+        with pytest.raises(ValueError, match=r"belongs to another run: weights is 'a.pth "):
+            check_folder(tmp_path / "run", Source(weights=weights), RECIPE, rows=False)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe", b""])
+def test_a_damaged_config_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config.json is damaged.*; remove it, or choose another --run folder"):
+        check_folder(tmp_path, Source(), RECIPE, rows=False)

@@ -103,6 +103,20 @@ def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
         check_identity({"seed": 1}, {"seed": 2, "lr": 0.1}, tmp_path)
 
 
+def test_places_and_later_names_are_not_compared(tmp_path: Path) -> None:
+    check_identity({"root": "/a"}, {"root": "/b"}, tmp_path)
+    check_identity({"seed": 1}, {"seed": 1, "labels_crc32": 5, "class_names": ["a"]}, tmp_path)
+    check_identity({"files_crc32": [1], "data_crc32": 2}, {"files_crc32": [1], "data_crc32": 3}, tmp_path)
+    for found, wanted, text in (
+        ({"labels_crc32": 4}, {"labels_crc32": 5}, "labels_crc32 is 4 there, 5 was asked for"),
+        ({"class_names": ["a", "b"]}, {"class_names": ["a", "c"]}, r"class_names\[1\] is 'b' there, 'c' was asked"),
+        ({"data_crc32": 2}, {"data_crc32": 3, "files_crc32": [1]}, "data_crc32 is 2 there, 3 was asked for"),
+        ({"files_crc32": [1]}, {}, r"files_crc32 is \[1\] there"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            check_identity(found, wanted, tmp_path)
+
+
 def test_the_version_that_stored_another_run_is_named(tmp_path: Path) -> None:
     stored = {"recipe.colour": 1, "recipe.dropout": 0.5}
     message = (
@@ -126,6 +140,7 @@ def test_the_version_that_stored_another_run_is_named(tmp_path: Path) -> None:
             {"model": {"mass": torch.ones(1)}},
             r"an earlier version of pmsi, and its model .*: Error.* \"weight\", \"bias\"",
         ),
+        ({"model": None}, "its model does not fit"),
         ({"model": torch.nn.Linear(3, 2).state_dict()}, r"its model does not fit .* shape torch\.Size\(\[2, 3\]\)"),
     ],
 )

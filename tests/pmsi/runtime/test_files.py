@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+import stat
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pmsi.runtime.checkpoints import load_checkpoint, save_checkpoint
-from pmsi.runtime.files import read_json, replace_file, write_json, write_lines, write_text
+from pmsi.runtime.files import expand_home, read_json, replace_file, write_json, write_lines, write_text
 from tests.helpers.full_disk import full_disk
 from tests.helpers.small_run import RECIPE, Watch, make_trainer, name_differences, read_folder
 
@@ -89,3 +95,59 @@ def test_run_goes_on_after_a_full_disk_as_if_nothing_was(tmp_path: Path) -> None
     whole, parts = (load_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
     assert name_differences(whole, parts) == []
     assert RECIPE.epochs == len(parts["history"])
+
+
+@pytest.mark.parametrize("refuses", ["open", "fsync of a folder", "fsync of all"])
+def test_file_systems_that_cannot_sync_are_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str
+) -> None:
+    """Windows opens no folder; network and union file systems sync none."""
+    real_open, real_sync = os.open, os.fsync
+
+    def open_file(path: Any, flags: int, *more: Any, **others: Any) -> int:
+        if refuses == "open" and Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(path, flags, *more, **others)
+
+    def sync(handle: int) -> None:
+        if refuses == "fsync of all" or (refuses == "fsync of a folder" and stat.S_ISDIR(os.fstat(handle).st_mode)):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        assert stat.S_ISDIR(os.fstat(handle).st_mode) or fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        real_sync(handle)
+
+    monkeypatch.setattr(os, "open", open_file)
+    monkeypatch.setattr(os, "fsync", sync)
+    write_text(tmp_path / "a.txt", "old")
+    write_text(tmp_path / "a.txt", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "new")]
+
+
+def test_a_failing_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"could not write .*Input/output error; what stood there before is untouched"):
+        write_text(tmp_path / "a.txt", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_home_is_expanded_and_no_folder_has_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for write in (write_text, write_checkpoint_there):
+        write(Path("~/a/b"), "x")
+    assert expand_home(Path("~/a")) == tmp_path / "home" / "a"
+    assert expand_home(Path("a/~")) == Path("a/~")
+    assert load_checkpoint(Path("~/a/b.ckpt"))["identity"] == {}
+    recipe = replace(RECIPE, epochs=1, augmentation="none")
+    make_trainer(Path("~/run"), recipe).run(Watch())
+    assert (tmp_path / "home/run/last.ckpt").is_file()
+    assert list((tmp_path / "here").iterdir()) == []
+    with pytest.raises(ValueError, match=r"~nobody-of-this-name/x: .*; give the path in full, or as ./~nobody"):
+        expand_home(Path("~nobody-of-this-name/x"))
+
+
+def write_checkpoint_there(path: Path, _: str) -> None:
+    save_checkpoint(path.with_suffix(".ckpt"), {"identity": {}})

@@ -164,7 +164,7 @@ def test_gradients_that_no_pass_reaches_are_zero_or_missing(idle: bool) -> None:
     )
     optimizer = SGD(network.parameters(), lr=1.0)
     for _ in range(2):
-        zero_gradients(optimizer, network, idle=idle)
+        zero_gradients(optimizer, idle=idle)
         gradients = [parameter.grad for parameter in network.parameters()]
         assert gradients == [torch.zeros(1, 1) if idle else None, None]
         network[0](torch.ones(1)).sum().backward()

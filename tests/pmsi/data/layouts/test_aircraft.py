@@ -15,7 +15,9 @@ def aircraft(tmp_path: Path) -> Path:
     return write_aircraft(tmp_path / "planes")
 
 
-@pytest.mark.parametrize("above", ["", "data", "fgvc-aircraft-2013b/data"])
+@pytest.mark.parametrize(
+    "above", ["", "data", "fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b/fgvc-aircraft-2013b/data"]
+)
 def test_aircraft_in_its_folder_or_a_parent(tmp_path: Path, above: str) -> None:
     root = write_aircraft(tmp_path / "planes" / above)
     listing = list_images("aircraft", tmp_path / "planes")

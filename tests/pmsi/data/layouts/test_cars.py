@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pmsi.data.layouts import list_images
+from pmsi.data.layouts import list_images, recognise_layout
 from tests.helpers.dataset_files import (
     CARS,
     LABELS,
@@ -53,6 +53,42 @@ def test_cars_in_the_devkit(devkit: Path) -> None:
     for table in sorted((devkit / "devkit").iterdir()):  # some copies have one or all of them beside the images
         table.rename(devkit / table.name)
         assert list_images("cars", devkit) == listing
+
+
+def nest(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.mkdir()
+    folder.with_name("moved").rename(folder / folder.name)
+
+
+@pytest.mark.parametrize("place", ["devkit", "car_devkit", "car_devkit/devkit", "."])
+def test_cars_as_kaggle_has_them(devkit: Path, place: str) -> None:
+    wanted = list_labels(list_images("cars", devkit))
+    (devkit / "devkit").rename(devkit / "tables")
+    for table in sorted((devkit / "tables").iterdir()):
+        copy = table.name.replace("withlabels.mat", "withlabels (1).mat")
+        (devkit / place).mkdir(parents=True, exist_ok=True)
+        table.rename(devkit / place / copy)
+    (devkit / "cars_annos.mat").touch()  # the table of car_ims/, which is not there
+    for part in ("cars_train", "cars_test"):
+        nest(devkit / part)
+    assert list_labels(list_images("cars", devkit)) == wanted
+    assert recognise_layout(devkit) == "cars"
+
+
+@pytest.mark.usefixtures("devkit")
+def test_cars_as_torchvision_has_them(cars: Path, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    cars.rename(tmp_path / "root" / "stanford_cars")
+    assert recognise_layout(tmp_path / "root") == "cars"
+    assert list_labels(list_images("cars", tmp_path / "root")) == LABELS
+    (tmp_path / "root/stanford_cars/cars_annos.mat").unlink()
+    assert list_labels(list_images("cars", tmp_path / "root")) == LABELS
+
+
+def test_cars_in_one_table_with_nested_images(cars: Path) -> None:
+    nest(cars / "car_ims")
+    assert list_labels(list_images("cars", cars)) == LABELS
 
 
 def test_cars_names_what_the_folder_lacks(cars: Path, tmp_path: Path) -> None:

@@ -25,6 +25,19 @@ def test_cub_in_its_folder_or_the_parent(cub: Path) -> None:
     (cub.parent / "download").mkdir()
     cub.rename(cub.parent / "download" / "CUB_200_2011")
     assert list_labels(list_images("cub", cub.parent / "download")) == LABELS
+    (cub.parent / "CUB_200_2011").mkdir()
+    (cub.parent / "download" / "CUB_200_2011").rename(cub.parent / "CUB_200_2011" / "CUB_200_2011")
+    for root in (cub.parent / "CUB_200_2011", cub.parent):
+        assert list_labels(list_images("cub", root)) == LABELS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_cub_tables_that_an_editor_wrote(cub: Path, encoding: str, end: str) -> None:
+    for name in TABLES:
+        (cub / name).write_bytes((cub / name).read_text().replace("\n", end).encode(encoding))
+    listing = list_images("cub", cub)
+    assert (listing.classes, list_labels(listing)) == (CLASSES, LABELS)
 
 
 def test_cub_tables_may_come_in_any_order_with_any_class_ids(cub: Path) -> None:
