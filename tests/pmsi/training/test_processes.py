@@ -110,16 +110,16 @@ def test_a_process_that_ends_ends_the_job_and_it_goes_on(
         assert mine["losses"] == pytest.approx(alone["losses"], rel=1e-3)
 
 
-def test_the_command_runs_under_torchrun(tmp_path: Path) -> None:
+def test_the_command_runs_under_torchrun(photos: Path, tmp_path: Path) -> None:
     """One voice, one result, and the same from one process."""
-    tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 16 --epochs 1 --freeze-epochs 0"
-    tiny += " --train-per-class 4"
-    words = ["-m", "--", "pmsi", "train", "--device", "cpu", *tiny.split(), "--run", str(tmp_path / "run")]
+    tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 4 --epochs 1 --freeze-epochs 0"
+    data = ["--data", "folder", "--root", str(photos), "--cache", str(tmp_path / "kept")]
+    words = ["-m", "--", "pmsi", "train", "--device", "cpu", *tiny.split(), *data, "--run", str(tmp_path / "run")]
     done = torchrun(*words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1/1") == done.stdout.count("Checkpoint: ") == 1
     assert (tmp_path / "run/result.json").exists()
-    refused = torchrun(*words[:-1], str(tmp_path / "other"), "--data", "folder", "--root", str(tmp_path / "nowhere"))
+    refused = torchrun(*words[:-1], str(tmp_path / "other"), "--root", str(tmp_path / "nowhere"))
     assert refused.returncode != 0
     assert "pmsi: folder: there is no folder" in refused.stderr
     assert "process 1: stopped, because another process failed" in refused.stderr
