@@ -113,6 +113,7 @@ def test_a_process_that_ends_ends_the_job_and_it_goes_on(
 def test_the_command_runs_under_torchrun(photos: Path, tmp_path: Path) -> None:
     """One voice, one result, and the same from one process."""
     tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 4 --epochs 1 --freeze-epochs 0"
+    tiny += " --lr-backbone 1e-4 --lr-new 1e-3"
     data = ["--data", "folder", "--root", str(photos), "--cache", str(tmp_path / "kept")]
     words = ["-m", "--", "pmsi", "train", "--device", "cpu", *tiny.split(), *data, "--run", str(tmp_path / "run")]
     done = torchrun(*words)
