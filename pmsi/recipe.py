@@ -292,7 +292,7 @@ RECIPES: dict[RecipeName, Recipe] = {
     "released": replace(_PAPER, lr_backbone=3e-4, lr_new=3e-3, schedule="released", batch_norm_images=16),
     "quick": _QUICK,
     "demo": _DEMO,
-    # Many epochs on few images, as in the paper, so that a regulariser pays off; two and a half minutes a row on one
+    # Many epochs on few images, as in the paper, where a regulariser may pay off; two and a half minutes a row on one
     # core for ten images of each typeface.
     "few-shot": replace(_DEMO, width_mult=0.35, epochs=150, test_every=30),
 }
