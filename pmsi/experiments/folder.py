@@ -101,14 +101,13 @@ def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.", *, written_b
         ValueError: it holds a setting that this version does not know.
     """
     values = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
+    version = written_by or "another version of pmsi"
     unknown = sorted(values.keys() - {one.name for one in fields(Recipe)})
     if unknown:
-        version = written_by or "another version of pmsi"
         raise ValueError(f"the recipe has a setting {unknown[0]!r}, of {version}; use that version")
     try:
         return Recipe(**values)
     except TypeError as error:  # a text where this version has a number
-        version = written_by or "another version of pmsi"
         raise ValueError(f"the recipe has a value of {version} ({error}); use that version") from error
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from pmsi.runtime.files import expand_home
+
 
 class Callback(Protocol):
     """Interface of an object that is called as a run proceeds."""
@@ -45,7 +47,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter  # an extra
 
         self.open: Any = SummaryWriter
-        self.folder, self.callback = folder.expanduser(), callback
+        self.folder, self.callback = expand_home(folder), callback
         self.writer: Any = None
 
     def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
