@@ -13,11 +13,20 @@ from torch import Tensor
 from pmsi.models.base import Network
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Test for an error that says a device, or the host, ran out of memory."""
-    # On a CPU it is torch's allocator that says so, or oneDNN, which names no reason.
+def check_host(error: RuntimeError, images: int, side: int) -> None:
+    """Refuse a step of ``images`` images of ``side`` px if ``error`` says that the host ran out of memory.
+
+    No smaller batch is tried there, unlike on a device: torch does not give back all that the step held, so that the
+    answer would be wrong, and the next step can crash.
+
+    Raises:
+        ValueError: it did.
+    """
+    # torch's allocator says so, or oneDNN, which names no reason.
     words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory object")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+    if any(word in str(error) for word in words):
+        size = f"{images} images of {side} px"
+        raise ValueError(f"{size} a step do not fit in the host's memory; lower --batch-size or --crop") from None
 
 
 def largest_batch(below: int, attempt: Callable[[int], object]) -> int:
@@ -31,9 +40,7 @@ def largest_batch(below: int, attempt: Callable[[int], object]) -> int:
         size = max(2, (fits + fails) // 2)
         try:
             attempt(size)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+        except torch.OutOfMemoryError:
             fails = size
         else:
             fits = size
@@ -41,7 +48,7 @@ def largest_batch(below: int, attempt: Callable[[int], object]) -> int:
 
 
 def advise_batch(network: Network, outputs: Sequence[int | None], images: Tensor, fabric: Fabric) -> str:
-    """Advice on a mini-batch that does not fit, found by trying smaller ones.
+    """Advice on a mini-batch that does not fit in an accelerator's memory, found by trying smaller ones.
 
     Args:
         network: without gradients.

@@ -31,7 +31,7 @@ from pmsi.training.batchnorm import share_statistics
 from pmsi.training.callbacks import Callback, Silent
 from pmsi.training.epoch import EpochState
 from pmsi.training.inputs import PhaseInput, PhaseInputs
-from pmsi.training.memory import advise_batch, is_out_of_memory, measure_peak
+from pmsi.training.memory import advise_batch, check_host, measure_peak
 from pmsi.training.objective import make_objective
 from pmsi.training.optim import MovingAverage, make_optimizer, make_schedule, zero_gradients
 from pmsi.training.phases import list_phases, needs_maps
@@ -188,13 +188,14 @@ class Trainer:
         self._sync_losses()
 
     def _try_step(self, share: LocalBatch, images: Tensor, index: Tensor) -> Tensor | None:
-        """Losses of a mini-batch; None if it does not fit in memory, once the failed step has let go of its tensors."""
+        """Losses of a mini-batch; None if a device has no memory for it, once the failed step let go of its tensors."""
         try:
             return self.step_phases(self.inputs.make(share, images, index))
+        except torch.OutOfMemoryError:
+            return None
         except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        return None
+            check_host(error, share.count, self.recipe.crop)
+            raise
 
     def _evaluate(self, interrupter: GracefulStop) -> Evaluation:
         """Test the epoch's weights. Testing changes no state, so a stop request may interrupt it."""
