@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint gpu-check tables pictures docs lock clean
+.PHONY: install demo test lint soak gpu-check tables pictures docs lock clean
 
 install: $(STAMP)
 
@@ -25,6 +25,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+soak: install  ## random cases for MINUTES on all cores; what fails goes to tests/properties/failures, which `make test` tries
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.properties.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
 	$(BIN)/python -m bench.gpu_check

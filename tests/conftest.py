@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ if not torch.cuda.is_available():
 from PIL import Image
 
 from mosaicaug.backends.triton import launch
+from tests.helpers.interpreter import round_to_bfloat16
 from tests.helpers.small_run import make_backbone, make_dataset
 
 
@@ -55,16 +55,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
         return find(images, "triton" if backend == "auto" and not module._needs_grad(images) else backend)
 
     monkeypatch.setattr(module, "_import_triton", find_on_cpu)
-    convert = interpreter._convert_float
-
-    def convert_rounding(values: Any, source: Any, target: Any, mode: Any) -> Any:
-        """The interpreter cuts float32 off to bfloat16, where GPUs round to nearest."""
-        if (source.name, target.name) != ("fp32", "bf16"):
-            return convert(values, source, target, mode)
-        rounded = torch.from_numpy(np.ascontiguousarray(values)).bfloat16()
-        return rounded.view(torch.int16).numpy().view(np.uint16)
-
-    monkeypatch.setattr(interpreter, "_convert_float", convert_rounding)
+    monkeypatch.setattr(interpreter, "_convert_float", round_to_bfloat16(interpreter._convert_float))
 
 
 @pytest.fixture
