@@ -357,6 +357,18 @@ def test_p_is_hit_once_inside_one_of_and_weights_are_kept() -> None:
     assert not (moved & covered).any()
 
 
+def test_one_of_per_batch_chooses_once_for_all_by_the_weights() -> None:
+    aug, generator, chosen = OneOf([Jigsaw(1), CutMix(), MixUp()], [1, 0, 3], per="batch"), seeded(25), []
+    for _ in range(600):
+        aug.sample((3, 3, 8, 8), generator=generator)
+        assert aug.last_choice is not None
+        assert (aug.last_choice == aug.last_choice[0]).all()
+        chosen.append(aug.last_choice[0])
+    choice = torch.stack(chosen)
+    assert not (choice == 1).any()
+    expect_rate(choice == 2, 0.75)
+
+
 @pytest.mark.parametrize(
     "aug", [RecursiveMosaic(2, per="batch"), Jigsaw(3, per="batch"), CutMix(per="batch"), SnapMix(per="batch")]
 )
@@ -376,7 +388,7 @@ def test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet() -> None:
 # Wrong laws: what each takes the place of, and the test that has to fail on it.
 
 beta_variates, argsort = sampling._beta_variates, sampling._argsort
-mosaic_phases = sampling.mosaic_phases
+mosaic_phases, tile_plan = sampling.mosaic_phases, sampling._tile_plan
 clipped_box, draw_uniforms, apply_chance = sampling._clipped_box, sampling._uniforms, sampling._apply_chance
 Twin = Callable[..., Any]
 
@@ -560,6 +572,26 @@ TWINS: dict[str, tuple[Callable[[], None], str, Twin]] = {
         test_phases_are_drawn_one_by_one_or_stop_earlier,
         "mosaic_phases",
         lambda *arguments, chain, **options: mosaic_phases(*arguments, chain="shared", **options),  # noqa: ARG005
+    ),
+    "phases drawn one by one for a shared draw": (
+        test_phases_are_drawn_one_by_one_or_stop_earlier,
+        "mosaic_phases",
+        lambda *arguments, chain, **options: mosaic_phases(*arguments, chain="independent", **options),  # noqa: ARG005
+    ),
+    "one box for both images": (
+        test_boxes_of_one_batch_are_independent,
+        "_clipped_box",
+        lambda share, centre, size: clipped_box(share[:1], centre[:1], size).expand(2, -1, -1),
+    ),
+    "p of tiles hit twice": (
+        lambda: test_p_is_hit_once(lambda p: Jigsaw(2, p=p, permutation="cyclic"), moved_images),
+        "_tile_plan",
+        lambda batch, order, block, size, p: tile_plan(batch, order, block, size, p**2),
+    ),
+    "a member for each image of a batch": (
+        test_one_of_per_batch_chooses_once_for_all_by_the_weights,
+        "one_of",
+        choose_by(lambda weights: weights.cumsum(0)),
     ),
     "p hit for each image of a batch": (
         test_p_per_batch_is_hit_once_for_all,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench.results import Row
 from mosaicaug import Plan, apply, apply_masks
 from tests.helpers.dense_oracle import trace_sources
 from tests.helpers.oracle import seeded
@@ -22,7 +24,7 @@ COUNT = 2**31 // (CHANNELS * SIDE * SIDE) + 100  # images: more than 2**31 eleme
 BATCH = 4096
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Row]:
     """Try every largest size; one row each, with its status."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -30,17 +32,18 @@ def run() -> list[dict[str, Any]]:
             for layout in ("contiguous", "channels_last"):
                 name = f"indexed set on a memory map, {str(dtype).removeprefix('torch.')}, {layout}"
                 shape = [COUNT, CHANNELS, SIDE, SIDE]
-                rows.append(_try(name, shape, lambda: check_indexed_set(Path(folder), dtype, layout)))  # noqa: B023
-        rows.append(_try("batch", [BATCH, CHANNELS, SIDE, SIDE], check_batch))
+                rows.append(try_size(name, shape, partial(check_indexed_set, Path(folder), dtype, layout)))
+        rows.append(try_size("batch", [BATCH, CHANNELS, SIDE, SIDE], check_batch))
     return rows
 
 
-def _try(name: str, shape: list[int], check: Any) -> dict[str, Any]:
+def try_size(name: str, shape: list[int], check: Callable[[], None]) -> Row:
+    """Try one size; a row with its status: "passed", or what was raised."""
     start, status = time.time(), "passed"
     try:
         check()
     except Exception as error:  # a failure is a result
-        status = f"{type(error).__name__}: {error}"
+        status = f"{type(error).__name__}: {error}".splitlines()[0]
     elements = int(np.prod(shape))
     print(f"soak: {name}, {elements:,} elements: {status} ({time.time() - start:.0f} s)", flush=True)
     return {"name": name, "shape": shape, "elements": elements, "status": status}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mosaicaug import Plan, apply, apply_masks
-from mosaicaug.apply import Backend
+from mosaicaug.apply import Backend, apply_each
 from mosaicaug.backends import cpu, reference
 from mosaicaug.backends.cpu import tiles
 from mosaicaug.backends.triton import launch
@@ -40,6 +41,22 @@ def list_backends() -> list[str]:
 def check_kernel(case: Case) -> None:
     """AssertionError unless Triton's kernel makes the oracle's pixels, on a GPU or in its interpreter."""
     check_pixels(case, [name for name in list_backends() if name != "reference"])
+
+
+def check_launch(case: Case) -> None:
+    """AssertionError unless several plans in one call make what each of them makes alone; in one launch on Triton."""
+    images = case.make_images()
+    grids = [min(1 + (case.grid * step) % 5, *case.size) for step in range(1 + case.seed % 4)]
+    plans = [replace(case, seed=case.seed + step, grid=grid).make_plan() for step, grid in enumerate(grids)]
+    kinds: list[Backend] = ["torch", *(["triton"] if list_backends()[-1] != "reference" else [])]  # type: ignore[list-item]
+    for kind in kinds:
+        with interpret(small=case.small_blocks):
+            here = move_strided(images) if kind == "triton" and torch.cuda.is_available() else images
+            made = apply_each(here, plans, backend=kind)
+        for plan, one in zip(plans, made, strict=True):
+            tried["one launch"] += case.batch
+            expect_bits(one.cpu(), apply(images, plan))
+        calls["one launch"] += 1
 
 
 def check_pixels(case: Case, backends: Sequence[str] = ("cpu", "reference")) -> None:
@@ -70,12 +87,8 @@ def run_backend(name: str, case: Case, images: Tensor, plan: Plan, options: dict
             stack.enter_context(mock.patch.object(cpu, "run", reference.run))
         if case.small_blocks:
             stack.enter_context(mock.patch.multiple(tiles, SCRATCH_BYTES=600, STAGE_BYTES=600))
-        if name == "interpreter":  # which takes as long for a large program as for a small one
-            from triton.runtime import interpreter  # not everywhere installed
-
-            convert = round_to_bfloat16(interpreter._convert_float)
-            stack.enter_context(mock.patch.object(interpreter, "_convert_float", convert))
-            stack.enter_context(mock.patch.object(launch, "CHUNKS", launch.CHUNKS * (1 if case.small_blocks else 8)))
+        if name == "interpreter":
+            stack.enter_context(interpret(small=case.small_blocks))
         if name.startswith("cuda"):
             images = move_strided(images)
             options = {key: value.cuda() if key == "out" else value for key, value in options.items()}
@@ -83,6 +96,20 @@ def run_backend(name: str, case: Case, images: Tensor, plan: Plan, options: dict
     out = options.get("out")
     assert out is None or out is made
     return made.cpu()
+
+
+@contextlib.contextmanager
+def interpret(*, small: bool) -> Iterator[None]:
+    """Triton's interpreter with a GPU's rounding, and large programs: it takes as long for these as for small ones."""
+    if torch.cuda.is_available() or find_spec("triton") is None:
+        yield
+        return
+    from triton.runtime import interpreter
+
+    convert = round_to_bfloat16(interpreter._convert_float)
+    chunks = launch.CHUNKS * (1 if small else 8)
+    with mock.patch.object(interpreter, "_convert_float", convert), mock.patch.object(launch, "CHUNKS", chunks):
+        yield
 
 
 def read_layout(made: Tensor) -> list[int]:
@@ -183,7 +210,8 @@ def check_masks(case: Case) -> None:
     options = case.make_options(images)
     geometry = {name: options[name] for name in ("window", "index") if name in options}
     flat = masks[..., 0, :, :] if case.channels == 1 else masks
-    made = apply_masks(flat, Plan.from_dict(fields), **geometry)
+    there = flat.cuda() if torch.cuda.is_available() and case.seed % 2 else flat
+    made = apply_masks(there, Plan.from_dict(fields), **geometry).cpu()
     tried["masks"] += case.batch
     calls["masks"] += 1
     assert (made.dtype, made.shape) == (dtype, (case.batch, *flat.shape[1:-2], *case.size))

@@ -69,6 +69,10 @@ def _with_gradient(case: Case) -> Case:
     return replace(case, dtype="float64" if case.seed % 2 else "float32", out_dtype="", into=False, special=False)
 
 
+def _with_defaults(case: Case) -> Case:
+    return replace(case, out_dtype="", out_layout="", into=False, mean=False, std=False)
+
+
 def _draw_calls() -> st.SearchStrategy[Case]:
     """Images and an augmentation for them."""
     still = _plans(tiles=("home",), overlays=("none",), blends=("opaque",), batches=(0, 9))
@@ -83,10 +87,16 @@ def _draw_calls() -> st.SearchStrategy[Case]:
 
 
 PROPERTIES = {
-    "pixels": Property(pixels.check_pixels, draw_cases(), 90, 10),
+    "pixels": Property(pixels.check_pixels, draw_cases(), 70, 10),
     "many plans": Property(pixels.check_pixels, draw_cases(batches=(192, 256), sides=(1, 8)), 10, 8),
     "pixels of larger images": Property(pixels.check_pixels, draw_cases(batches=(1, 3), sides=(17, 150)), 8, 2),
     "kernel": Property(pixels.check_kernel, draw_cases(batches=(1, 2), sides=(1, 12)), 8, 3),
+    "one launch": Property(
+        pixels.check_launch,
+        draw_cases(batches=(1, 2), sides=(1, 8), stored=False).map(_with_defaults),
+        3,
+        1,
+    ),
     "gradients": Property(pixels.check_gradients, draw_cases().map(_with_gradient), 20, 1),
     "masks": Property(pixels.check_masks, draw_cases(), 25, 1),
     "labels": Property(annotated.check_labels, _plans(tiles=OWN_TILES, batches=(0, 9)), 25, 1),
@@ -101,7 +111,7 @@ PROPERTIES = {
     "algebra": Property(algebra.check_algebra, _plans(batches=(0, 8)), 40, 1),
     "serialisation": Property(algebra.check_serialisation, _plans(batches=(0, 16)), 20, 0.5),
     "refusals": Property(algebra.check_refusals, _plans(batches=(0, 16)), 40, 0.5),
-    "augmentations": Property(drawn.check_augmentation, _draw_calls(), 60, 2),
+    "augmentations": Property(drawn.check_augmentation, _draw_calls(), 50, 2),
 }
 SHARES = {name: prop.share for name, prop in PROPERTIES.items()} | {MACHINE: 1.0}
 STATEFUL_EXAMPLES = 15

@@ -122,7 +122,9 @@ def summarise(done: list[Row], large_sizes: list[Row], *, minutes: float, seed: 
         "seed": seed,
         "plans": max((total["plans"][name] for name in backends), default=0),
         "cases": dict(sorted(total["cases"].items())),
-        "largest": {name: max(part["largest"].get(name, 0) for part in done) for name in ("elements", "batch")},
+        "largest": {
+            name: max((part["largest"].get(name, 0) for part in done), default=0) for name in ("elements", "batch")
+        },
         "failures": failures,
         "rows": rows,
     }

@@ -16,7 +16,7 @@ from mosaicaug.rectangles import Regions
 from mosaicaug.settings import Setting
 from tests.helpers.dense_oracle import trace_sources
 from tests.helpers.oracle import blend_pixels, number_pixels
-from tests.properties import registry, soak
+from tests.properties import large, registry, soak
 from tests.properties.cases import Case
 from tests.properties.registry import MACHINE, PROPERTIES
 
@@ -89,10 +89,21 @@ def test_a_soak_keeps_the_smallest_failure_until_it_is_mended(tmp_path: Path, mo
 def test_steps_of_a_machine_are_kept_and_replayed(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Setting, "__set__", keep_first)
-        failure = registry.search(MACHINE, 60)[0]
+        failure = registry.search(MACHINE, 10)[0]
         path = registry.keep(failure, tmp_path)
         with pytest.raises(AssertionError):
             registry.replay(path)
     registry.replay(path)
     assert failure.case[0][0] == "start"
     assert len(failure.case) == 2
+
+
+def test_a_size_that_fails_is_a_row_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    def check() -> None:
+        assert not large.list_filled(), "as planted"
+
+    row = large.try_size("planted", [3, 4], check)
+    assert (row["elements"], row["status"]) == (12, "AssertionError: as planted")
+    assert "as planted" in capsys.readouterr().out
+    report = soak.summarise([], [row], minutes=0.0, seed=0)
+    assert report["failures"] == [row]
