@@ -32,13 +32,14 @@ def run() -> list[Row]:
             for layout in ("contiguous", "channels_last"):
                 name = f"indexed set on a memory map, {str(dtype).removeprefix('torch.')}, {layout}"
                 shape = [COUNT, CHANNELS, SIDE, SIDE]
-                rows.append(try_size(name, shape, partial(check_indexed_set, Path(folder), dtype, layout)))
-        rows.append(try_size("batch", [BATCH, CHANNELS, SIDE, SIDE], check_batch))
+                entries = len(list_filled()) + 1
+                rows.append(try_size(name, shape, entries, partial(check_indexed_set, Path(folder), dtype, layout)))
+        rows.append(try_size("batch", [BATCH, CHANNELS, SIDE, SIDE], BATCH, check_batch))
     return rows
 
 
-def try_size(name: str, shape: list[int], check: Callable[[], None]) -> Row:
-    """Try one size; a row with its status: "passed", or what was raised."""
+def try_size(name: str, shape: list[int], batch: int, check: Callable[[], None]) -> Row:
+    """Try stored images of one shape and a batch of them; a row with its status: "passed", or what was raised."""
     start, status = time.time(), "passed"
     try:
         check()
@@ -46,7 +47,7 @@ def try_size(name: str, shape: list[int], check: Callable[[], None]) -> Row:
         status = f"{type(error).__name__}: {error}".splitlines()[0]
     elements = int(np.prod(shape))
     print(f"soak: {name}, {elements:,} elements: {status} ({time.time() - start:.0f} s)", flush=True)
-    return {"name": name, "shape": shape, "elements": elements, "status": status}
+    return {"name": name, "shape": shape, "elements": elements, "batch": batch, "status": status}
 
 
 def open_sparse(path: Path, dtype: torch.dtype, layout: str) -> Tensor:

@@ -33,6 +33,7 @@ COUNTED = (
     "backend with most."
 )
 ROUND = {"kernel": 6, "pixels of larger images": 20}  # cases of a property at a time; 100 of the others
+TELL = 120  # seconds between two lines of progress
 
 
 class Share(NamedTuple):
@@ -80,7 +81,7 @@ def work(share: Share) -> Row:
         counter.clear()
     spent, failures = dict.fromkeys(SHARES, 0.0), list[Failure]()
     known: set[tuple[str, str]] = set()
-    number = 0
+    number, told = 0, time.time()
     while time.time() < share.until:
         name = min(SHARES, key=lambda prop: spent[prop] / SHARES[prop])
         examples, begin = ROUND.get(name, 100), time.time()
@@ -91,6 +92,9 @@ def work(share: Share) -> Row:
                 print(f"soak: {failure.error} -> {registry.keep(failure, share.folder)}", flush=True)
         spent[name] += time.time() - begin
         number += 1
+        if time.time() - told > TELL:
+            told = time.time()
+            print(f"soak: process {os.getpid()}: {pixels.tried['cpu']:,} plans", flush=True)
     return {
         "cases": dict(registry.tried),
         "plans": dict(pixels.tried),
@@ -114,6 +118,7 @@ def summarise(done: list[Row], large_sizes: list[Row], *, minutes: float, seed: 
     rows += [{"kind": "large", **size} for size in large_sizes]
     failures = [failure for part in done for failure in part["failures"]]
     failures += [size for size in large_sizes if size["status"] != "passed"]
+    sizes = [*large_sizes, *(part["largest"] for part in done)]
     return {
         **results.describe_environment("cuda" if torch.cuda.is_available() else "cpu"),
         "counted": COUNTED,
@@ -122,9 +127,7 @@ def summarise(done: list[Row], large_sizes: list[Row], *, minutes: float, seed: 
         "seed": seed,
         "plans": max((total["plans"][name] for name in backends), default=0),
         "cases": dict(sorted(total["cases"].items())),
-        "largest": {
-            name: max((part["largest"].get(name, 0) for part in done), default=0) for name in ("elements", "batch")
-        },
+        "largest": {name: max((size.get(name, 0) for size in sizes), default=0) for name in ("elements", "batch")},
         "failures": failures,
         "rows": rows,
     }

@@ -102,8 +102,9 @@ def test_a_size_that_fails_is_a_row_of_the_results(capsys: pytest.CaptureFixture
     def check() -> None:
         assert not large.list_filled(), "as planted"
 
-    row = large.try_size("planted", [3, 4], check)
+    row = large.try_size("planted", [3, 4], 2, check)
     assert (row["elements"], row["status"]) == (12, "AssertionError: as planted")
     assert "as planted" in capsys.readouterr().out
     report = soak.summarise([], [row], minutes=0.0, seed=0)
     assert report["failures"] == [row]
+    assert report["largest"] == {"elements": 12, "batch": 2}
