@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,62 @@ def check_boxes(case: Case) -> None:
                     assert slot in [piece for piece, shown in zip(mine, shares, strict=True) if shown[0] == most]
                 elif not most:
                     assert slot is None
+
+
+def check_resampled_boxes(case: Case) -> None:
+    """AssertionError unless boxes follow an overlay that is resampled, edge by edge, over a base that stays."""
+    assert case.tiles == "home"
+    fields, random = case.make_fields(), np.random.default_rng([case.seed, 9])
+    plan, boxes = Plan.from_dict(fields), _draw_boxes(random, case, int(random.integers(1, 4))).double()
+    _count("boxes", case)
+    placed = apply_boxes(boxes, plan)
+    for entry in range(case.batch):
+        partner, opacity = fields["overlay"][entry], fields["opacity"][entry]
+        (top, left, bottom, right), source = fields["to_box"][entry], fields["from_box"][entry]
+        covers = top < bottom and left < right
+        shown = torch.ones(case.size, dtype=torch.bool)
+        if covers and opacity == 1:
+            shown[top:bottom, left:right] = False
+        want: list[tuple[int, tuple[float, ...]]] = []
+        for number, box in enumerate(boxes[entry].tolist()):
+            rows, columns = (shown & _paint(tuple(box), case.size)).nonzero(as_tuple=True)
+            if len(rows):
+                ends = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                want.append((entry * boxes.shape[1] + number, tuple(float(end) for end in ends)))
+        for number, (x0, y0, x1, y1) in enumerate(boxes[partner].tolist()):
+            near = max(y0, source[0]), max(x0, source[1])
+            far = min(y1, source[2]), min(x1, source[3])
+            if covers and opacity > 0 and near[0] < far[0] and near[1] < far[1]:
+                (low_y, high_y), (low_x, high_x) = (
+                    [
+                        to[axis] + (edge - source[axis]) * (to[axis + 2] - to[axis]) / (source[axis + 2] - source[axis])
+                        for edge in (near[axis], far[axis])
+                    ]
+                    for axis, to in ((0, fields["to_box"][entry]), (1, fields["to_box"][entry]))
+                )
+                want.append((partner * boxes.shape[1] + number, (low_x, low_y, high_x, high_y)))
+        got = [(number, box) for number, pieces in _read_pieces(placed, entry).items() for box in pieces]
+        assert len(got) == len(want)
+        for (one, box), (two, wanted) in zip(sorted(got), sorted(want), strict=True):
+            assert one == two
+            np.testing.assert_allclose(box, wanted, rtol=0, atol=1e-9)
+
+
+def check_fractions(case: Case) -> None:
+    """AssertionError unless boxes of quarter pixels move as whole ones do on a plan four times as large."""
+    case = replace(case, height=case.height * case.grid, width=case.width * case.grid)  # no margin
+    fields, random = case.make_fields(), np.random.default_rng([case.seed, 10])
+    larger = {**fields, "size": [4 * side for side in case.size]}
+    larger |= {name: [[4 * edge for edge in box] for box in fields[name]] for name in ("from_box", "to_box")}
+    boxes = _draw_boxes(random, replace(case, height=4 * case.height, width=4 * case.width), 3).double()
+    _count("boxes", case)
+    least = int(random.integers(0, 65)) / 64
+    got, want = (
+        apply_boxes(given, Plan.from_dict(plan), min_visibility=least)
+        for given, plan in ((boxes / 4, fields), (boxes, larger))
+    )
+    assert torch.equal(got.source, want.source)
+    torch.testing.assert_close(got.values * 4, want.values, rtol=0, atol=1e-9)
 
 
 def check_keypoints(case: Case) -> None:

@@ -107,6 +107,10 @@ PROPERTIES = {
         1,
     ),
     "boxes": Property(annotated.check_boxes, _plans(overlays=COPIED_OVERLAYS, batches=(0, 4), sides=(1, 12)), 40, 1),
+    "resampled boxes": Property(
+        annotated.check_resampled_boxes, _plans(tiles=("home",), batches=(0, 4), sides=(1, 12)), 30, 0.5
+    ),
+    "fractions of pixels": Property(annotated.check_fractions, _plans(batches=(0, 4), sides=(1, 4)), 20, 0.5),
     "keypoints": Property(annotated.check_keypoints, _plans(tiles=OWN_TILES, batches=(0, 4), sides=(1, 12)), 40, 1),
     "algebra": Property(algebra.check_algebra, _plans(batches=(0, 8)), 40, 1),
     "serialisation": Property(algebra.check_serialisation, _plans(batches=(0, 16)), 20, 0.5),
