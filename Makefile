@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint soak gpu-check tables pictures docs lock clean
+.PHONY: install demo test lint soak matrix gpu-check tables pictures docs lock clean
 
 install: $(STAMP)
 
@@ -28,6 +28,9 @@ lint: install
 
 soak: install  ## random cases for MINUTES on all cores; what fails goes to tests/properties/failures, which `make test` tries
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.properties.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+matrix: install  ## the tests with the oldest and the newest versions, on every Python found: bench/results/matrix.json
+	$(BIN)/python -m bench.matrix
 
 gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
 	$(BIN)/python -m bench.gpu_check
