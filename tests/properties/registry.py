@@ -69,6 +69,10 @@ def _with_gradient(case: Case) -> Case:
     return replace(case, dtype="float64" if case.seed % 2 else "float32", out_dtype="", into=False, special=False)
 
 
+def _in_large_blocks(case: Case) -> Case:
+    return replace(case, small_blocks=False)
+
+
 def _with_defaults(case: Case) -> Case:
     return replace(case, out_dtype="", out_layout="", into=False, mean=False, std=False)
 
@@ -88,7 +92,9 @@ def _draw_calls() -> st.SearchStrategy[Case]:
 
 PROPERTIES = {
     "pixels": Property(pixels.check_pixels, draw_cases(), 70, 10),
-    "many plans": Property(pixels.check_pixels, draw_cases(batches=(192, 256), sides=(1, 8)), 10, 8),
+    "many plans": Property(
+        pixels.check_pixels, draw_cases(batches=(192, 256), sides=(1, 8)).map(_in_large_blocks), 10, 30
+    ),
     "pixels of larger images": Property(pixels.check_pixels, draw_cases(batches=(1, 3), sides=(17, 150)), 8, 2),
     "kernel": Property(pixels.check_kernel, draw_cases(batches=(1, 2), sides=(1, 12)), 8, 3),
     "one launch": Property(
