@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
 
 from bench import results
 from bench.results import Row
+from pmsi.runtime.cores import count_cores
 from tests.properties import large, pixels, registry
 from tests.properties.registry import FAILURES, SHARES, Failure
 
@@ -49,7 +50,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**31)
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=int, default=count_cores())
     parser.add_argument("--out", type=Path, help="file of results; by default in bench/results")
     parser.add_argument("--failures", type=Path, default=FAILURES, help="folder for cases that fail")
     parser.add_argument("--no-large", action="store_true", help="leave the largest sizes out")
