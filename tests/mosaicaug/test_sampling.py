@@ -385,7 +385,8 @@ def test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet() -> None:
     assert len(set(firsts)) == len(firsts)
 
 
-# Wrong laws: what each takes the place of, and the test that has to fail on it.
+# Wrong laws: what each takes the place of, and the test that has to fail on it. The tests see an alpha that is 10 % too
+# large and a quadrant entered 5 % less often (half of that they do not tell from chance), and a shuffle 1 % too rare.
 
 beta_variates, argsort = sampling._beta_variates, sampling._argsort
 mosaic_phases, tile_plan = sampling.mosaic_phases, sampling._tile_plan
@@ -561,7 +562,7 @@ TWINS: dict[str, tuple[Callable[[], None], str, Twin]] = {
     "one shuffle drawn less often": (
         lambda: test_cyclic_mosaic_has_the_published_arrangements(1, 6),
         "nested_shuffles",
-        change(slice(0, 1), lambda uniforms: 0.98 * uniforms),
+        change(slice(0, 1), lambda uniforms: 0.99 * uniforms),
     ),
     "cycles for all shuffles": (
         test_mosaic_shuffles_uniformly_on_every_level,

@@ -1,7 +1,7 @@
 """Soak: random cases of every property for some minutes, on all cores; `make soak MINUTES=n`.
 
 What fails is reduced to its smallest case and kept in ``tests/properties/failures``, which the tests try again. Counts
-go to ``bench/results``.
+go to ``bench/results``. Ctrl-C ends it early.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +36,7 @@ COUNTED = (
     "backend with most."
 )
 ROUND = {"kernel": 6, "pixels of larger images": 20}  # cases of a property at a time; 100 of the others
+_stop: Event | None = None  # of the processes of a pool
 TELL = 120  # seconds between two lines of progress
 
 
@@ -62,17 +65,35 @@ def main(words: list[str] | None = None) -> int:
     shares = [
         Share(start + 60 * chosen.minutes, chosen.seed * 1000 + job, chosen.failures) for job in range(chosen.jobs)
     ]
-    if chosen.jobs == 1:
-        done = [work(shares[0])]
-    else:
-        with ProcessPoolExecutor(chosen.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            done = list(pool.map(work, shares))
+    done = [work(shares[0])] if chosen.jobs == 1 else work_in_processes(shares)
     # 2. Add up and write.
     report = summarise(done, found, minutes=(time.time() - start) / 60, seed=chosen.seed)
     path = chosen.out or results.results_path("soak", report)
     results.write_results(path, {name: value for name, value in report.items() if name != "rows"}, report["rows"])
     print(f"soak: {report['plans']:,} plans, {len(report['failures'])} failures; {path} is written")
     return int(bool(report["failures"]))
+
+
+def work_in_processes(shares: list[Share]) -> list[Row]:
+    """Work in a process for each share; Ctrl-C ends the soak early, and what was done until then counts."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(len(shares), mp_context=context, initializer=_watch, initargs=(stop,)) as pool:
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes start now, and leave Ctrl-C to this one
+        waiting = [pool.submit(work, share) for share in shares]
+        signal.signal(signal.SIGINT, handler)
+        try:
+            wait(waiting)
+        except KeyboardInterrupt:
+            print("soak: stops after this round", flush=True)
+            stop.set()
+        return [one.result() for one in waiting]
+
+
+def _watch(stop: Event) -> None:
+    """Stop when the first process says so."""
+    global _stop  # noqa: PLW0603 - a pool passes an event to its initializer alone
+    _stop = stop
 
 
 def work(share: Share) -> Row:
@@ -83,7 +104,7 @@ def work(share: Share) -> Row:
     spent, failures = dict.fromkeys(SHARES, 0.0), list[Failure]()
     known: set[tuple[str, str]] = set()
     number, told = 0, time.time()
-    while time.time() < share.until:
+    while time.time() < share.until and not (_stop and _stop.is_set()):
         name = min(SHARES, key=lambda prop: spent[prop] / SHARES[prop])
         examples, begin = ROUND.get(name, 100), time.time()
         for failure in registry.search(name, examples, (share.seed * 1_000_003 + number) % 2**63):
