@@ -49,7 +49,7 @@ def main(ends: list[End], pythons: list[str]) -> int:
 
 
 def list_requirements(extra: str, end: End) -> Iterator[str]:
-    """What pip installs for an extra, and for those it names: at the lower bounds, or without any bound.
+    """Requirements of an extra for pip, and for those it names: at the lower bounds, or without any bound.
 
     >>> next(one for one in list_requirements("timm", "oldest") if one.startswith("timm"))
     'timm==1.0.3'
@@ -70,7 +70,7 @@ def list_requirements(extra: str, end: End) -> Iterator[str]:
 
 
 def make_environment(python: str, end: End) -> Path:
-    """A new virtual environment of the extra "dev" and the project itself; returns its Python."""
+    """Make a virtual environment of the extra "dev" and the project itself; returns its Python."""
     folder = ROOT / "build" / "matrix" / f"{end}-{python}"
     subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
     inside = folder / "bin" / "python"

@@ -100,10 +100,15 @@ def apply_masks(
         raise ValueError(f"apply_masks: the plan is for {len(plan)} images, got {len(masks)} masks")
     stands = plan.opacity > 0.5
     whole = replace(plan, to_box=plan.to_box * stands[:, None], opacity=torch.ones_like(plan.opacity))
-    bits = masks.detach().view(_BITS[masks.element_size()])
+    bits = _view_as(masks.detach(), _BITS[masks.element_size()])
     planes = bits[:, None] if bits.ndim == 3 else bits.flatten(1, -3)
     made = apply_nearest(planes, whole, window=window, index=index, backend=backend)
-    return made.view(masks.dtype).view(len(plan), *masks.shape[1:-2], *plan.size)
+    return _view_as(made, masks.dtype).view(len(plan), *masks.shape[1:-2], *plan.size)
+
+
+def _view_as(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """View the bits of ``x`` as another dtype; `vmap` of torch 2.11 has no rule for a view, not even as the same dtype."""
+    return x if x.dtype is dtype else x.view(dtype)
 
 
 def apply_boxes(boxes: Tensor, plan: Plan, *, min_visibility: float = 0.0, pieces: Pieces = "all") -> Placed:

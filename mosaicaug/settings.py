@@ -25,15 +25,17 @@ class Setting(Generic[T]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+        # Under the setting's own name, Dynamo of torch 2.11 takes the look-up in __dict__ for another call of __get__.
+        self.stored = f"_{name}"
 
     def __get__(self, instance: Any, owner: type | None = None) -> T:
         if instance is None:
             raise AttributeError(f"{self.name} is a setting of each augmentation, not of the class")
-        value: T = instance.__dict__[self.name]
+        value: T = getattr(instance, self.stored)
         return value
 
     def __set__(self, instance: Any, value: Any) -> None:
-        instance.__dict__[self.name] = self.check(type(instance).__name__, self.name, value)
+        setattr(instance, self.stored, self.check(type(instance).__name__, self.name, value))
 
 
 class WithSettings(Generic[T]):

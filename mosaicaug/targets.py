@@ -14,6 +14,11 @@ from torch import Tensor
 from mosaicaug.checks import check_integer, check_num_classes, check_tensor, convert_labels, convert_tensor, exact_dtype
 from mosaicaug.plan import Plan, overlay_share
 
+# Asked once: Dynamo of torch 2.11 cannot follow the question.
+_AUTOCAST_DEVICES = frozenset(
+    name for name in ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla") if torch.amp.is_autocast_available(name)
+)
+
 
 class Targets(NamedTuple):
     """Two labels per image and their weights.
@@ -223,7 +228,7 @@ def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Mode without autocast, which would round sums of activation maps to 8 bits."""
-    if torch.amp.is_autocast_available(device.type):
+    if device.type in _AUTOCAST_DEVICES:
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
