@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from pmsi.data.layouts.base import Layout, Listing, check_files, check_values, step_into
+from pmsi.runtime.files import read_bytes
 
 # Places of the devkit's tables: as published, as copies have them, and beside the images.
 _DEVKITS = ("", "devkit", "car_devkit", "car_devkit/devkit")
 _TABLES = ("cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat")
-_MAX_BYTES = 100_000_000  # of an annotation file; the published ones have up to 0.6 MB
+_MAX_BYTES = 20_000_000  # of an annotation file, packed or not; the published ones have up to 0.6 MB
+_MATRIX, _COMPRESSED = 14, 15  # kinds of parts of a MATLAB file
+_CELL, _STRUCT, _OBJECT = 1, 2, 3  # classes of matrices that hold matrices
+_MAX_DEPTH = 20  # of matrices in matrices; the published files have 3
 
 
 def list_cars(root: Path) -> Listing:
@@ -74,6 +81,7 @@ def read_variable(path: Path, name: str) -> list[Any]:
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"cars: {path} has over {_MAX_BYTES // 10**6} MB, which is no list of annotations")
     try:
+        _check_parts(read_bytes(path))
         with warnings.catch_warnings(action="ignore"):  # of variables that are named twice, and of odd numbers
             found = loadmat(path, simplify_cells=True, variable_names=[name], appendmat=False)
     except Exception as error:  # a damaged file makes scipy raise anything from KeyError to zlib.error and MemoryError
@@ -81,6 +89,64 @@ def read_variable(path: Path, name: str) -> list[Any]:
     value = found.get(name, [])
     # A single element comes without its array.
     return [_simplify(item) for item in (value if isinstance(value, list | np.ndarray) else [value])]
+
+
+def _check_parts(content: bytes) -> None:
+    """ValueError for parts that unpack to over `_MAX_BYTES` together, or hold too many matrices in each other."""
+    order, place, size = "<" if content[126:128] == b"IM" else ">", 128, 0
+    while place + 8 <= len(content):
+        kind, length = struct.unpack_from(f"{order}II", content, place)
+        part = content[place : place + 8 + length]
+        if kind == _COMPRESSED:
+            part = zlib.decompressobj().decompress(part[8:], _MAX_BYTES + 1)
+            size += len(part)
+        if size > _MAX_BYTES:
+            raise ValueError(f"it unpacks to over {_MAX_BYTES // 10**6} MB")
+        _check_depth(part, order)
+        place += 8 + length
+
+
+def _check_depth(part: bytes, order: str) -> None:
+    """ValueError for matrices in more than `_MAX_DEPTH` others: scipy follows them by recursion, and crashes.
+
+    Lengths of matrices may lie, and scipy does not look at them; so matrices are counted, as it does.
+    """
+
+    def open_element(place: int) -> tuple[int, int, int]:
+        """Place and length of an element's values, and the place of the next element."""
+        kind, length = struct.unpack_from(f"{order}II", part, place)
+        if kind >> 16:  # a short one, whose values lie within its head
+            return place + 4, kind >> 16, place + 8
+        return place + 8, length, place + 8 + length + -length % 8
+
+    left: list[int] = []  # matrices that are still to come in each that is open
+    place = 0
+    while place + 8 <= len(part):
+        kind, length = struct.unpack_from(f"{order}II", part, place)
+        if kind != _MATRIX:
+            place = open_element(place)[2]
+            continue
+        while left and not left[-1]:
+            left.pop()
+        if left:
+            left[-1] -= 1
+        place += 8
+        if not length:
+            continue
+        flags, _, sizes = open_element(place)
+        family = struct.unpack_from(f"{order}I", part, flags)[0] & 0xFF
+        start, length, name = open_element(sizes)
+        count = math.prod(struct.unpack_from(f"{order}{length // 4}i", part, start))
+        place = open_element(name)[2]
+        if family in (_STRUCT, _OBJECT):
+            widths = open_element(place)[2] if family == _OBJECT else place  # an object has the name of its class first
+            start, _, names = open_element(widths)
+            _, length, place = open_element(names)
+            count *= length // max(struct.unpack_from(f"{order}i", part, start)[0], 1)
+        if family in (_CELL, _STRUCT, _OBJECT):
+            left.append(count)
+        if len(left) > _MAX_DEPTH:
+            raise ValueError(f"it has over {_MAX_DEPTH} cells in each other")
 
 
 def _simplify(value: Any) -> Any:
