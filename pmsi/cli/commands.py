@@ -216,7 +216,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     check_fields(dict(enumerate(names or ())), dict.fromkeys(range(len(names or ())), (str,)), command.checkpoint)
     data = command.data or identity["data"]
     session = _open_session(command, console)
-    page = command.page or command.checkpoint.with_name(f"evaluate-{data}.html")
+    page = command.page or command.checkpoint.parent / f"evaluate-{data}.html"
     if page.name == "report.html" and page.with_name("config.json").exists():
         raise ValueError(f"--page: {page} is the report of a run; choose another name")
     root = command.root or (Path(identity["root"]) if identity.get("root") else None)

@@ -22,7 +22,7 @@ from pmsi.data.decoding import Progress, is_deep, open_image, read_image
 from pmsi.data.layouts.base import Entries, Listing
 from pmsi.paper import TABLES
 from pmsi.runtime.cores import count_workers
-from pmsi.runtime.files import escape, replace_file
+from pmsi.runtime.files import describe_error, escape, replace_file
 
 _SIDE = 16  # of the small grey picture that stands for an image, which has _SIDE^2 bits
 # Bits in which two outlines may differ and still be taken for one picture: a new JPEG of half the size differs in 5 to
@@ -194,7 +194,7 @@ def _inspect(path: Path) -> Facts | str:
         with open_image(path) as opened:
             deep = _describe_depth(opened, pixels)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
-        return str(error) or type(error).__name__
+        return describe_error(error)
     height, width = pixels.shape[1:]
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     grey = np.asarray(image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from pmsi.runtime.cores import count_workers
-from pmsi.runtime.files import check_file
+from pmsi.runtime.files import check_file, describe_error
 
 Progress = Callable[[str, int, int], None]
 """Callback of long work, called with (what, done, total)."""
@@ -104,7 +104,7 @@ def read_resized(path: Path, resize: int) -> Tensor:
         resized: Tensor = transforms.resize(read_image(path), [resize, resize], antialias=True)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         raise ValueError(
-            f"data: cannot read {path} ({error}); replace it, or leave it out with --skip-unreadable"
+            f"data: cannot read {path} ({describe_error(error)}); replace it, or leave it out with --skip-unreadable"
         ) from error
     return resized
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from pmsi.data.decoding import Progress
 from pmsi.data.layouts import LAYOUTS
-from pmsi.runtime.files import expand_home
+from pmsi.runtime.files import describe_error, expand_home
 
 if TYPE_CHECKING:
     ArchiveName = str  # a literal cannot be made of a table for the type checker
@@ -90,7 +90,8 @@ def download_file(
             part.replace(path)
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: sent on to what is no address
         kept = part.stat().st_size / _MB if part.exists() else 0
-        reason = " ".join(str(error.reason if type(error) is urllib.error.URLError else error).split())
+        inner = error.reason if type(error) is urllib.error.URLError else error
+        reason = describe_error(inner if isinstance(inner, Exception) else error)
         raise OSError(
             f"could not download {url}: {reason}. {kept:.1f} MB are kept, and the same command goes on from there;"
             f" or download it by other means to {path}"
@@ -110,6 +111,7 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout: float) ->
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == _NOT_SATISFIABLE and start:
             return
         raise
@@ -151,12 +153,15 @@ def unpack_archive(archive: Path, root: Path, progress: Progress | None = None) 
                 tar.extract(member, beside, filter="data")
                 if progress is not None:
                     progress(f"unpacking {archive.name}, MB", file.tell() // _MB, size // _MB)
+            while tar.fileobj is not None and tar.fileobj.read(_CHUNK):  # to the checksum, which comes last
+                pass
         for entry in sorted(beside.iterdir(), key=Path.is_dir):  # folders last: their being there says all is done
             entry.replace(root / entry.name)
     except Exception as error:  # damage makes tarfile raise anything from TarError to OverflowError
+        reason = describe_error(error)
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, and not of a decompressor
-            raise OSError(f"could not unpack {archive} to {root}: {error}; make room, and run this again") from error
-        raise ValueError(f"{archive} cannot be unpacked: {error}; delete it, and run this again") from error
+            raise OSError(f"could not unpack {archive} to {root}: {reason}; make room, and run this again") from error
+        raise ValueError(f"{archive} cannot be unpacked: {reason}; delete it, and run this again") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -22,7 +22,7 @@ from pmsi.evaluation.gradcam import grad_cam
 from pmsi.evaluation.pointing import peak_points, score_points
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
-from pmsi.runtime.files import check_file, read_json, replace_file, write_json
+from pmsi.runtime.files import check_file, describe_error, read_json, replace_file, write_json
 from pmsi.training.batches import plan_epoch
 from pmsi.training.phases import caption_phases
 
@@ -173,4 +173,6 @@ def _read_arrays(path: Path) -> dict[str, Any] | None:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # numpy and zipfile raise anything from BadZipFile to MemoryError for a damaged file
-        raise ValueError(f"{path} is damaged ({error}); remove it, and the same command writes it anew") from error
+        raise ValueError(
+            f"{path} is damaged ({describe_error(error)}); remove it, and the same command writes it anew"
+        ) from error

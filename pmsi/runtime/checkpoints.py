@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pmsi.runtime.environment import name_version
-from pmsi.runtime.files import expand_home, replace_file
+from pmsi.runtime.files import describe_error, expand_home, replace_file
 
 _OLDER = "an earlier version of pmsi"  # which did not keep its name
 
@@ -109,10 +109,10 @@ def load_parts(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -
         try:
             part.load_state_dict(state[name])
         except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split()) if name in state else "it has none"
+            reason = describe_error(error) if name in state else "it has none"
             raise ValueError(
                 f"{path} was written by {state.get('written_by', _OLDER)}, and its {name} does not fit "
-                f"{name_version()}: {_brief(reason, 300)}. Use that version, or choose another --run folder"
+                f"{name_version()}: {reason}. Use that version, or choose another --run folder"
             ) from error
 
 

@@ -34,6 +34,12 @@ def escape(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
+def describe_error(error: BaseException, longest: int = 300) -> str:
+    """Text of an error on one line, cut where it is long: decoders and servers say what they like."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
     """Replace a file: ``write`` fills another beside ``path``, which is renamed; on failure the old one stays.
 

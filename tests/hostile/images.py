@@ -175,11 +175,12 @@ def check_named(room: Path) -> None:
 
 def run_pmsi(*words: str) -> str:
     """Run a command; what it prints to a terminal that takes UTF-8 alone."""
-    terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    shown = io.BytesIO()
+    terminal = io.TextIOWrapper(shown, encoding="utf-8")
     with redirect_stdout(terminal), redirect_stderr(terminal):
         assert main([*words]) in (0, 1, 2)
         terminal.flush()
-    return terminal.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    return shown.getvalue().decode()
 
 
 def list_ten_thousand_classes(room: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pmsi.data.layouts.base import Layout, Listing, check_files, check_values, step_into
-from pmsi.runtime.files import read_bytes
+from pmsi.runtime.files import describe_error, read_bytes
 
 # Places of the devkit's tables: as published, as copies have them, and beside the images.
 _DEVKITS = ("", "devkit", "car_devkit", "car_devkit/devkit")
@@ -85,7 +85,8 @@ def read_variable(path: Path, name: str) -> list[Any]:
         with warnings.catch_warnings(action="ignore"):  # of variables that are named twice, and of odd numbers
             found = loadmat(path, simplify_cells=True, variable_names=[name], appendmat=False)
     except Exception as error:  # a damaged file makes scipy raise anything from KeyError to zlib.error and MemoryError
-        raise ValueError(f"{path} is damaged, or no MATLAB file of level 5 ({error}); save it as -v7") from error
+        reason = describe_error(error)
+        raise ValueError(f"{path} is damaged, or no MATLAB file of level 5 ({reason}); save it as -v7") from error
     value = found.get(name, [])
     # A single element comes without its array.
     return [_simplify(item) for item in (value if isinstance(value, list | np.ndarray) else [value])]
