@@ -27,12 +27,18 @@ from pmsi.experiments.source import Source
 from pmsi.models.backbones import _read
 from pmsi.runtime.checkpoints import load_checkpoint, save_checkpoint
 from pmsi.runtime.files import write_json
-from tests.helpers.dataset_files import write_aircraft, write_cars, write_cars_devkit, write_cub
+from tests.helpers.dataset_files import (
+    CARS,
+    list_cars,
+    write_aircraft,
+    write_cars,
+    write_cars_devkit,
+    write_cub,
+    write_mat,
+)
 from tests.helpers.small_run import RECIPE
 from tests.helpers.small_study import make_run, make_study
 from tests.hostile.images import KINDS, make_picture
-
-TEXT = "text"  # tokens of a text are mutated too, so that what is read is often nearly right
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,10 @@ def _try_size(path: Path) -> None:
 def _make_table(write: Callable[[Path], object], layout: str, file: str, room: Path) -> Format:
     write(room)
     return Format(file, partial(list_images, layout), text=file.endswith(".txt"))
+
+
+def _write_unpacked(room: Path) -> None:
+    write_mat(room / "cars_annos.mat", compress=False, annotations=list_cars(room), class_names=[*CARS])
 
 
 def _make_boxes(room: Path) -> Format:
@@ -165,6 +175,7 @@ _MAKERS: dict[str, Callable[[Path], Format]] = {
     "table images_variant_test.txt": partial(_make_table, write_aircraft, "aircraft", "images_variant_test.txt"),
     "table bounding_boxes.txt": _make_boxes,
     "matlab cars_annos.mat": partial(_make_table, write_cars, "cars", "cars_annos.mat"),
+    "matlab not packed": partial(_make_table, _write_unpacked, "cars", "cars_annos.mat"),
     "matlab cars_meta.mat": partial(_make_table, write_cars_devkit, "cars", "devkit/cars_meta.mat"),
     "checkpoint": _make_checkpoint,
     "weights": partial(_make_weights, legacy=False),

@@ -37,20 +37,8 @@ _LONGEST = 10  # seconds that a file may take, on a busy machine
 _MOST_MEMORY = 4 * 2**30  # bytes of address space beyond what a process begins with
 _ODD_NUMBERS = (b"\0" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\x7f\xff\xff\xff", b"\1\0\0\0")
 _ODD_WORDS = (
-    "-1",
-    "0",
-    "2147483648",
-    "1e999",
-    "NaN",
-    "null",
-    "{}",
-    "[]",
-    '""',
-    "[[",
-    "\0",
-    "../../x",
-    "\ufeff",
-    "x" * 999,
+    *("-1", "0", "0.5", "2147483648", "1e999", "NaN", "null", "true", "{}", "[]", '""', "[["),
+    *("\0", "../../x", "\ufeff", "x" * 999),
 )
 
 

@@ -125,12 +125,12 @@ TABLES = (
     Case(
         "a MATLAB file of 100,000 cells in each other",
         partial(list_mat, lambda _: nest(100_000, lies=False)),
-        "it has over 20 cells in each other",
+        "it has over 20 matrices in each other",
     ),
     Case(
         "the same, where each says that it is shorter than it is",
         partial(list_mat, lambda _: nest(100_000, lies=True)),
-        "it has over 20 cells in each other",
+        "does not hold what it says",
     ),
     Case("a MATLAB file of 2 cells in each other", partial(list_mat, lambda _: nest(2, lies=False)), "must hold"),
     Case("a MATLAB file of numbers in the place of records", partial(list_mat_of, np.ones(9)), "must hold"),
