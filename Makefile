@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint gpu-check tables pictures docs lock clean
+.PHONY: install demo test lint fuzz gpu-check tables pictures docs lock clean
 
 install: $(STAMP)
 
@@ -25,6 +25,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: install  ## random changes of valid files of every format for MINUTES; counts go to bench/results, files that fail to build/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
 	$(BIN)/python -m bench.gpu_check
