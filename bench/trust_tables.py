@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import matrix
 from bench.results import FOLDER
 from tests.hostile.case import Case
 from tests.hostile.table import TABLE
@@ -90,14 +91,9 @@ def render_mutation(folder: Path = FOLDER) -> str:
     )
 
 
-def render_versions(folder: Path = FOLDER) -> str:
+def render_versions(path: Path = matrix.RESULTS) -> str:
     """Versions of Python and packages that the tests were run with; empty without results."""
-    rows = [row for one in _load("matrix", folder) for row in one["rows"]]
-    if not rows:
-        return ""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[str(row.get(name, "")) for name in names] for row in rows]
-    return _join("## Versions", "The tests were run with these versions.", _draw(names, cells))
+    return _join("## Versions", "The tests were run with these.", matrix.render(path).rstrip()) if path.exists() else ""
 
 
 def _load(kind: str, folder: Path) -> list[dict[str, Any]]:
