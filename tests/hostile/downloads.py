@@ -47,7 +47,7 @@ def fetch(change: Callable[[Server], object], room: Path, *, begun: bytes = b"")
 
 
 def sends(**changes: Any) -> Callable[[Path], object]:
-    return partial(fetch, lambda server: [setattr(server, name, value) for name, value in changes.items()])
+    return partial(fetch, lambda server: vars(server).update(changes))
 
 
 def redirect(target: str) -> Callable[[Path], object]:

@@ -184,11 +184,12 @@ def run_pmsi(*words: str) -> str:
 
 
 def list_ten_thousand_classes(room: Path) -> None:
-    save_image(room / "elsewhere" / "1.jpg")
+    elsewhere = room / "elsewhere"
+    save_image(elsewhere / "1.jpg")
     for part in ("train", "test"):
         (room / "root" / part).mkdir(parents=True)
         for number in range(10_000):
-            (room / "root" / part / f"c{number:05}").symlink_to(room / "elsewhere")
+            os.symlink(elsewhere, f"{room}/root/{part}/c{number:05}")  # noqa: PTH211 - twice as fast
     listing = list_images("folder", room / "root")
     assert (len(listing.classes), len(listing.train), len(listing.test)) == (10_000, 10_000, 10_000)
 

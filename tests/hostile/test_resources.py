@@ -44,7 +44,7 @@ print(json.dumps([codes, seen]))
 """
 
 
-@pytest.mark.parametrize(("chosen", "count"), [(slice(2), 10_000), (slice(None), 700)])
+@pytest.mark.parametrize(("chosen", "count"), [(slice(1), 10_000), (slice(None), 500)])
 def test_ten_thousand_calls_leave_nothing(chosen: slice, count: int) -> None:
     growth = measure_growth(list_calls()[chosen], count)
     assert growth.memory < 4, growth
@@ -53,7 +53,7 @@ def test_ten_thousand_calls_leave_nothing(chosen: slice, count: int) -> None:
 
 
 def test_reading_files_leaves_nothing(tmp_path: Path) -> None:
-    growth = measure_growth(list_reads(tmp_path), 350)
+    growth = measure_growth(list_reads(tmp_path), 210)
     assert growth.memory < 4, growth
     assert growth.objects < 100, growth
     assert growth[2:] == (0, 0), growth
@@ -63,12 +63,12 @@ def test_a_leak_is_seen() -> None:
     kept: list[tuple[torch.Tensor, int]] = []
 
     def leak() -> None:
-        kept.append((torch.ones(100_000), os.open("/proc/self/status", os.O_RDONLY)))
+        kept.append((torch.ones(1_000_000), os.open("/proc/self/status", os.O_RDONLY)))
 
     growth = measure_growth([leak], 30)
     for _, handle in kept:
         os.close(handle)
-    assert growth.memory > 4
+    assert growth.memory > 100
     assert growth.objects >= 30
     assert growth.files == 30
 
