@@ -47,7 +47,11 @@ def fetch(change: Callable[[Server], object], room: Path, *, begun: bytes = b"")
 
 
 def sends(**changes: Any) -> Callable[[Path], object]:
-    return partial(fetch, lambda server: vars(server).update(changes))
+    def change(server: Server) -> None:
+        for name, value in changes.items():
+            setattr(server, name, value)
+
+    return partial(fetch, change)
 
 
 def redirect(target: str) -> Callable[[Path], object]:
