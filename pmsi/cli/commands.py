@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from rich.console import Console
@@ -32,7 +33,7 @@ from pmsi.report.page import write_page
 from pmsi.report.study_tables import describe_tables, list_tables
 from pmsi.runtime.checkpoints import load_checkpoint
 from pmsi.runtime.devices import open_fabric
-from pmsi.runtime.files import write_json
+from pmsi.runtime.files import check_fields, escape, write_json
 from pmsi.runtime.jobs import start_copies
 from pmsi.runtime.processes import process_rank
 from pmsi.runtime.profiler import Profile
@@ -40,6 +41,15 @@ from pmsi.runtime.session import Session
 from pmsi.runtime.signals import Stopped
 from pmsi.runtime.threads import set_threads
 from pmsi.training.callbacks import Callback, TensorBoard
+
+# Types of what `pmsi evaluate` takes from a checkpoint's identity.
+_IDENTITY = {
+    "classes": (int,),
+    "class_names": (list, NoneType),
+    **dict.fromkeys(("data", "root", "weights"), (str, NoneType)),
+    **dict.fromkeys(("hold_out", "seed"), (int, NoneType)),
+    "skip_unreadable": (bool, NoneType),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _carry_out(words, console)
     except (ValueError, OSError) as error:
         who = f"pmsi, process {process_rank()}" if process_rank() > 0 else "pmsi"
-        Console(stderr=True).print(f"{who}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            escape(f"{who}: {error}"), style="red", markup=False, highlight=False, soft_wrap=True
+        )
         return 2
     except Stopped as stopped:
         console.print("\nStopped. All that was done is saved; the same command goes on from there.")
@@ -199,10 +211,12 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     if "classes" not in identity or (command.data or identity.get("data")) is None:
         lacks = "--data: " if "classes" in identity else ""
         raise ValueError(f"{lacks}{command.checkpoint} does not say what it was trained on; it is of no run of pmsi")
+    check_fields(identity, _IDENTITY, command.checkpoint)
     recipe, names = read_recipe(identity, written_by=state.get("written_by")), identity.get("class_names")
+    check_fields(dict(enumerate(names or ())), dict.fromkeys(range(len(names or ())), (str,)), command.checkpoint)
     data = command.data or identity["data"]
     session = _open_session(command, console)
-    page = command.page or command.checkpoint.with_name(f"evaluate-{data}.html")
+    page = command.page or command.checkpoint.parent / f"evaluate-{data}.html"
     if page.name == "report.html" and page.with_name("config.json").exists():
         raise ValueError(f"--page: {page} is the report of a run; choose another name")
     root = command.root or (Path(identity["root"]) if identity.get("root") else None)
@@ -211,7 +225,7 @@ def _evaluate(command: Evaluate, console: Console) -> None:
         data=data,
         root=root,
         hold_out=identity.get("hold_out") if own else None,
-        skip_unreadable=identity.get("skip_unreadable", False),
+        skip_unreadable=bool(identity.get("skip_unreadable")),
         cache=command.cache,
         workers=command.workers,
     )
@@ -219,9 +233,9 @@ def _evaluate(command: Evaluate, console: Console) -> None:
     # 2. The test.
     with Screen(console) as screen:
         dataset = _load(source, recipe, session, screen, names)
+    if len(dataset.classes) != identity["classes"]:
+        raise ValueError(f"the network knows {identity['classes']} classes, {data} has {len(dataset.classes)}")
     if names is None:  # of an earlier version, which did not keep them
-        if len(dataset.classes) != identity["classes"]:
-            raise ValueError(f"the network knows {identity['classes']} classes, {data} has {len(dataset.classes)}")
         _say(
             console,
             f"{command.checkpoint} has no names of its classes: that {data} has them in its order is not checked",
@@ -275,7 +289,7 @@ def _print_whole(table: Table, console: Console) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(escape(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _end(console: Console, values: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from pmsi.recipe import Recipe
+from pmsi.runtime.files import escape
 
 
 class Screen:
@@ -45,7 +46,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """A line above the bars."""
-        self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.bars.console.print(escape(line), markup=False, highlight=False, soft_wrap=True)
 
     def loading(self, what: str, done: int, total: int) -> None:
         """Images are being read."""

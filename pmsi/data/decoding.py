@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from pmsi.runtime.cores import count_workers
+from pmsi.runtime.files import check_file, describe_error
 
 Progress = Callable[[str, int, int], None]
 """Callback of long work, called with (what, done, total)."""
@@ -32,6 +33,12 @@ SUFFIXES = {
     *((".avif", ".avifs") if features.check("avif") else ()),
 }
 """Ends of the names of files that are taken for images, in lower case."""
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA"),
+    *(("AVIF",) if features.check("avif") else ()),
+)
+"""Decoders that a file may choose by its content, whatever its name: those of `SUFFIXES`, and not the rest of Pillow's,
+of which EPS hands the file to Ghostscript, an interpreter of programs."""
 RULES = 2
 """Version of the rules by which `read_image` makes pixels of a file; raised when they change, so that no cache of other
 pixels is used. 2: EXIF orientation, and 16-bit PGM, 32-bit integers and floats are scaled."""
@@ -97,7 +104,7 @@ def read_resized(path: Path, resize: int) -> Tensor:
         resized: Tensor = transforms.resize(read_image(path), [resize, resize], antialias=True)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         raise ValueError(
-            f"data: cannot read {path} ({error}); replace it, or leave it out with --skip-unreadable"
+            f"data: cannot read {path} ({describe_error(error)}); replace it, or leave it out with --skip-unreadable"
         ) from error
     return resized
 
@@ -124,6 +131,12 @@ def file_stamp(path: Path) -> Sequence[int]:
     return found.st_size, found.st_mtime_ns
 
 
+def open_image(path: Path) -> Image.Image:
+    """Open an image file by one of the decoders of `SUFFIXES`; ValueError for a folder, a pipe or a device."""
+    check_file(path)
+    return Image.open(path, formats=_FORMATS)
+
+
 def read_image(path: Path) -> Tensor:
     """Read one file as RGB, uint8 ``[3, h, w]``, upright by its EXIF orientation.
 
@@ -133,7 +146,7 @@ def read_image(path: Path) -> Tensor:
     Raises:
         ValueError: numbers whose range cannot be told; and whatever Pillow raises for a damaged file.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         image.load()
         deep = is_deep(image)
         rgb = (Image.fromarray(_scale_to_bytes(image)) if deep else image).convert("RGB")
@@ -143,7 +156,7 @@ def read_image(path: Path) -> Tensor:
 
 def read_size(path: Path) -> tuple[int, int]:
     """Read height and width of the upright image from the header of its file."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         if image.format == "TIFF":
             image.load()  # which turns it; its header says one size in some versions of Pillow, and another in others
         sideways = _read_orientation(image) >= _FIRST_SIDEWAYS

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from filelock import FileLock, Timeout
@@ -22,7 +23,7 @@ from pmsi.models.registry import read_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
 from pmsi.runtime.environment import name_version
-from pmsi.runtime.files import PART, expand_home, read_json, write_json
+from pmsi.runtime.files import PART, check_fields, expand_home, read_json, write_json
 from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.trainer import Trainer
@@ -105,15 +106,28 @@ def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.", *, written_b
     unknown = sorted(values.keys() - {one.name for one in fields(Recipe)})
     if unknown:
         raise ValueError(f"the recipe has a setting {unknown[0]!r}, of {version}; use that version")
-    try:
-        return Recipe(**values)
-    except TypeError as error:  # a text where this version has a number
-        raise ValueError(f"the recipe has a value of {version} ({error}); use that version") from error
+    hints = get_type_hints(Recipe)
+    odd = [f"{name} is {value!r}" for name, value in values.items() if not isinstance(value, _list_types(hints[name]))]
+    if odd:  # a text where this version has a number
+        raise ValueError(f"the recipe has a value of {version} ({odd[0]}); use that version")
+    return Recipe(**values)
+
+
+def _list_types(hint: Any) -> tuple[type, ...]:
+    """Types of the values that a hint allows; numbers may be whole where they need not be."""
+    if isinstance(hint, UnionType):
+        return tuple(kind for part in get_args(hint) for kind in _list_types(part))
+    if get_origin(hint) is Literal:
+        return tuple(type(choice) for choice in get_args(hint))
+    return {float: (float, int), None: (NoneType,)}.get(hint, (hint,))
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
     """Identity that ``config.json`` of a folder holds, and the version that began it; None without the file."""
-    return read_json(folder / "config.json")
+    found = read_json(folder / "config.json")
+    if found is not None:
+        check_fields(found, {"experiment": (str, NoneType), _WRITTEN_BY: (str, NoneType)}, folder / "config.json")
+    return found
 
 
 def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) -> None:
@@ -238,19 +252,42 @@ def keep_result(
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """``result.json`` of a run, and the name of its folder."""
-    found = read_json(folder / "result.json")
+    """``result.json`` of a run, and the name of its folder; ValueError if it is damaged."""
+    path = folder / "result.json"
+    found = read_json(path)
     if found is None:
-        raise FileNotFoundError(f"there is no file {folder / 'result.json'}")
-    return {"folder": folder.name, **found}
+        raise FileNotFoundError(f"there is no file {path}")
+    run = {**found, "folder": folder.name}
+    check_run(run, path)
+    return {"folder": folder.name, **run}
+
+
+def check_run(run: Any, path: Path) -> None:
+    """ValueError unless ``run``, of the file ``path``, has the values that tables and pages are made of."""
+    number = (int, float)
+    kinds = {"folder": (str,), "seed": (int,), "concat": number, "mix": number, "stages": (list,), "curve": (list,)}
+    check_fields(run, kinds, path)
+    if run["folder"] != "." and run["folder"] != Path(run["folder"]).name:
+        raise ValueError(f"{path} is damaged: it names the folder {run['folder']!r}, which is not beside it; remove it")
+    for record in run["curve"]:
+        check_fields(record, {"epoch": (int,), "losses": (list,), "mix": (*number, NoneType)}, path)
+    values = [*run["stages"], *(loss for record in run["curve"] for loss in record["losses"])]
+    if not all(isinstance(value, number) for value in values):
+        raise ValueError(f"{path} is damaged: accuracies and losses must be numbers; remove it")
 
 
 def read_predictions(folder: Path) -> Predictions | None:
-    """``predictions.json`` of a run; None without the file."""
-    found = read_json(folder / "predictions.json")
+    """``predictions.json`` of a run; None without the file, and ValueError if it is damaged."""
+    path, names = folder / "predictions.json", ("labels", "concat", "mix")
+    found = read_json(path)
     if found is None:
         return None
-    return Predictions(*(torch.tensor(found[name]) for name in ("labels", "concat", "mix")))
+    check_fields(found, dict.fromkeys(names, (list,)), path)
+    columns = [found[name] for name in names]
+    sane = all(type(value) is int and 0 <= value < 2**31 for column in columns for value in column)
+    if not sane or len({len(column) for column in columns}) > 1:
+        raise ValueError(f"{path} is damaged: it must hold as many classes as labels, all from 0; remove it")
+    return Predictions(*map(torch.tensor, columns))
 
 
 def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:

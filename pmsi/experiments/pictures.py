@@ -22,7 +22,7 @@ from pmsi.evaluation.gradcam import grad_cam
 from pmsi.evaluation.pointing import peak_points, score_points
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
-from pmsi.runtime.files import read_json, replace_file, write_json
+from pmsi.runtime.files import check_file, describe_error, read_json, replace_file, write_json
 from pmsi.training.batches import plan_epoch
 from pmsi.training.phases import caption_phases
 
@@ -80,7 +80,7 @@ def keep_preview(folder: Path, dataset: Dataset, recipe: Recipe, seed: int) -> N
 
 def read_preview(folder: Path) -> Preview | None:
     """Read the preview that `keep_preview` wrote; None without the file."""
-    arrays = _read_arrays(folder / "preview.npz")
+    arrays = _read_arrays(folder / "preview.npz", "images", "captions")
     if arrays is None:
         return None
     return Preview(torch.from_numpy(arrays["images"]), tuple(map(str, arrays["captions"])))
@@ -135,11 +135,13 @@ def keep_activations(
 
 def read_activations(folder: Path) -> Activations | None:
     """Read the maps that `keep_activations` wrote; None without the file."""
-    arrays = _read_arrays(folder / "activations.npz")
+    arrays = _read_arrays(folder / "activations.npz", "images", "names")
     if arrays is None:
         return None
     names = tuple(map(str, arrays["names"]))
-    maps = tuple(torch.from_numpy(arrays[f"map{number}"]) for number in range(len(names)))
+    maps = tuple(torch.from_numpy(one) for name, one in arrays.items() if name.startswith("map"))
+    if len(maps) != len(names):
+        raise ValueError(f"{folder / 'activations.npz'} is damaged: it has {len(maps)} maps of {len(names)} stages")
     return Activations(torch.from_numpy(arrays["images"]), maps, names)
 
 
@@ -165,8 +167,15 @@ def _save(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def _read_arrays(path: Path) -> dict[str, Any] | None:
+def _read_arrays(path: Path, *names: str) -> dict[str, Any] | None:
+    """Read the arrays of a file, of which there must be those of these names; None without the file."""
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    try:
+        check_file(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in (*names, *sorted({*arrays.files} - {*names}))}
+    except Exception as error:  # numpy and zipfile raise anything from BadZipFile to MemoryError for a damaged file
+        raise ValueError(
+            f"{path} is damaged ({describe_error(error)}); remove it, and the same command writes it anew"
+        ) from error

@@ -29,7 +29,7 @@ from pmsi.runtime.signals import GracefulStop, Stopped
 from pmsi.training.batches import BatchPlan, LocalBatch, count_batches, plan_epoch, take_local
 from pmsi.training.batchnorm import share_statistics
 from pmsi.training.callbacks import Callback, Silent
-from pmsi.training.epoch import EpochState
+from pmsi.training.epoch import EpochState, read_progress
 from pmsi.training.inputs import PhaseInput, PhaseInputs
 from pmsi.training.memory import advise_batch, check_host, measure_peak
 from pmsi.training.objective import make_objective
@@ -276,8 +276,7 @@ class Trainer:
             return
         check_identity(state["identity"], self.identity, self.checkpoint, state.get("written_by"))
         load_parts(state, self.parts, self.checkpoint)
-        self.history = state["history"]
-        self.epoch = EpochState.from_dict(state["epoch"], self.fabric.device)
+        self.history, self.epoch = read_progress(state, len(self.phases), self.fabric.device, self.checkpoint)
 
 
 def _check_sizes(recipe: Recipe, dataset: Dataset, processes: int) -> None:
