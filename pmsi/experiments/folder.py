@@ -15,10 +15,12 @@ from torch import Tensor
 
 from pmsi.data.dataset import Dataset
 from pmsi.evaluation.accuracy import Evaluation
+from pmsi.evaluation.calibration import Answers, rank_answers
 from pmsi.experiments.source import Source, describe_weights
 from pmsi.experiments.tables import Row, name_run
 from pmsi.models.base import Network
 from pmsi.models.registry import read_network
+from pmsi.models.trained import read_recipe
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
 from pmsi.runtime.environment import name_version
@@ -38,11 +40,16 @@ class FolderBusyError(ValueError):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Labels of all test images and the classes that a network predicted, each int64 ``[N]``."""
+    """Labels of all test images and the classes that a network predicted, each int64 ``[N]``.
+
+    Args:
+        answers: the best classes with their probabilities; None in folders of earlier versions.
+    """
 
     labels: Tensor
     concat: Tensor
     mix: Tensor
+    answers: Answers | None = None
 
 
 def list_settings(source: Source, recipe: Recipe) -> dict[str, Any]:
@@ -87,28 +94,6 @@ def match_older(identity: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[
     }
     digests = [str(values.get("weights")).partition(" (sha256 ")[2] for values in (kept, stored)]
     return {**kept, "weights": stored["weights"]} if digests[0] and digests[0] == digests[1] else kept
-
-
-def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.", *, written_by: str | None = None) -> Recipe:
-    """Recipe of stored values, in which settings that were added later are missing and have their defaults.
-
-    Args:
-        stored: an identity, or with ``prefix=""`` what `Recipe.to_dict` gave.
-        prefix: of the names of settings.
-        written_by: `name_version` of the code that stored them; None if it is not known.
-
-    Raises:
-        ValueError: it holds a setting that this version does not know.
-    """
-    values = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-    version = written_by or "another version of pmsi"
-    unknown = sorted(values.keys() - {one.name for one in fields(Recipe)})
-    if unknown:
-        raise ValueError(f"the recipe has a setting {unknown[0]!r}, of {version}; use that version")
-    try:
-        return Recipe(**values)
-    except TypeError as error:  # a text where this version has a number
-        raise ValueError(f"the recipe has a value of {version} ({error}); use that version") from error
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -225,10 +210,13 @@ def keep_result(
         "seconds": sum(record["seconds"] for record in trainer.history),
         "curve": trainer.history,
     }
+    answers = rank_answers(evaluation.logits, dataset.test.labels)
     predictions = {
         "labels": dataset.test.labels.tolist(),
         "concat": evaluation.concat_predictions.tolist(),
         "mix": evaluation.mix_predictions.tolist(),
+        "top": answers.classes.tolist(),
+        **{name: _round(getattr(answers, name)) for name in ("probabilities", "raw", "temperature")},
     }
     if session.fabric.is_global_zero:
         write_json(folder / "predictions.json", predictions)
@@ -250,7 +238,17 @@ def read_predictions(folder: Path) -> Predictions | None:
     found = read_json(folder / "predictions.json")
     if found is None:
         return None
-    return Predictions(*(torch.tensor(found[name]) for name in ("labels", "concat", "mix")))
+    answers = None
+    if "top" in found:
+        probabilities, raw = (torch.tensor(found[name], dtype=torch.float32) for name in ("probabilities", "raw"))
+        answers = Answers(torch.tensor(found["top"]), probabilities, raw, found["temperature"])
+    labels, concat, mix = (torch.tensor(found[name]) for name in ("labels", "concat", "mix"))
+    return Predictions(labels, concat, mix, answers)
+
+
+def _round(values: Tensor | float) -> Any:
+    """Plain numbers of six digits, of which a test has ten thousands."""
+    return round(values, 6) if isinstance(values, float) else values.double().mul(1e6).round().div(1e6).tolist()
 
 
 def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:
