@@ -13,7 +13,9 @@ from rich.console import Console
 from pmsi.cli.console import Screen, end, print_whole, say
 from pmsi.cli.data import Data, run_data
 from pmsi.cli.evaluate import run_evaluate
-from pmsi.cli.options import Common, Compare, Describe, Reproduce, Train, name_recipe, parse
+from pmsi.cli.export import run_export
+from pmsi.cli.options import Common, Compare, Describe, Export, Reproduce, Train, name_recipe, parse
+from pmsi.cli.predict import Predict, run_predict
 from pmsi.cli.session import load_data, open_session
 from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import check_folder
@@ -23,9 +25,11 @@ from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import study
 from pmsi.experiments.tables import NAMES, PAPER_NAMES, Grid, Name, Row
-from pmsi.models.describe import describe_network, print_description
+from pmsi.experiments.testing import keep_robustness
+from pmsi.models.describe import describe_network, measure_cost, print_description
 from pmsi.models.registry import make_network
 from pmsi.recipe import METHODS, Method, Recipe
+from pmsi.report.card import write_card
 from pmsi.report.mistakes import write_confusions
 from pmsi.report.page import write_page
 from pmsi.report.study_tables import describe_tables, list_tables
@@ -84,6 +88,10 @@ def _carry_out(words: list[str], console: Console) -> int:
     elif isinstance(command, Describe):
         network = make_network(command.settings, command.classes, command.weights)
         print_description(describe_network(network, command.settings.crop), console)
+    elif isinstance(command, Predict):
+        return run_predict(command)
+    elif isinstance(command, Export):
+        return run_export(command, console)
     elif isinstance(command, Data):
         with Screen(console) as screen:
             return run_data(command, console, screen.loading)
@@ -171,13 +179,16 @@ def _train(command: Train, console: Console) -> None:
             callback=_watch(command, screen, recipe.augmentation, recipe, folder),
             profile=profile,
         )
+    keep_robustness(folder, recipe, dataset, session)
     if session.fabric.is_global_zero:
         keep_errors(folder, dataset, recipe, session.fabric)
         facts = describe_study(command.source, dataset, recipe, name, session)
+        facts["cost"] = measure_cost(make_network(recipe, len(dataset.classes)), recipe.test_side)
         write_json(folder / "results.json", gather_run(folder, facts, recipe))
         study = load_study(folder)
         write_page(study, folder / "report.html")
         write_confusions(study, folder / "confusions.csv")
+        write_card(study, folder / "card.md")
     if profile is not None:
         console.print(profile.make_table())
         say(console, f"Trace: {profile.file.resolve()}")

@@ -119,7 +119,9 @@ def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> di
 def gather_run(folder: Path, facts: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Make ``results.json`` of a run by itself: `describe_study`, and a table "run" of one row."""
     run = {**read_result(folder), "folder": "."}
-    return {**facts, "seeds": [run["seed"]], "tables": {"run": {_name_row(recipe): [run]}}}
+    results = {**facts, "seeds": [run["seed"]], "tables": {"run": {_name_row(recipe): [run]}}}
+    robustness = read_json(folder / "robustness.json")
+    return results if robustness is None else {**results, "robustness": {_name_row(recipe): [robustness]}}
 
 
 def describe_test(facts: Mapping[str, Any], recipe: Recipe, seed: int, found: Evaluation, labels: Tensor) -> Study:

@@ -6,11 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pmsi.data.dataset import DataName, Dataset
+from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import Evaluation, evaluate
+from pmsi.evaluation.robustness import measure_robustness
+from pmsi.experiments.folder import lock_folder, open_network
 from pmsi.experiments.pictures import make_errors
 from pmsi.experiments.results import Study, describe_study, describe_test
 from pmsi.experiments.source import Source
+from pmsi.models.describe import measure_cost
 from pmsi.models.trained import Trained
+from pmsi.recipe import Recipe
+from pmsi.runtime.files import write_json
 from pmsi.runtime.session import Session
 
 
@@ -60,9 +66,25 @@ def measure_network(trained: Trained, dataset: Dataset, source: Source, session:
     recipe, labels = trained.recipe, dataset.test.labels
     found = evaluate(trained.network, dataset.test, recipe, session)
     facts = describe_study(source, dataset, recipe, "of the checkpoint", session)
+    facts["cost"] = measure_cost(trained.network, recipe.test_side)
     facts["weights"] = trained.identity.get("weights", "unknown")
     study = describe_test(facts, recipe, trained.identity.get("seed", 0), found, labels)
     if session.fabric.is_global_zero:
         errors = make_errors(trained.network, dataset, recipe, study.predictions["."], session.fabric)
         study = replace(study, errors=errors)
     return found, study
+
+
+def keep_robustness(folder: Path, recipe: Recipe, dataset: Dataset, session: Session) -> None:
+    """Write accuracies under each corruption to ``robustness.json``, once."""
+    path = folder / "robustness.json"
+    with lock_folder(folder, session, wait=True):
+        if session.processes.max_over_processes(int(not path.exists())):
+            network = open_network(folder, recipe, len(dataset.classes), session.fabric)
+            store = make_store(dataset.test, session.fabric.device)
+            found = measure_robustness(network, store, recipe, session)
+            evaluations = {"clean": found.clean, **found.corrupted}
+            if session.fabric.is_global_zero:
+                kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in evaluations.items()}
+                write_json(path, kept)
+            session.fabric.barrier()

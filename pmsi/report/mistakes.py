@@ -53,7 +53,7 @@ def show_answers(study: Study) -> list[Markup]:
 
 
 def answers_table(answers: Answers, labels: Tensor) -> Table:
-    """How often the class is the best, or among the five best; and calibration errors without and with temperature."""
+    """Share of images whose class is the best or among the five best, and calibration errors."""
     ranks = answers.classes.shape[1]
     hits = answers.classes == labels[:, None]
     before, after = (
