@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -76,7 +77,8 @@ def write_executorch(classifier: Classifier, description: Description, path: Pat
         ) from error
     text = torch.frombuffer(bytearray(description.to_json().encode()), dtype=torch.uint8)
     with _quiet():
-        program = export_folded(classifier, _make_example(description), most=_MOST)
+        plain = copy.deepcopy(classifier).to(memory_format=torch.contiguous_format)  # XNNPACK's passes take no other
+        program = export_folded(plain, _make_example(description), most=_MOST)
         lowered = to_edge_transform_and_lower(
             program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: text}
         ).to_executorch()
@@ -85,10 +87,10 @@ def write_executorch(classifier: Classifier, description: Description, path: Pat
 
 def write_safetensors(classifier: Classifier, description: Description, path: Path) -> None:
     """Write the network's tensors, as they were trained; normalisation, temperature and softmax are in the metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: value.contiguous() for name, value in classifier.network.state_dict().items()}
-    save_file(tensors, path, metadata={KEY: description.to_json()})
+    path.write_bytes(save(tensors, metadata={KEY: description.to_json()}))
 
 
 def _make_example(description: Description) -> Tensor:

@@ -26,11 +26,11 @@ LICENCES: Mapping[str, str] = {
 _UNKNOWN = "Not known to this program: say here who made the images, and what their licence allows."
 _LIMITS = (
     (
-        "It knows the classes below alone, and gives one of them for every image, also for one that shows none of them: "
+        "It knows the classes below alone, and gives one of them for every image, also where none of them is shown: "
         'keep the threshold of "not sure", and do not read a low confidence as a class.'
     ),
     (
-        "Its accuracy was measured on images like those it was trained on. Other places, cameras, seasons or poses may be "
+        "Its accuracy was measured on images like those it was trained on. Other places, cameras or seasons may be "
         "much harder; test it on some of your own first."
     ),
     "It must not decide alone where a mistake harms people, animals or habitats, nor identify or judge people.",
@@ -63,9 +63,10 @@ def write_export_card(values: Mapping[str, Any], path: Path, study: Study | None
     parts = [
         f"Model card: {values['file']}",
         (
-            f"Format {values['format']}, {values['bytes'] / 1e6:.2f} MB, weights in {about['precision']}. It takes bytes, "
-            f"uint8 [B, 3, {about['crop']}, {about['crop']}] in RGB: both sides of the image resized to {about['resize']} "
-            f"px ({about['filter']}), then the central crop. It gives probabilities of {len(about['classes'])} classes; "
+            f"Format {values['format']}, {values['bytes'] / 1e6:.2f} MB, weights in {about['precision']}. It takes "
+            f"bytes, uint8 [B, 3, {about['crop']}, {about['crop']}] in RGB: both sides of the image resized to "
+            f"{about['resize']} px ({about['filter']}), then the central crop. It gives probabilities of "
+            f"{len(about['classes'])} classes; "
             "normalisation, temperature and softmax are inside, and names of the classes in its metadata."
         ),
         "## Against its checkpoint",

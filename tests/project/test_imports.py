@@ -30,7 +30,7 @@ LADDERS: dict[str, list[set[str]]] = {
         {"recipe", "paper", "runtime"},
         {"data", "models"},
         {"evaluation"},
-        {"training"},
+        {"training", "deployment"},
         {"experiments"},
         {"report"},
         {"cli"},
