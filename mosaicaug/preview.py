@@ -111,13 +111,14 @@ def _augment(augmentation: Augmentation, images: Tensor, seed: int) -> tuple[Ten
     batch = images if count > 1 else torch.cat([images, images.flip(3)])
     labels = torch.arange(len(batch))
     generator = torch.Generator().manual_seed(seed)
-    arguments: dict[str, Any] = {"generator": generator}
-    if isinstance(augmentation, SnapMix):
-        slope = torch.exp(-(torch.linspace(-2, 2, 7) ** 2))
-        arguments["maps"] = (slope[:, None] * slope).expand(len(batch), -1, -1)
-    made, targets = augmentation(batch, labels, **arguments)
-    if not isinstance(targets, Targets):
-        return made[:count], [""] * count
+    slope = torch.exp(-(torch.linspace(-2, 2, 7) ** 2))
+    maps = (slope[:, None] * slope).expand(len(batch), -1, -1)
+    while True:
+        made, targets = augmentation(batch, labels, maps=maps, generator=generator)
+        if not isinstance(targets, Targets):
+            return made[:count], [""] * count
+        if (targets.labels_a != targets.labels_b).all():  # in training an image may be its own partner
+            break
     pairs = zip(targets.weight_a.tolist(), targets.weight_b.tolist(), strict=True)
     notes = [f"own {own:.2f}, partner {other:.2f}" for own, other in pairs]
     return made[:count], notes[:count]
