@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint gpu-check tables pictures docs lock clean
+.PHONY: install demo test lint matrix gpu-check tables pictures docs lock clean
 
 install: $(STAMP)
 
@@ -25,6 +25,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+matrix: install  ## the tests with the oldest and the newest versions, on every Python found: bench/results/matrix.json
+	$(BIN)/python -m bench.matrix
 
 gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
 	$(BIN)/python -m bench.gpu_check

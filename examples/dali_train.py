@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 from nvidia.dali import fn
-from nvidia.dali.pipeline import pipeline_def
+from nvidia.dali.pipeline import Pipeline, pipeline_def
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from nvidia.dali.types import DALIDataType, DALIImageType
@@ -61,21 +61,24 @@ def main(
         shards: how many parts there are.
     """
     fabric = open_fabric("auto" if torch.cuda.is_available() else "cpu")
-    how = {"batch_size": batch, "num_threads": 2, "device_id": fabric.device.index, "seed": seed}
+    device = fabric.device.index
     names, train, test = list_images(folder.expanduser(), classes)
     quick = RECIPES["quick"] if weights != "none" else replace(RECIPES["quick"], lr_backbone=0.05, lr_new=0.05)
     recipe = replace(quick, epochs=epochs, crop=size, resize=size * 9 // 8, batch_size=batch)
     # The trainer counts its training images, DALI shows them.
     labels = torch.tensor([label for _, label in train[: -(-len(train) // shards)]])
     unseen = Split(torch.empty(len(labels), 3, 0, 0, dtype=torch.uint8), labels)
-    dataset = Dataset("folder", names, unseen, read_test(test, recipe, how), protocol="")
+    pipe = make_test_pipeline(recipe, test, batch_size=batch, num_threads=2, device_id=device, seed=seed)
+    dataset = Dataset("folder", names, unseen, read_test(pipe), protocol="")
     with tempfile.TemporaryDirectory() as empty:
         session = Session(fabric)
         trainer = Trainer(recipe, dataset, weights=weights, seed=seed, identity={}, folder=Path(empty), session=session)
-    pipe = make_train_pipeline(recipe, train, shard=shard, shards=shards, first_seed=seed, **how)
+    share = make_train_pipeline(
+        recipe, train, shard, shards, seed, batch_size=batch, num_threads=2, device_id=device, seed=seed
+    )
     phases = [f"phase {number}" for number, _ in enumerate(trainer.phases, 1)]
     batches = DALIGenericIterator(
-        pipe, [*phases, "labels"], reader_name="reader", last_batch_policy=LastBatchPolicy.DROP, auto_reset=True
+        share, [*phases, "labels"], reader_name="reader", last_batch_policy=LastBatchPolicy.DROP, auto_reset=True
     )
     for epoch in range(1, epochs + 1):
         trainer.objective.train()
@@ -92,9 +95,7 @@ def main(
 
 
 @pipeline_def
-def make_train_pipeline(
-    recipe: Recipe, entries: Entries, *, shard: int, shards: int, first_seed: int
-) -> tuple[Any, ...]:
+def make_train_pipeline(recipe: Recipe, entries: Entries, shard: int, shards: int, first_seed: int) -> tuple[Any, ...]:
     """A normalised batch, HWC, for each phase, and labels ``[1]``."""
     images, labels = read(entries, recipe, random_shuffle=True, shard_id=shard, num_shards=shards)
     y, x, flip = fn.random.uniform(range=[0, 1]), fn.random.uniform(range=[0, 1]), fn.random.coin_flip()
@@ -134,9 +135,8 @@ def read(entries: Entries, recipe: Recipe, **order: Any) -> tuple[Any, Any]:
     return fn.resize(images, size=[recipe.resize] * 2), label
 
 
-def read_test(entries: Entries, recipe: Recipe, how: dict[str, Any]) -> Split:
+def read_test(pipe: Pipeline) -> Split:
     """Test images in memory, as `evaluate` wants them."""
-    pipe = make_test_pipeline(recipe, entries, **how)
     batches = DALIGenericIterator(
         pipe, ["images", "labels"], reader_name="reader", last_batch_policy=LastBatchPolicy.PARTIAL
     )

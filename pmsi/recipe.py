@@ -294,5 +294,5 @@ RECIPES: dict[RecipeName, Recipe] = {
     "demo": _DEMO,
     # Many epochs on few images, as in the paper, where a regulariser may pay off; two and a half minutes a row on one
     # core for ten images of each typeface.
-    "few-shot": replace(_DEMO, width_mult=0.35, epochs=150, test_every=30),
+    "few-shot": replace(_DEMO, width_mult=0.35, resize=63, crop=56, epochs=200, test_every=50),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from typing import Any, Literal
 
 import torch
@@ -48,12 +50,26 @@ def open_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabri
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"--device {device}: this machine cannot offer it ({error})") from error
+    if fabric.device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        _keep_freed_memory()
     return fabric
 
 
 def input_dtype(fabric: Fabric) -> torch.dtype:
     """Data type of the network's input images: that of the first convolution's arithmetic."""
     return _DTYPES.get(fabric.strategy.precision.precision, torch.float32)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory up to 1 GiB a piece: maps of every step otherwise come as fresh pages.
+
+    A twentieth of a training step at 96 px, a tenth at 64 px went into these page faults. The process holds its peak
+    of memory until it ends.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # numbers of <malloc.h>
+    libc = ctypes.CDLL(None)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(mmap_threshold, 2**30)
 
 
 class _Autocast(MixedPrecision):

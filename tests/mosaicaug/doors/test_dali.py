@@ -375,8 +375,9 @@ def test_the_example_reads_photographs_upright_as_pmsi_does(tmp_path: Path) -> N
     slope = np.mgrid[0:32, 0:64].transpose(1, 2, 0) * 3
     stored = np.concatenate([slope, slope[..., :1]], 2).astype(np.uint8)
     Image.fromarray(stored).save(tmp_path / "phone.jpg", exif=tag, quality=100, subsampling=0)
-    how = {"batch_size": 1, "num_threads": 1, "device_id": None, "seed": 0}
-    split = example.read_test([(str(tmp_path / "phone.jpg"), 0)], example.Recipe(resize=32, crop=32, batch_size=2), how)
+    recipe, entries = example.Recipe(resize=32, crop=32, batch_size=2), [(str(tmp_path / "phone.jpg"), 0)]
+    pipe = example.make_test_pipeline(recipe, entries, batch_size=1, num_threads=1, device_id=None, seed=0)
+    split = example.read_test(pipe)
     ours = read_resized(tmp_path / "phone.jpg", 32)
     assert (split.images[0].int() - ours.int()).abs().float().mean() < 2
     assert (split.images[0].int() - ours.flip(1).int()).abs().float().mean() > 20

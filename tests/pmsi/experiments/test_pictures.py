@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.evaluation.gradcam import grad_cam
@@ -15,6 +16,7 @@ from pmsi.experiments.pictures import (
     keep_activations,
     keep_preview,
     make_preview,
+    measure_pointing,
     read_activations,
     read_pointing,
     read_preview,
@@ -22,6 +24,7 @@ from pmsi.experiments.pictures import (
 from pmsi.experiments.source import Source
 from pmsi.models.registry import make_network
 from pmsi.recipe import METHODS, Method
+from tests.helpers.dataset_files import CLASSES, write_cub, write_lines
 from tests.helpers.small_run import (
     BATCHES,
     RECIPE,
@@ -87,3 +90,33 @@ def test_activations_are_those_of_grad_cam(tmp_path: Path) -> None:
     for one, other in zip(found.maps, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
     assert read_pointing(tmp_path) is None  # these images have no annotations
+
+
+def test_peaks_of_maps_are_scored_by_the_boxes_and_parts_of_the_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """White patches on black, each of another image in another corner; a map that is the input peaks there."""
+    root = write_cub(tmp_path / "birds")
+    corners = ((2, 2), (22, 2), (22, 22))  # x, y of the patches on the three test images, ids 2, 5 and 8
+    for name, corner in zip(CLASSES, corners, strict=True):
+        picture = Image.new("RGB", (36, 36))
+        picture.paste((255, 255, 255), (*corner, corner[0] + 8, corner[1] + 8))
+        picture.save(root / "images" / name / "1.png")
+    places = dict(zip((2, 5, 8), corners, strict=True))
+    at = [places.get(image, (14, 14)) for image in range(1, 10)]
+    write_lines(root / "bounding_boxes.txt", *(f"{i} {x}.0 {y}.0 12.0 12.0" for i, (x, y) in enumerate(at, 1)))
+    write_lines(root / "parts" / "part_locs.txt", *(f"{i} 1 {x + 4}.0 {y + 4}.0 1" for i, (x, y) in enumerate(at, 1)))
+    monkeypatch.setattr("pmsi.experiments.pictures.grad_cam", lambda _, inputs: [inputs.mean(1)])
+    monkeypatch.setattr("pmsi.experiments.pictures._BATCH", 2)  # the three images in two batches
+
+    source = Source(data="cub", root=root, cache=None)
+    dataset = source.load(RECIPE)
+    pointing = measure_pointing(torch.nn.Identity(), dataset, RECIPE, source, make_fabric())
+    # The centre of the crop is 17, 14.4 and 11.3 px from the parts; up to 15 px hit.
+    assert pointing is not None
+    assert pointing["images"] == 3
+    assert pointing["points"] == {
+        "peak of stage N": [100, 100],
+        "centre of the image": [0, pytest.approx(200 / 3)],
+    }
+    assert measure_pointing(torch.nn.Identity(), make_dataset(), RECIPE, source, make_fabric()) is None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
 from pmsi.models.backbones import make_mobilenet_v2
-from pmsi.models.layers import InplaceReLU6, tune_layers
+from pmsi.models.layers import InplaceReLU6, PointwiseConv2d, tune_layers
 from tests.helpers.oracle import seeded
 
 
@@ -38,8 +39,28 @@ def test_relu6_in_place_holds_its_output_alone() -> None:
     assert held == [out.data_ptr()]  # torch's own holds a clone of the input
 
 
-def test_other_layers_stay() -> None:
-    kept = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU6(), nn.ReLU(inplace=True))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [False, True])
+def test_pointwise_convolutions_are_those_of_torch_up_to_rounding(layout: torch.memory_format, *, bias: bool) -> None:
+    conv = nn.Conv2d(6, 10, 1, bias=bias).double()
+    images = torch.rand(3, 6, 5, 7, generator=seeded(1), dtype=torch.float64).contiguous(memory_format=layout)
+    found = []
+    for layer in (conv, PointwiseConv2d(conv)):
+        x = images.clone(memory_format=torch.preserve_format).requires_grad_()
+        conv.zero_grad()
+        out = layer(x)
+        out.square().sum().backward()
+        found.append((out, x.grad, *(parameter.grad for parameter in conv.parameters())))
+        assert out.stride() == conv(images).stride()
+    for own, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(own, torchs, rtol=1e-12, atol=1e-12)
+
+
+def test_other_convolutions_and_activations_stay() -> None:
+    kept = nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, stride=2), nn.Conv2d(4, 4, 1, padding=1), nn.Conv2d(4, 4, 1, groups=2)
+    )
+    kept.extend([nn.ReLU6(), nn.ReLU(inplace=True)])
     before = list(kept)
     tune_layers(kept)
     assert list(kept) == before
@@ -49,12 +70,13 @@ def test_a_tuned_backbone_has_the_same_state_and_maps() -> None:
     plain = make_mobilenet_v2().to(memory_format=torch.channels_last)
     tuned = copy.deepcopy(plain)
     tune_layers(tuned)
+    assert sum(isinstance(module, PointwiseConv2d) for module in tuned.modules()) == 34
     assert sum(isinstance(module, InplaceReLU6) for module in tuned.modules()) == 35
     assert list(tuned.state_dict()) == list(plain.state_dict())
     images = torch.rand(2, 3, 64, 64, generator=seeded(2)).contiguous(memory_format=torch.channels_last)
     for own, torchs in zip(tuned.eval()(images, 5), plain.eval()(images, 5), strict=True):
         assert own.stride() == torchs.stride()
-        assert torch.equal(own, torchs)
+        torch.testing.assert_close(own, torchs, rtol=1e-4, atol=1e-5)
 
 
 def test_a_tuned_network_is_exported_with_torchs_own_layers() -> None:

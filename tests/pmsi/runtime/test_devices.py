@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,16 @@ def test_what_this_machine_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="--device cuda: this machine cannot offer it"):
         open_fabric("cuda", "32")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is not glibc's")
+def test_freed_memory_is_used_again_on_a_cpu() -> None:
+    open_fabric("cpu")
+    numbers, times = 10 * 2**20, 10  # 40 MiB, more than the 32 that glibc keeps of its own accord
+    for _ in range(times):
+        torch.ones(numbers)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(times):
+        torch.ones(numbers)
+    faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+    assert faults < times * numbers * 4 // 4096 // 2

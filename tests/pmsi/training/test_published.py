@@ -2,7 +2,8 @@
 
 Compared to the bit, on a CPU in float32: the four outputs, the losses of all optimiser steps, and every weight and
 batch-norm statistic after them. Both sides are given the same inputs, memory format (convolutions round differently in
-another) and implementation of SGD (torch's others end up to 2e-9 away in three biases).
+another), torch's own layers (`tune_layers` puts others in their place, see `test_layers`) and implementation of SGD
+(torch's others end up to 2e-9 away in three biases).
 """
 
 from __future__ import annotations
@@ -117,11 +118,13 @@ def train_published(network: Published, recipe: Recipe, batches: list[list[Tenso
 )
 def test_outputs_and_steps_are_the_published_ones(
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     name: NetworkName,
     make: Callable[[], Published],
     own: dict[str, Any],
     batches: int,
 ) -> None:
+    monkeypatch.setattr("pmsi.models.registry.tune_layers", lambda _: None)
     sizes = {"resize": SIDE, "crop": SIDE, "batch_size": IMAGES, "batch_norm_images": None, "freeze_epochs": 0}
     recipe = replace(RECIPES["released"], **{**own, **sizes}, network=name)
     trainer = make_trainer(tmp_path, recipe, dataset=make_dataset(train_images=IMAGES, side=SIDE))
