@@ -17,6 +17,7 @@ from pmsi.experiments.testing import choose_source
 from pmsi.models.trained import Trained, open_trained
 from pmsi.report.card import write_export_card
 from pmsi.report.exports import exports_table
+from pmsi.runtime.session import Session
 
 
 def run_export(command: Export, console: Console) -> int:
@@ -29,7 +30,7 @@ def run_export(command: Export, console: Console) -> int:
     checkpoint = command.checkpoint
     trained = open_trained(checkpoint)
     classifier, description = make_classifier(trained, checkpoint, command.output)
-    open_session(command, command.compute, console)
+    session = open_session(command, command.compute, console)
     folder = command.out or checkpoint.parent
     stem = folder / (command.name or f"{trained.recipe.network}-{description.data}")
     if folder.exists() and not folder.is_dir():
@@ -41,7 +42,7 @@ def run_export(command: Export, console: Console) -> int:
         if command.check_images is not None:
             checked = read_check_images(command.check_images, description, command.workers)
         if checked is None or "onnx-int8" in command.to:
-            test, calibration = _load_images(command, trained, console, screen)
+            test, calibration = _load_images(command, trained, session, screen)
             checked = checked or test
         found = export_checkpoint(
             classifier,
@@ -72,13 +73,12 @@ def run_export(command: Export, console: Console) -> int:
 
 
 def _load_images(
-    command: Export, trained: Trained, console: Console, screen: Screen
+    command: Export, trained: Trained, session: Session, screen: Screen
 ) -> tuple[CheckImages, NDArray[np.uint8]]:
     """Test images and training images of the checkpoint's data set, or of the one that was named."""
     source = choose_source(
         trained, command.checkpoint, data=command.data, root=command.root, cache=command.cache, workers=command.workers
     )
-    session = open_session(command, command.compute, console)
     dataset = load_data(source, trained.recipe, session, screen, trained.classes if trained.named else None)
     margin = (trained.recipe.resize - trained.recipe.test_side) // 2
     inner = slice(margin, margin + trained.recipe.test_side)

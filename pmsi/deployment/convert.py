@@ -9,7 +9,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ _MOST = 16  # images of a batch for which ExecuTorch sets memory aside
 def write_onnx(classifier: Classifier, description: Description, path: Path) -> None:
     """Write ONNX in float32 with batch norm folded, for batches of any size; names and the like in its metadata."""
     import onnx
+    from onnx.helper import set_model_props
 
     with _quiet():
         program = export_folded(classifier, _make_example(description))
@@ -43,16 +43,20 @@ def write_onnx(classifier: Classifier, description: Description, path: Path) -> 
     for value in model.graph.initializer:
         value.ClearField("metadata_props")
     model.producer_name, model.producer_version = KEY, description.written_by
-    describe_onnx(model, description)
+    set_model_props(model, {KEY: description.to_json()})
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
 
-def describe_onnx(model: Any, description: Description) -> None:
-    """Put the description into the metadata of a loaded ONNX model."""
+def describe_onnx(path: Path, description: Description) -> None:
+    """Replace the description in the metadata of an ONNX file."""
+    import onnx
     from onnx.helper import set_model_props
 
+    model = onnx.load(path)
+    del model.metadata_props[:]
     set_model_props(model, {KEY: description.to_json()})
+    onnx.save(model, path)
 
 
 def write_pt2(classifier: Classifier, description: Description, path: Path) -> None:

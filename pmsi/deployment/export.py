@@ -112,11 +112,12 @@ def export_checkpoint(
     wanted = predict_all(ask, checked.images, partial(_report, progress, "testing the checkpoint", total))
 
     # 3. Each file: written aside, tested, named.
-    found = []
+    found: list[Exported] = []
     for form in formats:
+        float32 = next((one.path for one in found if one.form == "onnx"), None)
         with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", suffix=PART, dir=stem.parent) as aside:
             part = Path(aside) / f"{stem.name}{SUFFIXES[form]}"
-            kept = _write(classifier, description, form, part, calibration, int8, progress)
+            kept = _write(classifier, description, form, part, float32, calibration, int8, progress)
             model = open_model(part, threads)
             size = part.stat().st_size
             check = check_file(
@@ -160,11 +161,15 @@ def _write(
     description: Description,
     form: ExportFormat,
     part: Path,
+    float32: Path | None,
     calibration: Images | None,
     int8: Int8Method,
     progress: Progress,
 ) -> list[str]:
-    """Write one file, and list the layers of an int8 file that stay in float32."""
+    """Write one file, and list the layers of an int8 file that stay in float32.
+
+    Int8 is made of ``float32``, the ONNX file of the same classifier, where that was exported before.
+    """
     from pmsi.deployment import convert
 
     if form != "onnx-int8":
@@ -179,9 +184,12 @@ def _write(
     from pmsi.deployment.quantize import quantize
 
     assert calibration is not None
-    source = part.with_name("float32.onnx")
-    convert.write_onnx(classifier, description.with_precision("int8"), source)
-    return quantize(source, part, calibration, int8, lambda done, total: progress("choosing layers", done, total))
+    source = float32 or part.with_name("float32.onnx")
+    if float32 is None:
+        convert.write_onnx(classifier, description, source)
+    kept = quantize(source, part, calibration, int8, lambda done, total: progress("choosing layers", done, total))
+    convert.describe_onnx(part, description.with_precision("int8"))
+    return kept
 
 
 def _report(progress: Progress, what: str, total: int, done: int) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pmsi.cli.commands import main
-from pmsi.deployment.export import Exported, export_checkpoint
-from tests.helpers.small_export import make_blue
+from pmsi.deployment.check import Check
+from pmsi.deployment.export import Exported
+from pmsi.evaluation.statistics import Comparison
+from tests.helpers.small_export import describe
 
 KEPT = ["--cache", "None", "--device", "cpu", "--threads", "1"]
 
@@ -58,12 +60,9 @@ def test_the_last_line_names_files_and_refusals(
     assert "Concat" in file.with_name(f"{file.name}.md").read_text()  # the run's own results
 
     def refuse(*_: object, **__: object) -> list[Exported]:
-        classifier, description, checked = make_blue()
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnxscript")
-        return export_checkpoint(
-            classifier, description, ["onnx-int8"], tmp_path / "b", checked, checked.images, int8="per-tensor"
-        )
+        compared = Comparison(-50.0, (-60.0, -40.0), 0.95, 1e-9, 32, (1, 1))
+        check = Check(32, 50.0, 0.9, 50.0, 100.0, compared, 1.0, 1.0)
+        return [Exported("onnx-int8", None, 1, check, (), describe())]
 
     monkeypatch.setattr("pmsi.cli.export.export_checkpoint", refuse)
     assert main(words) == 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pmsi.deployment.export import check_installed, export_checkpoint
 from pmsi.deployment.runtimes import Model, open_model
@@ -29,11 +31,23 @@ def test_int8_of_one_scale_is_refused_and_of_one_per_channel_is_kept(tmp_path: P
     assert open_model(kept.path).description.precision == "int8"
     values = json.loads((tmp_path / "out" / "blue.v1-int8.onnx.json").read_text())
     assert values == json.loads(json.dumps(kept.to_dict()))
-    (worse,) = export_checkpoint(
-        classifier, description, ["onnx-int8"], stem, checked, images, int8="per-tensor", accept_worse=True
-    )
-    assert worse.path == tmp_path / "out" / "blue.v1-int8-worse.onnx"
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_file_that_is_worse_says_so_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, description, checked = make_blue()
+
+    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.tile(np.array([[0.75, 0.25]], np.float32), (len(images), 1))
+
+    monkeypatch.setattr("pmsi.deployment.export.open_model", lambda *_: Model(description, answer))
+    for accepted, name in ((False, None), (True, "a.v1-worse.safetensors")):
+        (found,) = export_checkpoint(
+            classifier, description, ["safetensors"], tmp_path / "a.v1", checked, None, accept_worse=accepted
+        )
+        assert found.check.worse
+        assert (None if found.path is None else found.path.name) == name
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.json"]
 
 
 def test_an_export_that_is_stopped_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
