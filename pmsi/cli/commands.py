@@ -19,13 +19,13 @@ from pmsi.cli.predict import Predict, run_predict
 from pmsi.cli.session import load_data, open_session
 from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import check_folder
+from pmsi.experiments.measurement import keep_robustness
 from pmsi.experiments.pictures import keep_errors
 from pmsi.experiments.results import describe_study, gather_run, load_study
 from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import study
 from pmsi.experiments.tables import NAMES, PAPER_NAMES, Grid, Name, Row
-from pmsi.experiments.testing import keep_robustness
 from pmsi.models.describe import describe_network, measure_cost, print_description
 from pmsi.models.registry import make_network
 from pmsi.recipe import METHODS, Method, Recipe

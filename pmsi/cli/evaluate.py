@@ -7,7 +7,7 @@ from rich.console import Console
 from pmsi.cli.console import Screen, end, say
 from pmsi.cli.options import Evaluate
 from pmsi.cli.session import load_data, open_session
-from pmsi.experiments.testing import choose_source, measure_network
+from pmsi.experiments.measurement import choose_source, measure_network
 from pmsi.models.trained import open_trained
 from pmsi.report.mistakes import write_confusions
 from pmsi.report.page import write_page

@@ -12,8 +12,8 @@ from pmsi.cli.session import load_data, open_session
 from pmsi.deployment.check import CheckImages, read_check_images
 from pmsi.deployment.classifier import make_classifier
 from pmsi.deployment.export import Exported, check_installed, export_checkpoint
+from pmsi.experiments.measurement import choose_source
 from pmsi.experiments.results import load_study
-from pmsi.experiments.testing import choose_source
 from pmsi.models.trained import Trained, open_trained
 from pmsi.report.card import write_export_card
 from pmsi.report.exports import exports_table

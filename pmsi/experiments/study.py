@@ -21,11 +21,11 @@ from pmsi.experiments.folder import (
     open_network,
     write_identity,
 )
+from pmsi.experiments.measurement import keep_robustness
 from pmsi.experiments.pictures import keep_activations, keep_preview
 from pmsi.experiments.results import describe_study, gather_results, list_finished, list_records, read_results
 from pmsi.experiments.run import train_run
 from pmsi.experiments.tables import Grid, Name, Row, table_rows
-from pmsi.experiments.testing import keep_robustness
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.runtime.files import expand_home, write_json, write_lines
 from pmsi.runtime.session import Session

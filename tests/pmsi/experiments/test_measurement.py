@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pmsi.experiments.measurement import choose_source, measure_network
 from pmsi.experiments.pictures import keep_errors, read_errors
 from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
-from pmsi.experiments.testing import choose_source, measure_network
 from pmsi.models.trained import open_trained
 from tests.helpers.small_run import RECIPE, Watch, make_dataset, make_fabric, make_session
 
