@@ -49,7 +49,7 @@ def main(ends: list[End], pythons: list[str]) -> int:
 
 
 def list_requirements(extra: str, end: End) -> Iterator[str]:
-    """What pip installs for an extra, and for those it names: at the lower bounds, or without any bound.
+    """Requirements of an extra, and of those it names: at the lower bounds, or without any bound.
 
     >>> next(one for one in list_requirements("timm", "oldest") if one.startswith("timm"))
     'timm==1.0.3'

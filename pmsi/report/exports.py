@@ -18,7 +18,7 @@ def exports_table(files: Sequence[Mapping[str, Any]], images: str) -> Table:
     rows = []
     for one in files:
         low, high = one["interval"]
-        p_value = "" if one["p_value"] is None else f"{one['p_value']:.2g}"
+        p_value = "" if one["p_value"] is None else f"{one['p_value']:.2g}" if one["p_value"] > 1e-99 else "< 1e-99"
         rows.append(
             (
                 one["format"] + ("" if one["file"] is not None else " (refused)"),

@@ -27,8 +27,9 @@ FILE: dict[str, Any] = {
 
 
 def test_files_are_rows() -> None:
-    table = exports_table([FILE, {**FILE, "file": None, "p_value": 0.001}], "2903 images")
+    table = exports_table([FILE, {**FILE, "file": None, "p_value": 0.0}], "2903 images")
     assert table.rows[0][:4] == ("onnx-int8", "3.90", "2.1", "27.3")
     assert table.rows[0][-3:] == ("-0.70 (-1.50 to +0.10)", "", "not told apart")
     assert table.rows[1][0] == "onnx-int8 (refused)"
+    assert table.rows[1][-2] == "< 1e-99"
     assert any("1 layers stay in float32 (conv)" in note for note in table.notes)
