@@ -107,7 +107,7 @@ def apply_masks(
 
 
 def _view_as(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """View the bits of ``x`` as another dtype; `vmap` of torch 2.11 has no rule for a view, not even as the same dtype."""
+    """View the bits of ``x`` as another dtype, if it is another: `vmap` of torch 2.11 has no rule for that."""
     return x if x.dtype is dtype else x.view(dtype)
 
 

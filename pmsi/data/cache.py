@@ -29,7 +29,8 @@ import torch
 import torchvision
 from PIL import features
 
-from pmsi.data.decoding import RULES, Collected, Decoded, file_stamp
+from pmsi.data.decoding import Collected, Decoded, file_stamp
+from pmsi.data.pixels import RULES
 from pmsi.runtime.files import check_file, replace_file
 
 _TAIL = struct.Struct("<II8s")

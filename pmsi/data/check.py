@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmsi.data.decoding import Progress, is_deep, open_image, read_image
+from pmsi.data.decoding import Progress, read_image
 from pmsi.data.layouts.base import Entries, Listing
+from pmsi.data.pixels import is_deep, open_image
 from pmsi.paper import TABLES
 from pmsi.runtime.cores import count_workers
 from pmsi.runtime.files import describe_error, escape, replace_file

@@ -225,6 +225,18 @@ def list_confusions(labels: Classes, predictions: Classes, names: Sequence[str],
     return [Confusion(names[a], names[b], float(n), 100 * float(n / totals[a])) for a, b, n in chosen]
 
 
+def count_confusions(labels: Classes, predictions: Classes, num_classes: int) -> NDArray[np.float64]:
+    """Images by true class (row) and predicted class (column), ``[K, K]``, mean over seeds.
+
+    Raises:
+        ValueError: shapes do not fit, or a class lies outside 0..K-1.
+        TypeError: labels or predictions are not integers.
+    """
+    truth, found = _check_classes(labels, predictions, num_classes)
+    table = np.bincount((truth * num_classes + found).ravel(), minlength=num_classes**2)
+    return table.reshape(num_classes, num_classes) / len(found)
+
+
 def _resample_accuracies(hits: Sequence[NDArray[np.bool_]], resamples: int, seed: int) -> list[NDArray[np.float64]]:
     """Bootstrap resamples of the mean accuracy ``[R]`` of each method, as shares, from its hits ``[S, N]``.
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from pmsi.data.dataset import Dataset
 from pmsi.evaluation.accuracy import Evaluation
+from pmsi.evaluation.calibration import Answers, rank_answers
 from pmsi.experiments.source import Source, describe_weights
 from pmsi.experiments.tables import Row, name_run
 from pmsi.models.base import Network
 from pmsi.models.registry import read_network
+from pmsi.models.trained import read_recipe
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
 from pmsi.runtime.environment import name_version
@@ -39,11 +41,16 @@ class FolderBusyError(ValueError):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Labels of all test images and the classes that a network predicted, each int64 ``[N]``."""
+    """Labels of all test images and the classes that a network predicted, each int64 ``[N]``.
+
+    Args:
+        answers: the best classes with their probabilities; None in folders of earlier versions.
+    """
 
     labels: Tensor
     concat: Tensor
     mix: Tensor
+    answers: Answers | None = None
 
 
 def list_settings(source: Source, recipe: Recipe) -> dict[str, Any]:
@@ -88,38 +95,6 @@ def match_older(identity: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[
     }
     digests = [str(values.get("weights")).partition(" (sha256 ")[2] for values in (kept, stored)]
     return {**kept, "weights": stored["weights"]} if digests[0] and digests[0] == digests[1] else kept
-
-
-def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.", *, written_by: str | None = None) -> Recipe:
-    """Recipe of stored values, in which settings that were added later are missing and have their defaults.
-
-    Args:
-        stored: an identity, or with ``prefix=""`` what `Recipe.to_dict` gave.
-        prefix: of the names of settings.
-        written_by: `name_version` of the code that stored them; None if it is not known.
-
-    Raises:
-        ValueError: it holds a setting that this version does not know.
-    """
-    values = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-    version = written_by or "another version of pmsi"
-    unknown = sorted(values.keys() - {one.name for one in fields(Recipe)})
-    if unknown:
-        raise ValueError(f"the recipe has a setting {unknown[0]!r}, of {version}; use that version")
-    hints = get_type_hints(Recipe)
-    odd = [f"{name} is {value!r}" for name, value in values.items() if not isinstance(value, _list_types(hints[name]))]
-    if odd:  # a text where this version has a number
-        raise ValueError(f"the recipe has a value of {version} ({odd[0]}); use that version")
-    return Recipe(**values)
-
-
-def _list_types(hint: Any) -> tuple[type, ...]:
-    """Types of the values that a hint allows; numbers may be whole where they need not be."""
-    if isinstance(hint, UnionType):
-        return tuple(kind for part in get_args(hint) for kind in _list_types(part))
-    if get_origin(hint) is Literal:
-        return tuple(type(choice) for choice in get_args(hint))
-    return {float: (float, int), None: (NoneType,)}.get(hint, (hint,))
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -239,10 +214,13 @@ def keep_result(
         "seconds": sum(record["seconds"] for record in trainer.history),
         "curve": trainer.history,
     }
+    answers = rank_answers(evaluation.logits, dataset.test.labels)
     predictions = {
         "labels": dataset.test.labels.tolist(),
         "concat": evaluation.concat_predictions.tolist(),
         "mix": evaluation.mix_predictions.tolist(),
+        "top": answers.classes.tolist(),
+        **{name: _round(getattr(answers, name)) for name in ("probabilities", "raw", "temperature")},
     }
     if session.fabric.is_global_zero:
         write_json(folder / "predictions.json", predictions)
@@ -287,7 +265,29 @@ def read_predictions(folder: Path) -> Predictions | None:
     sane = all(type(value) is int and 0 <= value < 2**31 for column in columns for value in column)
     if not sane or len({len(column) for column in columns}) > 1:
         raise ValueError(f"{path} is damaged: it must hold as many classes as labels, all from 0; remove it")
-    return Predictions(*map(torch.tensor, columns))
+    labels, concat, mix = map(torch.tensor, columns)
+    return Predictions(labels, concat, mix, _read_answers(found, len(labels), path))
+
+
+def _read_answers(found: Mapping[str, Any], images: int, path: Path) -> Answers | None:
+    """Best classes and their probabilities, which predictions of earlier versions do not have."""
+    if "top" not in found:
+        return None
+    lists = ("top", "probabilities", "raw")
+    check_fields(found, {**dict.fromkeys(lists, (list,)), "temperature": (int, float)}, path)
+    try:
+        top, probabilities, raw = (torch.tensor(found[name]) for name in lists)
+        fits = len(top) == images and top.shape == probabilities.shape == raw.shape and not top.is_floating_point()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: its best classes are no table of numbers; remove it") from error
+    if not fits:
+        raise ValueError(f"{path} is damaged: it must hold as many best classes as labels; remove it")
+    return Answers(top, probabilities.float(), raw.float(), found["temperature"])
+
+
+def _round(values: Tensor | float) -> Any:
+    """Plain numbers of six digits, of which a test has ten thousands."""
+    return round(values, 6) if isinstance(values, float) else values.double().mul(1e6).round().div(1e6).tolist()
 
 
 def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:

@@ -14,10 +14,20 @@ from torch import Tensor
 
 from pmsi.data.dataset import Dataset
 from pmsi.evaluation.accuracy import Evaluation
-from pmsi.experiments.folder import Predictions, check_run, locate_run, read_predictions, read_recipe, read_result
-from pmsi.experiments.pictures import Activations, Preview, read_activations, read_pointing, read_preview
+from pmsi.evaluation.calibration import rank_answers
+from pmsi.experiments.folder import Predictions, check_run, locate_run, read_predictions, read_result
+from pmsi.experiments.pictures import (
+    Activations,
+    Errors,
+    Preview,
+    read_activations,
+    read_errors,
+    read_pointing,
+    read_preview,
+)
 from pmsi.experiments.source import Source, describe_data, describe_weights
 from pmsi.experiments.tables import Grid, Name, Row
+from pmsi.models.trained import read_recipe
 from pmsi.recipe import Recipe
 from pmsi.runtime.environment import describe_environment
 from pmsi.runtime.files import check_fields, read_json
@@ -38,6 +48,7 @@ class Study:
         previews: first inputs of the network, by the folder of a run.
         activations: Figure 4's maps.
         pointing: scores of the pointing game.
+        errors: worst errors of the one run.
     """
 
     results: Mapping[str, Any]
@@ -45,6 +56,7 @@ class Study:
     previews: Mapping[str, Preview] = field(default_factory=dict)
     activations: Activations | None = None
     pointing: Mapping[str, Any] | None = None
+    errors: Errors | None = None
 
     @property
     def base(self) -> Recipe:
@@ -107,14 +119,17 @@ def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> di
 def gather_run(folder: Path, facts: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Make ``results.json`` of a run by itself: `describe_study`, and a table "run" of one row."""
     run = {**read_result(folder), "folder": "."}
-    return {**facts, "seeds": [run["seed"]], "tables": {"run": {_name_row(recipe): [run]}}}
+    results = {**facts, "seeds": [run["seed"]], "tables": {"run": {_name_row(recipe): [run]}}}
+    robustness = read_json(folder / "robustness.json")
+    return results if robustness is None else {**results, "robustness": {_name_row(recipe): [robustness]}}
 
 
 def describe_test(facts: Mapping[str, Any], recipe: Recipe, seed: int, found: Evaluation, labels: Tensor) -> Study:
     """Results of a network that was tested, without its training."""
     run = {"folder": ".", "seed": seed, "concat": found.concat, "mix": found.mix, "stages": list(found.stages)}
     tables = {"run": {_name_row(recipe): [{**run, "curve": []}]}}
-    predictions = Predictions(labels, found.concat_predictions, found.mix_predictions)
+    answers = rank_answers(found.logits, labels) if found.logits.numel() else None
+    predictions = Predictions(labels, found.concat_predictions, found.mix_predictions, answers)
     return Study({**facts, "seeds": [seed], "tables": tables}, {".": predictions})
 
 
@@ -199,6 +214,7 @@ def load_study(folder: Path) -> Study:
         {name: one for name, one in previews.items() if one is not None},
         read_activations(drawn[0]) if drawn else None,
         read_pointing(drawn[0]) if drawn else None,
+        read_errors(folder) if "run" in results["tables"] else None,
     )
 
 

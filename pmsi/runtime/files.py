@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | No
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         raise OSError(f"could not write {path}: {error}; what stood there before is untouched") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be a file, or gone
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

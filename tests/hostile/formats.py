@@ -17,14 +17,16 @@ import torch
 from mosaicaug import CutMix, Plan, apply
 from pmsi.data.cache import load_or_decode
 from pmsi.data.cub_annotations import read_annotations
-from pmsi.data.decoding import read_resized, read_size
+from pmsi.data.decoding import read_resized
 from pmsi.data.download import unpack_archive
 from pmsi.data.layouts import list_images
-from pmsi.experiments.folder import list_settings, read_config, read_predictions, read_recipe, read_result
+from pmsi.data.pixels import read_size
+from pmsi.experiments.folder import list_settings, read_config, read_predictions, read_result
 from pmsi.experiments.pictures import read_preview
 from pmsi.experiments.results import load_study
 from pmsi.experiments.source import Source
 from pmsi.models.backbones import _read
+from pmsi.models.trained import read_recipe
 from pmsi.runtime.checkpoints import load_checkpoint, save_checkpoint
 from pmsi.runtime.files import write_json
 from tests.helpers.dataset_files import (

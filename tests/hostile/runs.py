@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from pmsi.cli.commands import _evaluate
+from pmsi.cli.evaluate import run_evaluate
 from pmsi.cli.options import Evaluate
 from pmsi.experiments.folder import (
     check_folder,
     list_settings,
     lock_folder,
     read_predictions,
-    read_recipe,
     read_result,
     write_identity,
 )
@@ -28,6 +27,7 @@ from pmsi.experiments.pictures import read_preview
 from pmsi.experiments.results import list_finished, load_study
 from pmsi.experiments.source import Source
 from pmsi.experiments.tables import Row
+from pmsi.models.trained import read_recipe
 from pmsi.report.page import write_page
 from pmsi.runtime.checkpoints import save_checkpoint
 from pmsi.runtime.files import write_json
@@ -125,7 +125,7 @@ def evaluate_changed(changes: dict[str, Any], room: Path) -> None:
     source = Source("folder", write_folder(room / "root"))
     identity = {**list_settings(source, RECIPE), "classes": 2, **changes}
     save_checkpoint(room / "last.ckpt", {"identity": identity, "model": {}})
-    _evaluate(Evaluate(room / "last.ckpt", cache=None), Console(quiet=True))
+    run_evaluate(Evaluate(room / "last.ckpt", cache=None), Console(quiet=True))
 
 
 def _study(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
