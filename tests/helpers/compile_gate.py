@@ -19,26 +19,14 @@ from typing import Any
 
 import torch
 import triton
-from torch import Tensor
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
 from mosaicaug.backends.request import Request, make_empty
 from mosaicaug.backends.triton import kernel as backend
 from mosaicaug.backends.triton.table import Overlay, pack
+from tests.helpers.ptx.launch import compile_launch
 
 ARCHITECTURES = (80, 90)
-TYPES = {
-    torch.uint8: "*u8",
-    torch.int16: "*i16",
-    torch.int32: "*i32",
-    torch.int64: "*i64",
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.float32: "*fp32",
-    torch.float64: "*fp64",
-}
 
 
 @dataclass(frozen=True)
@@ -146,22 +134,8 @@ def make_case(
 
 
 def build(case: Case, architecture: int) -> Built:
-    """Compile as a launch would, with what Triton reads from arguments: 16-fold pointers and numbers, and ones."""
-    signature, constants, attributes = {}, {}, {}
-    for place, parameter in enumerate(backend._apply_plan_kernel.params):
-        name, value = parameter.name, case.arguments[parameter.name]
-        specialised = not parameter.do_not_specialize
-        if parameter.is_constexpr or value is None or (specialised and isinstance(value, int) and value == 1):
-            signature[name], constants[(place,)] = "constexpr", value
-            continue
-        if isinstance(value, Tensor):
-            signature[name], divisible = TYPES[value.dtype], True
-        else:
-            signature[name], divisible = "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
-        if divisible and specialised:
-            attributes[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=backend._apply_plan_kernel, signature=signature, constexprs=constants, attrs=attributes)
-    kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=backend.OPTIONS)
+    """Compile as a launch would, and read registers and widths from the machine code."""
+    kernel = compile_launch(case.arguments, architecture)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(kernel.asm["cubin"])

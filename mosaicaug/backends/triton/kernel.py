@@ -82,11 +82,13 @@ def _load_box(box_ptr):
 def _cast(value, DTYPE: tl.constexpr):
     """Cast with torch's rounding: to uint8 the nearest, ties to even, clamped; float64 to halves by way of float32."""
     if DTYPE == tl.uint8 and value.dtype.is_floating():
+        if value.dtype != tl.float64:
+            value = value.to(tl.float32)  # Triton's interpreter cannot compare bfloat16
         value = tl.minimum(tl.maximum(value, 0.0), 255.0)
         if value.dtype == tl.float64:
             value = value + 6755399441055744.0 - 6755399441055744.0  # 1.5 * 2**52: the fraction is rounded off
         else:
-            value = value.to(tl.float32) + 12582912.0 - 12582912.0  # 1.5 * 2**23
+            value = value + 12582912.0 - 12582912.0  # 1.5 * 2**23
         value = value.to(tl.int32)
     if (value.dtype == tl.float64 or value.dtype.is_int()) and (DTYPE == tl.float16 or DTYPE == tl.bfloat16):
         value = value.to(tl.float32)

@@ -65,6 +65,19 @@ assert any("spilled" in fault for fault in list_faults(spills, build(spills, 90)
 """
 
 
+def test_executed_machine_code_gives_the_bits_of_the_reference() -> None:
+    """Random launches for sm_80 and sm_90: every access aligned and in bounds, every byte written once."""
+    done = run_python("-c", "from tests.helpers.ptx.fuzz import check_seeds; assert check_seeds(range(40)) == 0")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_executed_machine_code_shows_planted_mistakes() -> None:
+    """Alignment hints too wide, masks left out, programs too few; Triton's interpreter sees few of them."""
+    done = run_python("-m", "tests.helpers.ptx.mistakes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 of 9 mistakes are seen" in done.stdout
+
+
 @pytest.mark.usefixtures("interpreter", "poison")
 @pytest.mark.parametrize("size", [(24, 32), (27, 35)])
 def test_phases_take_one_launch(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
