@@ -74,6 +74,7 @@ class Machine:
         self.shared = np.zeros((len(x), SHARED_BYTES), np.uint8)
         self.shared_written = np.zeros((len(x), SHARED_BYTES), np.bool_)
         resume = np.zeros(len(x), np.int64)  # the instruction at which each program goes on
+        skipped = np.zeros(len(x), np.bool_)
         with np.errstate(all="ignore"):
             for number, instruction in enumerate(self.program.instructions):
                 self.active = resume <= number
@@ -81,13 +82,15 @@ class Machine:
                     continue
                 try:
                     if instruction.opcode[0] in ("bra", "ret"):
-                        target = self._branch(instruction)
-                        resume = np.where(self._uniform(instruction), target, resume)
+                        target, taken = self._branch(instruction), self._uniform(instruction)
+                        resume = np.where(taken, target, resume)
+                        skipped |= taken & (instruction.guard is not None)
                         assert target > number, f"{instruction}: jumps back"
                     else:
                         self._step(instruction)
                 except KeyError as error:
                     raise Fault(f"{instruction}: {error} is not known, or not written yet") from error
+        self.memory.skipped += int(skipped.sum())
 
     def _branch(self, instruction: Instruction) -> int:
         """Number of the instruction that a branch leads to."""
