@@ -33,7 +33,6 @@ class Watcher:
     def __init__(self, images: Tensor, out: Tensor) -> None:
         self.load, self.store = Side(), Side()
         self.spans = [_span(images), _span(out)]
-        self.programs = 0
 
     def see(self, access: Access) -> None:
         """Count one access of all threads, unless it is to a small tensor."""
@@ -46,7 +45,7 @@ class Watcher:
         warps, active = address.reshape(-1, WARP), mask.reshape(-1, WARP)
         side.sectors += _count_distinct(warps // SECTOR, active)
         side.lines += _count_distinct(warps // LINE, active)
-        program = np.broadcast_to(np.arange(len(address))[:, None] + self.programs, address.shape)[mask]
+        program = np.broadcast_to(np.arange(len(address))[:, None], address.shape)[mask]
         side.seen.append(np.unique((program << 40) | (address[mask] - (low - low % LINE)) // SECTOR))
 
     def finish(self) -> tuple[Side, Side]:

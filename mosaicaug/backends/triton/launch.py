@@ -64,7 +64,8 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
     light = contiguous and not table.blend and table.overlay < Overlay.RESAMPLED
     chunks = CHUNKS if light else CHUNKS // 2  # addresses of single pixels and a second image take registers
-    blocks = -(-(height * width * inner // vec) // chunks)
+    rows_each = choose_rows([height // grid for grid in table.grids])
+    blocks = -(-(-(-height // rows_each) * (width * inner // vec)) // chunks)
 
     arguments = {
         "images_ptr": images,
@@ -98,9 +99,15 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         "OFFSET": torch.int32 if reach < 2**31 else torch.int64,
         "VEC": vec,
         "PLANES": planes_each,
+        "ROWS": rows_each,
         "CHUNKS": chunks,
     }
     return (table.outputs * blocks, planes // planes_each), arguments
+
+
+def choose_rows(tile_heights: list[int]) -> int:
+    """Rows of a chunk: a number that divides every tile's height."""
+    return next(rows for rows in (4, 7, 5, 2, 1) if all(height % rows == 0 for height in tile_heights))
 
 
 def upload_inputs(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:

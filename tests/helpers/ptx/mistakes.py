@@ -106,7 +106,7 @@ MISTAKES = (
     Mistake(
         "a load without its mask",
         "kernel.py",
-        ", mask=base_mask, other=0)",
+        ", mask=base_mask[:, None], other=0)",
         ")",
         with_a_program_that_ends_early,
         "outside of all",
@@ -122,7 +122,7 @@ MISTAKES = (
     Mistake(
         "a store without its mask",
         "kernel.py",
-        ", mask=in_image[:, None])",
+        ", mask=mask[:, None])",
         ")",
         with_a_program_that_ends_early,
         "written twice",
@@ -130,8 +130,8 @@ MISTAKES = (
     Mistake(
         "a program too few",
         "launch.py",
-        "blocks = -(-(height * width * inner // vec) // chunks)",
-        "blocks = height * width * inner // vec // chunks",
+        "blocks = -(-(-(-height // rows_each) * (width * inner // vec)) // chunks)",
+        "blocks = -(-height // rows_each) * (width * inner // vec) // chunks",
         with_a_program_that_ends_early,
         "never written",
     ),
