@@ -137,12 +137,14 @@ def _apply_plan_kernel(
         if OVERLAY == 3 and COMPUTE is not None:
             far_offset = near_offset + (far - near).to(OFFSET) * over_step[:, None]
 
-    # 4. Per plane and row: load, overlay, blend, normalise, cast, store.
+    # 4. Per plane and row: load, overlay, blend, normalise, cast. All loads stand before all stores: one after a store
+    # would wait for it, since the compiler cannot know that they never meet.
     if MEAN:
         mean_ptr = mean_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + mean_at
     if SCALE:
         scale_ptr = scale_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + scale_at
     ALIGN_BYTES: tl.constexpr = ALIGN * (images_ptr.dtype.element_ty.primitive_bitwidth // 8)  # of a run of the source
+    values = ()
     for k in tl.static_range(PLANES):
         plane = tl.program_id(1) * PLANES + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side
         channel, frame = plane % CHANNELS, plane // CHANNELS
@@ -206,11 +208,19 @@ def _apply_plan_kernel(
                     tl.load(scale_ptr + channel) if INNER == 1 else per_channel(scale_ptr, chunk_start, c, VEC, INNER)
                 )
                 value = value * scale
-            # Cast and store.
-            out_offset = (image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + plane) * (HEIGHT * ROW * VEC)
-            out_offset = tl.multiple_of(out_offset + ((y + j) * (ROW * VEC) + chunk_start), VEC)
-            out_pointers = out_ptr + out_offset[:, None] + tl.arange(0, VEC)[None, :]
-            tl.store(out_pointers, cast(value, out_ptr.dtype.element_ty), mask=mask[:, None])
+            values = values + (cast(value, out_ptr.dtype.element_ty),)
+
+    # 5. Store.
+    plane = image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + tl.program_id(1) * PLANES
+    out_offset = tl.multiple_of(plane * (HEIGHT * ROW * VEC) + (y * (ROW * VEC) + chunk_start), VEC)
+    out_pointers = out_ptr + out_offset[:, None] + tl.arange(0, VEC)[None, :]
+    for k in tl.static_range(PLANES):
+        for j in tl.static_range(ROWS):
+            mask = in_image
+            if HEIGHT % ROWS > 0:
+                mask = in_image & (y + j < HEIGHT)
+            there = out_pointers + (k * (HEIGHT * ROW * VEC) + j * (ROW * VEC))
+            tl.store(there, values[k * ROWS + j], mask=mask[:, None])
 
 
 def check_device(device: torch.device) -> None:

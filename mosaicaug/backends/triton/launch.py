@@ -18,7 +18,7 @@ from mosaicaug.backends.triton.table import Overlay, Table, upload
 
 Launch = tuple[tuple[int, int], dict[str, Any]]  # programs along both axes, and the kernel's arguments
 
-CHUNKS = 256  # per program: two for each thread of four warps
+CHUNKS = 128  # per program: one for each thread of four warps
 # A copy moves bits, whatever they mean; so there is one kernel for each size of element.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -62,8 +62,7 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     # 4. Work of a program: some chunks of some planes, so that addresses are computed once for several planes.
     planes = frames * channels // inner
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
-    light = contiguous and not table.blend and table.overlay < Overlay.RESAMPLED
-    chunks = CHUNKS if light else CHUNKS // 2  # addresses of single pixels and a second image take registers
+    chunks = CHUNKS
     rows_each = choose_rows([height // grid for grid in table.grids])
     blocks = -(-(-(-height // rows_each) * (width * inner // vec)) // chunks)
 
