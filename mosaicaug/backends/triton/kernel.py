@@ -18,7 +18,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.triton.launch import Launch, prepare
-from mosaicaug.backends.triton.pixels import bilinear_taps, cast, load_box, per_channel, row_pointers
+from mosaicaug.backends.triton.pixels import as_units, bilinear_taps, cast, load_box, per_channel, row_pointers
 from mosaicaug.backends.triton.table import Table
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # the reference rounds after every step, and so do we
@@ -52,6 +52,7 @@ def _apply_plan_kernel(
     INNER: tl.constexpr,  # elements of a pixel that lie side by side in the output: 1, or C if channels_last
     CONTIGUOUS: tl.constexpr,  # a run of the output is a run of the source
     ALIGN: tl.constexpr,  # elements that every run of the source starts at a multiple of
+    PACKED: tl.constexpr,  # elements are copied as 32-bit words, and chosen by masks of their bits
     OFFSET: tl.constexpr,  # int32, or int64 where a row of the source reaches further
     VEC: tl.constexpr,  # elements of a chunk
     PLANES: tl.constexpr,  # planes that a program makes
@@ -60,6 +61,9 @@ def _apply_plan_kernel(
 ):  # fmt: skip
     """Make ``CHUNKS`` chunks of ``PLANES`` planes of one output image."""
     # 1. Which elements this program makes: CHUNKS chunks of ROWS x VEC elements, each within one tile.
+    BITS: tl.constexpr = images_ptr.dtype.element_ty.primitive_bitwidth  # of a stored element
+    UNIT: tl.constexpr = 32 // BITS if PACKED else 1  # elements that are loaded and stored as one
+    UNITS: tl.constexpr = VEC // UNIT  # of a row of a chunk
     ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
     ALL: tl.constexpr = (HEIGHT + ROWS - 1) // ROWS * ROW  # chunks of an image's plane
     BLOCKS: tl.constexpr = (ALL + CHUNKS - 1) // CHUNKS  # programs of an image
@@ -99,7 +103,9 @@ def _apply_plan_kernel(
         images_ptr, base_entry, base_y, shift_x, index_ptr, index_at, window_ptr, window_at,
         stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
     )  # fmt: skip
-    if not CONTIGUOUS:
+    if CONTIGUOUS:
+        base_ptr += base_begin + chunk_start
+    else:
         base_offset = base_begin[:, None] + x.to(OFFSET) * base_step[:, None]
         if INNER > 1:
             base_offset += c.to(OFFSET) * stride_c
@@ -113,6 +119,14 @@ def _apply_plan_kernel(
         from_y0, from_x0, from_y1, from_x1 = load_box(overlay_ptr + 2 * outputs + 4 * image)
         to_y0, to_x0, to_y1, to_x1 = load_box(overlay_ptr + 6 * outputs + 4 * image)
         in_columns = (column >= to_x0 * INNER) & (column < to_x1 * INNER)
+        if PACKED:  # the box's bits of each word, for all rows and planes
+            first = chunk_start[:, None] + tl.arange(0, UNITS)[None, :] * UNIT
+            box_bits = tl.zeros_like(first)
+            for i in tl.static_range(UNIT):
+                element = (first + i >= to_x0 * INNER) & (first + i < to_x1 * INNER)
+                box_bits |= (
+                    tl.where(element, ((1 << BITS) - 1) << (BITS * i), 0).to(tl.uint32).to(tl.int32, bitcast=True)
+                )
         touched = (chunk_start + VEC > to_x0 * INNER) & (chunk_start < to_x1 * INNER)
         # What the overlay hides is not read. Whole chunks are, or nothing of them, so that reads stay wide.
         covered = (chunk_start >= to_x0 * INNER) & (chunk_start + VEC <= to_x1 * INNER) & opaque
@@ -130,7 +144,9 @@ def _apply_plan_kernel(
             images_ptr, partner, over_y, tl.zeros_like(y), index_ptr, index_at, window_ptr, window_at,
             stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
         )  # fmt: skip
-        if OVERLAY > 1 or not CONTIGUOUS:
+        if OVERLAY == 1 and CONTIGUOUS:
+            over_ptr += chunk_start
+        else:
             near_offset = over_begin[:, None] + near.to(OFFSET) * over_step[:, None]
             if INNER > 1:
                 near_offset += c.to(OFFSET) * stride_c
@@ -143,7 +159,7 @@ def _apply_plan_kernel(
         mean_ptr = mean_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + mean_at
     if SCALE:
         scale_ptr = scale_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + scale_at
-    ALIGN_BYTES: tl.constexpr = ALIGN * (images_ptr.dtype.element_ty.primitive_bitwidth // 8)  # of a run of the source
+    ALIGN_BYTES: tl.constexpr = ALIGN * (BITS // 8)  # of a run of the source
     values = ()
     for k in tl.static_range(PLANES):
         plane = tl.program_id(1) * PLANES + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side
@@ -165,8 +181,8 @@ def _apply_plan_kernel(
                 base_mask = mask & ((in_rows & covered) == 0)
             # Load the base.
             if CONTIGUOUS:
-                run_ptr = tl.multiple_of(base_ptr + (row_offset + base_begin + chunk_start), ALIGN_BYTES)
-                value = tl.load(run_ptr[:, None] + tl.arange(0, VEC)[None, :], mask=base_mask[:, None], other=0)
+                run_ptr = as_units(tl.multiple_of(base_ptr + row_offset, ALIGN_BYTES), PACKED)
+                value = tl.load(run_ptr[:, None] + tl.arange(0, UNITS)[None, :], mask=base_mask[:, None], other=0)
             else:
                 value = tl.load((base_ptr + row_offset)[:, None] + base_offset, mask=base_mask[:, None], other=0)
             if COMPUTE is not None:
@@ -180,9 +196,9 @@ def _apply_plan_kernel(
                         top = tl.where(down > 0.5, bottom, top)
                     top_ptr = over_ptr + (plane_offset + top.to(tl.int64) * stride_y)
                 if OVERLAY == 1 and CONTIGUOUS:
-                    run_ptr = tl.multiple_of(top_ptr + chunk_start, ALIGN_BYTES)
+                    run_ptr = as_units(tl.multiple_of(top_ptr, ALIGN_BYTES), PACKED)
                     over_mask = (in_rows & touched)[:, None]
-                    over = tl.load(run_ptr[:, None] + tl.arange(0, VEC)[None, :], mask=over_mask, other=0)
+                    over = tl.load(run_ptr[:, None] + tl.arange(0, UNITS)[None, :], mask=over_mask, other=0)
                 else:
                     over = tl.load(top_ptr[:, None] + near_offset, mask=inside, other=0)
                 if COMPUTE is not None:
@@ -198,7 +214,11 @@ def _apply_plan_kernel(
                 if BLEND:
                     weight = opacity.to(COMPUTE)
                     over = tl.where(opaque, over, (1 - weight) * value + weight * over)
-                value = tl.where(inside, over, value)
+                if PACKED:
+                    chosen = tl.where(in_rows[:, None], box_bits, 0)
+                    value = (value & ~chosen) | (over & chosen)
+                else:
+                    value = tl.where(inside, over, value)
             # Normalise.
             if MEAN:
                 mean = tl.load(mean_ptr + channel) if INNER == 1 else per_channel(mean_ptr, chunk_start, c, VEC, INNER)
@@ -208,18 +228,18 @@ def _apply_plan_kernel(
                     tl.load(scale_ptr + channel) if INNER == 1 else per_channel(scale_ptr, chunk_start, c, VEC, INNER)
                 )
                 value = value * scale
-            values = values + (cast(value, out_ptr.dtype.element_ty),)
+            values = values + (value if PACKED else cast(value, out_ptr.dtype.element_ty),)
 
     # 5. Store.
     plane = image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + tl.program_id(1) * PLANES
     out_offset = tl.multiple_of(plane * (HEIGHT * ROW * VEC) + (y * (ROW * VEC) + chunk_start), VEC)
-    out_pointers = out_ptr + out_offset[:, None] + tl.arange(0, VEC)[None, :]
+    out_pointers = as_units(out_ptr + out_offset, PACKED)[:, None] + tl.arange(0, UNITS)[None, :]
     for k in tl.static_range(PLANES):
         for j in tl.static_range(ROWS):
             mask = in_image
             if HEIGHT % ROWS > 0:
                 mask = in_image & (y + j < HEIGHT)
-            there = out_pointers + (k * (HEIGHT * ROW * VEC) + j * (ROW * VEC))
+            there = out_pointers + (k * (HEIGHT * ROW * UNITS) + j * (ROW * UNITS))
             tl.store(there, values[k * ROWS + j], mask=mask[:, None])
 
 

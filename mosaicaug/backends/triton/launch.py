@@ -59,6 +59,11 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     begin = images.data_ptr() // images.element_size()
     align = math.gcd(vec, begin, stride_n, stride_t, stride_y, *((stride_c,) if inner == 1 else ()))
 
+    # Bytes and halves under an overlay that moves none are chosen four and two at a time.
+    size = images.element_size()
+    copies = compute is None and images.dtype == out.dtype and table.overlay == Overlay.IN_PLACE
+    packed = contiguous and copies and size < 4 and align * size % 4 == 0 and out.data_ptr() % 4 == 0
+
     # 4. Work of a program: some chunks of some planes, so that addresses are computed once for several planes.
     planes = frames * channels // inner
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
@@ -95,6 +100,7 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         "INNER": inner,
         "CONTIGUOUS": contiguous,
         "ALIGN": align if contiguous else 1,
+        "PACKED": packed,
         "OFFSET": torch.int32 if reach < 2**31 else torch.int64,
         "VEC": vec,
         "PLANES": planes_each,

@@ -75,3 +75,9 @@ def cast(value, DTYPE: tl.constexpr):
     if (value.dtype == tl.float64 or value.dtype.is_int()) and (DTYPE == tl.float16 or DTYPE == tl.bfloat16):
         value = value.to(tl.float32)
     return value.to(DTYPE)
+
+
+@triton.jit
+def as_units(pointers, PACKED: tl.constexpr):
+    """Pointers to elements, or to the 32-bit words that hold them."""
+    return pointers.to(tl.pointer_type(tl.int32), bitcast=True) if PACKED else pointers
