@@ -64,6 +64,7 @@ def _apply_plan_kernel(
     BITS: tl.constexpr = images_ptr.dtype.element_ty.primitive_bitwidth  # of a stored element
     UNIT: tl.constexpr = 32 // BITS if PACKED else 1  # elements that are loaded and stored as one
     UNITS: tl.constexpr = VEC // UNIT  # of a row of a chunk
+    MERGED: tl.constexpr = not CONTIGUOUS and not BLEND and 0 < OVERLAY < 3  # base or overlay: one load for both
     ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
     ALL: tl.constexpr = (HEIGHT + ROWS - 1) // ROWS * ROW  # chunks of an image's plane
     BLOCKS: tl.constexpr = (ALL + CHUNKS - 1) // CHUNKS  # programs of an image
@@ -180,7 +181,14 @@ def _apply_plan_kernel(
                 inside = in_rows[:, None] & in_columns
                 base_mask = mask & ((in_rows & covered) == 0)
             # Load the base.
-            if CONTIGUOUS:
+            if MERGED:
+                here = tl.where(
+                    inside,
+                    (over_ptr + row_offset)[:, None] + near_offset,
+                    (base_ptr + row_offset)[:, None] + base_offset,
+                )
+                value = tl.load(here, mask=mask[:, None], other=0)
+            elif CONTIGUOUS:
                 run_ptr = as_units(tl.multiple_of(base_ptr + row_offset, ALIGN_BYTES), PACKED)
                 value = tl.load(run_ptr[:, None] + tl.arange(0, UNITS)[None, :], mask=base_mask[:, None], other=0)
             else:
@@ -188,7 +196,7 @@ def _apply_plan_kernel(
             if COMPUTE is not None:
                 value = value.to(COMPUTE)
             # Load the overlay, interpolate, blend, and lay it over the base.
-            if OVERLAY > 0:
+            if OVERLAY > 0 and not MERGED:
                 top_ptr = over_ptr + row_offset
                 if OVERLAY == 3:
                     top, bottom, down = bilinear_taps(y + j - to_y0, from_y0, from_y1, to_y1 - to_y0, PRECISION)
