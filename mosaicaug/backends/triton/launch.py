@@ -53,8 +53,8 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
 
     # 3. Width of a chunk: 16 bytes, or fewer where rows and tiles are no whole number of chunks wide.
     widest = 16 // out.element_size()
-    if table.overlay == Overlay.RESAMPLED:
-        widest = min(widest, 4)  # more would not fit the registers
+    if table.overlay == Overlay.RESAMPLED or (images.element_size() == 1 and not contiguous):
+        widest = min(widest, 4)  # four taps of more would not fit the registers, and gathered bytes span more lines
     vec = math.gcd(widest, width * inner, *(width // grid * inner for grid in table.grids))
     begin = images.data_ptr() // images.element_size()
     align = math.gcd(vec, begin, stride_n, stride_t, stride_y, *((stride_c,) if inner == 1 else ()))
