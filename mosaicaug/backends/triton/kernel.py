@@ -18,7 +18,15 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.triton.launch import Launch, prepare
-from mosaicaug.backends.triton.pixels import as_units, bilinear_taps, cast, load_box, per_channel, row_pointers
+from mosaicaug.backends.triton.pixels import (
+    as_units,
+    bilinear_taps,
+    cast,
+    load_box,
+    per_channel,
+    row_pointers,
+    to_compute,
+)
 from mosaicaug.backends.triton.table import Table
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # the reference rounds after every step, and so do we
@@ -62,6 +70,7 @@ def _apply_plan_kernel(
     """Make ``CHUNKS`` chunks of ``PLANES`` planes of one output image."""
     # 1. Which elements this program makes: CHUNKS chunks of ROWS x VEC elements, each within one tile.
     BITS: tl.constexpr = images_ptr.dtype.element_ty.primitive_bitwidth  # of a stored element
+    BYTES: tl.constexpr = images_ptr.dtype.element_ty == tl.uint8 and COMPUTE == tl.float32  # arithmetic on bytes
     UNIT: tl.constexpr = 32 // BITS if PACKED else 1  # elements that are loaded and stored as one
     UNITS: tl.constexpr = VEC // UNIT  # of a row of a chunk
     MERGED: tl.constexpr = not CONTIGUOUS and not BLEND and 0 < OVERLAY < 3  # base or overlay: one load for both
@@ -194,7 +203,7 @@ def _apply_plan_kernel(
             else:
                 value = tl.load((base_ptr + row_offset)[:, None] + base_offset, mask=base_mask[:, None], other=0)
             if COMPUTE is not None:
-                value = value.to(COMPUTE)
+                value = to_compute(value, COMPUTE)
             # Load the overlay, interpolate, blend, and lay it over the base.
             if OVERLAY > 0 and not MERGED:
                 top_ptr = over_ptr + row_offset
@@ -210,22 +219,25 @@ def _apply_plan_kernel(
                 else:
                     over = tl.load(top_ptr[:, None] + near_offset, mask=inside, other=0)
                 if COMPUTE is not None:
-                    over = over.to(COMPUTE)
+                    over = to_compute(over, COMPUTE)
                 if OVERLAY == 3 and COMPUTE is not None:
                     bottom_ptr = over_ptr + (plane_offset + bottom.to(tl.int64) * stride_y)
-                    right = tl.load(top_ptr[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
-                    below = tl.load(bottom_ptr[:, None] + near_offset, mask=inside, other=0).to(COMPUTE)
-                    corner = tl.load(bottom_ptr[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
+                    right = to_compute(tl.load(top_ptr[:, None] + far_offset, mask=inside, other=0), COMPUTE)
+                    below = to_compute(tl.load(bottom_ptr[:, None] + near_offset, mask=inside, other=0), COMPUTE)
+                    corner = to_compute(tl.load(bottom_ptr[:, None] + far_offset, mask=inside, other=0), COMPUTE)
                     near_column = (1 - down[:, None]) * over + down[:, None] * below
                     far_column = (1 - down[:, None]) * right + down[:, None] * corner
                     over = tl.where(same_size, over, (1 - across) * near_column + across * far_column)
-                if BLEND:
-                    weight = opacity.to(COMPUTE)
-                    over = tl.where(opaque, over, (1 - weight) * value + weight * over)
-                if PACKED:
+                if BLEND and BYTES:  # finite: weights of 0 and 1 are exact, and hide what they should
+                    weight = tl.where(inside, opacity, 0.0)
+                    value = (1 - weight) * value + weight * over
+                elif PACKED:
                     chosen = tl.where(in_rows[:, None], box_bits, 0)
                     value = (value & ~chosen) | (over & chosen)
                 else:
+                    if BLEND:
+                        weight = opacity.to(COMPUTE)
+                        over = tl.where(opaque, over, (1 - weight) * value + weight * over)
                     value = tl.where(inside, over, value)
             # Normalise.
             if MEAN:
@@ -236,7 +248,7 @@ def _apply_plan_kernel(
                     tl.load(scale_ptr + channel) if INNER == 1 else per_channel(scale_ptr, chunk_start, c, VEC, INNER)
                 )
                 value = value * scale
-            values = values + (value if PACKED else cast(value, out_ptr.dtype.element_ty),)
+            values = values + (value if PACKED else cast(value, out_ptr.dtype.element_ty, not BYTES or MEAN or SCALE),)
 
     # 5. Store.
     plane = image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + tl.program_id(1) * PLANES

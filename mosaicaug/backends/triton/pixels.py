@@ -61,17 +61,29 @@ def load_box(box_ptr):
 
 
 @triton.jit
-def cast(value, DTYPE: tl.constexpr):
-    """Cast with torch's rounding: to uint8 the nearest, ties to even, clamped; float64 to halves by way of float32."""
+def to_compute(value, COMPUTE: tl.constexpr):
+    """Pixels in the dtype of arithmetic; bytes become float32 by their bits, without the conversion unit."""
+    if COMPUTE == tl.float32 and value.dtype == tl.uint8:
+        return (value.to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True) - 8388608.0  # 2**23 + byte, less 2**23
+    return value.to(COMPUTE)
+
+
+@triton.jit
+def cast(value, DTYPE: tl.constexpr, CLAMP: tl.constexpr):
+    """Cast with torch's rounding: to uint8 the nearest, ties to even; float64 to halves by way of float32.
+
+    Without ``CLAMP`` what becomes a byte has to lie in 0 to 255.
+    """
     if DTYPE == tl.uint8 and value.dtype.is_floating():
         if value.dtype != tl.float64:
             value = value.to(tl.float32)  # Triton's interpreter cannot compare bfloat16
-        value = tl.minimum(tl.maximum(value, 0.0), 255.0)
+        if CLAMP:
+            value = tl.minimum(tl.maximum(value, 0.0), 255.0)
         if value.dtype == tl.float64:
             value = value + 6755399441055744.0 - 6755399441055744.0  # 1.5 * 2**52: the fraction is rounded off
+            value = value.to(tl.int32)
         else:
-            value = value + 12582912.0 - 12582912.0  # 1.5 * 2**23
-        value = value.to(tl.int32)
+            value = (value + 12582912.0).to(tl.int32, bitcast=True)  # 1.5 * 2**23 + byte: the lowest bits are the byte
     if (value.dtype == tl.float64 or value.dtype.is_int()) and (DTYPE == tl.float16 or DTYPE == tl.bfloat16):
         value = value.to(tl.float32)
     return value.to(DTYPE)
