@@ -44,8 +44,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture
 def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs that make eight times as much: Triton's interpreter takes about 20 ms for each, however large."""
-    monkeypatch.setattr(launch, "CHUNKS", 8 * launch.CHUNKS)
+    """Programs of many chunks of one row: Triton's interpreter takes time for each program and row, however large."""
+    monkeypatch.setattr(launch, "CHUNKS", 16 * launch.CHUNKS)
+    monkeypatch.setattr(launch, "MOST_ROWS", 1)
 
 
 @pytest.fixture

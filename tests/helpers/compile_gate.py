@@ -160,7 +160,7 @@ def list_faults(case: Case, built: Built) -> list[str]:
     """Faults of a compiled case, one line each."""
     a = case.arguments
     each = (
-        a["PLANES"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
+        a["PLANES"] * a["ROWS"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
     )  # accesses per image that is read or written
     faults = [f"{built.spilled} bytes spilled"] if built.spilled else []
     store = a["VEC"] * a["out_ptr"].element_size()

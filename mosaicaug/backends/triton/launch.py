@@ -18,7 +18,9 @@ from mosaicaug.backends.triton.table import Overlay, Table, upload
 
 Launch = tuple[tuple[int, int], dict[str, Any]]  # programs along both axes, and the kernel's arguments
 
-CHUNKS = 128  # per program: one for each thread of four warps
+CHUNKS = 128  # per program: one for each thread of four warps; two or four where they are small
+MOST_ROWS = 8  # of a chunk
+THREAD_BYTES = 96  # of pixels that a thread makes: two rows of three planes of 16 bytes, in 24 registers
 # A copy moves bits, whatever they mean; so there is one kernel for each size of element.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -64,11 +66,16 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     copies = compute is None and images.dtype == out.dtype and table.overlay == Overlay.IN_PLACE
     packed = contiguous and copies and size < 4 and align * size % 4 == 0 and out.data_ptr() % 4 == 0
 
-    # 4. Work of a program: some chunks of some planes, so that addresses are computed once for several planes.
+    # 4. Work of a program: a chunk of some rows of some planes for each thread, so that addresses are computed once for
+    # all of them and enough bytes are on their way; but no more than fit the registers.
     planes = frames * channels // inner
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
-    chunks = CHUNKS
-    rows_each = choose_rows([height // grid for grid in table.grids])
+    in_registers = 4 if table.blend and not contiguous else out.element_size()  # bytes of an element until it is stored
+    row_bytes = planes_each * vec * in_registers
+    most = 1 if table.overlay == Overlay.RESAMPLED else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
+    heights = [height // grid for grid in table.grids] or [height]
+    rows_each = next(rows for rows in range(most, 0, -1) if all(extent % rows == 0 for extent in heights))
+    chunks = CHUNKS * (4 if rows_each * row_bytes <= 8 else 2 if rows_each * row_bytes <= 16 else 1)
     blocks = -(-(-(-height // rows_each) * (width * inner // vec)) // chunks)
 
     arguments = {
@@ -108,11 +115,6 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         "CHUNKS": chunks,
     }
     return (table.outputs * blocks, planes // planes_each), arguments
-
-
-def choose_rows(tile_heights: list[int]) -> int:
-    """Rows of a chunk: a number that divides every tile's height."""
-    return next(rows for rows in (4, 7, 5, 2, 1) if all(height % rows == 0 for height in tile_heights))
 
 
 def upload_inputs(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:

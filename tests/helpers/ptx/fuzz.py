@@ -31,7 +31,15 @@ from tests.helpers.ptx.memory import Fault
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ARCHITECTURES = (80, 90)
 FILL = 99  # of an output before it is written
-FACTS = ("VEC", "ALIGN", "ROWS", "INNER", "OVERLAY", "CONTIGUOUS", "PACKED")  # of a compiled kernel, that a summary counts
+FACTS = (
+    "VEC",
+    "ALIGN",
+    "ROWS",
+    "INNER",
+    "OVERLAY",
+    "CONTIGUOUS",
+    "PACKED",
+)  # of a compiled kernel, that a summary counts
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,8 @@ MISTAKES = (
     Mistake(
         "planes that two programs make",
         "kernel.py",
-        "plane = tl.program_id(1) * PLANES + k",
-        "plane = k",
+        "(FRAMES * CHANNELS // INNER) + tl.program_id(1) * PLANES",
+        "(FRAMES * CHANNELS // INNER)",
         lambda: make_call(Plan.identity(1, (8, 8)), torch.rand(1, 5, 8, 8)),
         "written twice",
     ),
