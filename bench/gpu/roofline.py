@@ -90,21 +90,20 @@ def count(launch: Launch, *, reads: float = 1.0, batch: int = 1, module: Any = b
         batch: times as many programs as the launch has.
         module: with the kernel.
     """
-    programs, arguments = launch
+    [programs], arguments = launch
     compiled = compile_launch(arguments, ARCHITECTURE, module)
     code = disassemble(compiled)
     lines = list_pixel_lines(Path(str(module.__file__)).read_text(encoding="utf-8"))
     costs = [count_cost(path, lines) for path in list_paths(code)]
     images, out = arguments["images_ptr"], arguments["out_ptr"]
     watcher = Watcher(images, out)
-    every = np.arange(int(np.prod(programs)))
-    chosen = np.sort(np.random.default_rng(0).permutation(every)[:SAMPLE])
+    chosen = np.sort(np.random.default_rng(0).permutation(programs)[:SAMPLE])
     memory = execute(launch, compiled, module=module, numbers=chosen, watch=watcher.see)
     load, store = watcher.finish()
     share = memory.skipped / len(chosen)
     cost = costs[0] if len(costs) == 1 else mix([(share, costs[0]), (1 - share, costs[-1])])
     moved = store.bytes * (1 + reads * images.element_size() / out.element_size()) / len(chosen)
-    return Counted(code.registers, code.resident, len(every) * batch, cost, load, store, len(chosen), moved)
+    return Counted(code.registers, code.resident, programs * batch, cost, load, store, len(chosen), moved)
 
 
 def predict(counted: Counted, chip: Chip) -> dict[str, float]:

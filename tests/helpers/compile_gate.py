@@ -43,6 +43,7 @@ class Built:
 
     registers: int
     spilled: int  # bytes of local memory
+    shared: int  # bytes of shared memory, through which values would be passed between threads
     loads: dict[int, int]  # bytes of one load: how many in the program
     stores: dict[int, int]
 
@@ -115,6 +116,7 @@ def make_case(
     made_layout: str,
     *,
     room: int = 0,
+    out_begin: int = 0,  # elements from an aligned address
     request: Request | None = None,
 ) -> Case:
     (height, width), batch = plans[0].size, len(plans[0])
@@ -127,6 +129,9 @@ def make_case(
     out = make_empty(
         (batch * len(plans), 3, height, width), made, images.device, channels_last=made_layout == "channels_last"
     )
+    if out_begin:
+        assert made_layout == "NCHW"
+        out = torch.empty(out.numel() + out_begin, dtype=made)[out_begin:].view(out.shape)
     request = request or Request(made, channels_last=made_layout == "channels_last")
     _, arguments = backend.typed_arguments(images, pack(plans), request, out)
     dtypes = "->".join(str(value).removeprefix("torch.") for value in (dtype, made))
@@ -144,7 +149,7 @@ def build(case: Case, architecture: int) -> Built:
     registers, stack, local = (int(re.search(rf"\b{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL"))  # type: ignore[index]
     ptx = kernel.asm["ptx"]
     spilled = stack + local + len(re.findall(r"\b(?:ld|st)\.local", ptx))
-    return Built(registers, spilled, count_widths(ptx, "ld"), count_widths(ptx, "st"))
+    return Built(registers, spilled, kernel.metadata.shared, count_widths(ptx, "ld"), count_widths(ptx, "st"))
 
 
 def count_widths(ptx: str, kind: str) -> dict[int, int]:
@@ -163,6 +168,8 @@ def list_faults(case: Case, built: Built) -> list[str]:
         a["PLANES"] * a["ROWS"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
     )  # accesses per image that is read or written
     faults = [f"{built.spilled} bytes spilled"] if built.spilled else []
+    if built.shared:
+        faults.append(f"values pass through {built.shared} bytes of shared memory")
     store = a["VEC"] * a["out_ptr"].element_size()
     if built.stores != {store: each}:
         faults.append(f"stores of bytes: {built.stores}, not {each} of {store}")

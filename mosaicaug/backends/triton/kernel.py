@@ -77,8 +77,11 @@ def _apply_plan_kernel(
     ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
     ALL: tl.constexpr = (HEIGHT + ROWS - 1) // ROWS * ROW  # chunks of an image's plane
     BLOCKS: tl.constexpr = (ALL + CHUNKS - 1) // CHUNKS  # programs of an image
+    # One axis of programs, whose number may be large: image after image, and in each its planes.
+    GROUPS: tl.constexpr = FRAMES * CHANNELS // INNER // PLANES  # of planes
     program = tl.program_id(0)
-    image = program // BLOCKS
+    image = program // (BLOCKS * GROUPS)
+    first_plane = program // BLOCKS % GROUPS * PLANES
     entry = image
     if PLANS > 1:
         entry = image % batch
@@ -172,7 +175,7 @@ def _apply_plan_kernel(
     ALIGN_BYTES: tl.constexpr = ALIGN * (BITS // 8)  # of a run of the source
     values = ()
     for k in tl.static_range(PLANES):
-        plane = tl.program_id(1) * PLANES + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side
+        plane = first_plane + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side
         channel, frame = plane % CHANNELS, plane // CHANNELS
         if INNER > 1:
             frame = plane
@@ -251,9 +254,10 @@ def _apply_plan_kernel(
             values = values + (value if PACKED else cast(value, out_ptr.dtype.element_ty, not BYTES or MEAN or SCALE),)
 
     # 5. Store.
-    plane = image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + tl.program_id(1) * PLANES
-    out_offset = tl.multiple_of(plane * (HEIGHT * ROW * VEC) + (y * (ROW * VEC) + chunk_start), VEC)
-    out_pointers = as_units(out_ptr + out_offset, PACKED)[:, None] + tl.arange(0, UNITS)[None, :]
+    plane = image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + first_plane
+    out_offset = plane * (HEIGHT * ROW * VEC) + (y * (ROW * VEC) + chunk_start)
+    out_pointers = tl.multiple_of(out_ptr + out_offset, VEC * (out_ptr.dtype.element_ty.primitive_bitwidth // 8))
+    out_pointers = as_units(out_pointers, PACKED)[:, None] + tl.arange(0, UNITS)[None, :]
     for k in tl.static_range(PLANES):
         for j in tl.static_range(ROWS):
             mask = in_image

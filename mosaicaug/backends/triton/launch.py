@@ -16,7 +16,7 @@ from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.backends.triton.table import Overlay, Table, upload
 
-Launch = tuple[tuple[int, int], dict[str, Any]]  # programs along both axes, and the kernel's arguments
+Launch = tuple[tuple[int], dict[str, Any]]  # number of programs, and the kernel's arguments
 
 CHUNKS = 128  # per program: one for each thread of four warps; two or four where they are small
 MOST_ROWS = 8  # of a chunk
@@ -57,7 +57,9 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     widest = 16 // out.element_size()
     if table.overlay == Overlay.RESAMPLED or (images.element_size() == 1 and not contiguous):
         widest = min(widest, 4)  # four taps of more would not fit the registers, and gathered bytes span more lines
-    vec = math.gcd(widest, width * inner, *(width // grid * inner for grid in table.grids))
+    # Stores have to be aligned too: wider ones would go through shared memory.
+    lengths = width * inner, *(width // grid * inner for grid in table.grids)
+    vec = math.gcd(widest, out.data_ptr() // out.element_size(), *lengths)
     begin = images.data_ptr() // images.element_size()
     align = math.gcd(vec, begin, stride_n, stride_t, stride_y, *((stride_c,) if inner == 1 else ()))
 
@@ -114,7 +116,7 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         "ROWS": rows_each,
         "CHUNKS": chunks,
     }
-    return (table.outputs * blocks, planes // planes_each), arguments
+    return (table.outputs * (planes // planes_each) * blocks,), arguments
 
 
 def upload_inputs(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:

@@ -89,8 +89,7 @@ def execute(
     Raises:
         Fault: an access would be an error on a GPU, or bytes of the output are not written once.
     """
-    programs, arguments = launch
-    width, height = (*programs, 1)[:2]
+    [programs], arguments = launch
     signature, _, _ = specialise(arguments, module._apply_plan_kernel)
     values = [arguments[name] for name, kind in signature.items() if kind != "constexpr"]
     program = parse_once(compiled.asm["ptx"])
@@ -98,10 +97,10 @@ def execute(
     tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
     memory = Memory(tensors, arguments["out_ptr"])
     machine = Machine(program, values, memory, watch)
-    chosen = np.arange(width * height) if numbers is None else numbers
+    chosen = np.arange(programs) if numbers is None else numbers
     for begin in range(0, len(chosen), AT_ONCE):
         some = chosen[begin : begin + AT_ONCE]
-        machine.run(some % width, some // width)
+        machine.run(some)
     if numbers is None:
         memory.check_complete()
     return memory

@@ -62,19 +62,18 @@ class Machine:
     shape: tuple[int, int] = (0, 0)
     active: Array = field(default_factory=lambda: np.ones(0, np.bool_))  # programs that execute the instruction
 
-    def run(self, x: Array, y: Array) -> None:
-        """Run programs number ``x[i], y[i]`` of the grid."""
+    def run(self, numbers: Array) -> None:
+        """Run the programs of some numbers."""
         self.registers = {}
         self.special = {
-            "%ctaid.x": x.astype(np.uint32)[:, None],
-            "%ctaid.y": y.astype(np.uint32)[:, None],
+            "%ctaid.x": numbers.astype(np.uint32)[:, None],
             "%tid.x": np.arange(self.program.threads, dtype=np.uint32)[None, :],
         }
-        self.shape = (len(x), self.program.threads)
-        self.shared = np.zeros((len(x), SHARED_BYTES), np.uint8)
-        self.shared_written = np.zeros((len(x), SHARED_BYTES), np.bool_)
-        resume = np.zeros(len(x), np.int64)  # the instruction at which each program goes on
-        skipped = np.zeros(len(x), np.bool_)
+        self.shape = (len(numbers), self.program.threads)
+        self.shared = np.zeros((len(numbers), SHARED_BYTES), np.uint8)
+        self.shared_written = np.zeros((len(numbers), SHARED_BYTES), np.bool_)
+        resume = np.zeros(len(numbers), np.int64)  # the instruction at which each program goes on
+        skipped = np.zeros(len(numbers), np.bool_)
         with np.errstate(all="ignore"):
             for number, instruction in enumerate(self.program.instructions):
                 self.active = resume <= number

@@ -98,8 +98,8 @@ MISTAKES = (
     Mistake(
         "chunks wider than tiles",
         "launch.py",
-        "width * inner, *(width // grid * inner for grid in table.grids))",
-        "width * inner)",
+        "out.element_size(), *lengths)",
+        "out.element_size(), width * inner)",
         in_tiles_of_12_px,
         "misaligned",
     ),
@@ -138,7 +138,7 @@ MISTAKES = (
     Mistake(
         "planes that two programs make",
         "kernel.py",
-        "(FRAMES * CHANNELS // INNER) + tl.program_id(1) * PLANES",
+        "(FRAMES * CHANNELS // INNER) + first_plane",
         "(FRAMES * CHANNELS // INNER)",
         lambda: make_call(Plan.identity(1, (8, 8)), torch.rand(1, 5, 8, 8)),
         "written twice",
