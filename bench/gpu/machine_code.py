@@ -17,6 +17,8 @@ from typing import Any
 
 import triton
 
+from mosaicaug.backends.triton import chunks
+
 WARPS = 4  # of a program
 PIXEL_LOAD = re.compile(r"\btl\.load\(.*\bmask=(?!tiled)")  # lines of the kernel that load pixels
 _PIPES = {
@@ -38,7 +40,7 @@ _CYCLES = {"ALU": 2, "FP32": 2, "FP64": 2, "XU": 8, "LSU": 1, "uniform": 2}  # o
 
 @dataclass(frozen=True)
 class Instruction:
-    """One machine instruction: registers that it reads and writes, its line in the kernel, and where it may jump."""
+    """One machine instruction: registers that it reads and writes, its line in `chunks.py`, and where it may jump."""
 
     name: str  # such as LDG.E.128
     reads: frozenset[str]
@@ -106,8 +108,8 @@ def disassemble(compiled: Any) -> Code:
     text = re.split(r"\.text\._\w+:", text)[1].split("//----", 1)[0]
     instructions, labels, line = list[Instruction](), dict[str, int](), 0
     for row in text.splitlines():
-        if place := re.match(r'\s*//## File "[^"]*", line (\d+)', row):
-            line = int(place[1])
+        if place := re.match(r'\s*//## File "([^"]*)", line (\d+)', row):
+            line = int(place[2]) if Path(place[1]).name == Path(str(chunks.__file__)).name else 0
         elif label := re.match(r"\s*(\.L\w+):", row):
             labels[label[1]] = len(instructions)
         elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+ )?([A-Z][\w.]*)\s*([^;]*);", row):
@@ -191,8 +193,9 @@ def list_waits(path: Iterable[Instruction], pixel_lines: set[int]) -> list[Wait]
     return waits
 
 
-def list_pixel_lines(source: str) -> set[int]:
-    """Lines of the kernel's file that load pixels."""
+def list_pixel_lines() -> set[int]:
+    """Lines of the kernel that load pixels."""
+    source = Path(str(chunks.__file__)).read_text(encoding="utf-8")
     return {number for number, line in enumerate(source.splitlines(), 1) if PIXEL_LOAD.search(line)}
 
 

@@ -7,7 +7,6 @@ the rates of `CHIPS` are assumed. It ranks kernels and promises nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,11 +57,16 @@ class Counted:
     registers: int
     resident: int  # programs of a multiprocessor
     programs: int  # of the launch
-    cost: Cost  # of a warp
+    ways: list[tuple[float, Cost]]  # share of programs, and cost of a warp: one, or two where some code is skipped
     load: Side  # of the programs that were executed
     store: Side
     executed: int
     moved: float  # bytes that have to be read and written at least
+
+    @property
+    def cost(self) -> Cost:
+        """Mean cost of a warp."""
+        return mix(self.ways)
 
     @property
     def instructions_per_kb(self) -> float:
@@ -93,17 +97,17 @@ def count(launch: Launch, *, reads: float = 1.0, batch: int = 1, module: Any = b
     [programs], arguments = launch
     compiled = compile_launch(arguments, ARCHITECTURE, module)
     code = disassemble(compiled)
-    lines = list_pixel_lines(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    lines = list_pixel_lines()
     costs = [count_cost(path, lines) for path in list_paths(code)]
     images, out = arguments["images_ptr"], arguments["out_ptr"]
     watcher = Watcher(images, out)
     chosen = np.sort(np.random.default_rng(0).permutation(programs)[:SAMPLE])
     memory = execute(launch, compiled, module=module, numbers=chosen, watch=watcher.see)
     load, store = watcher.finish()
-    share = memory.skipped / len(chosen)
-    cost = costs[0] if len(costs) == 1 else mix([(share, costs[0]), (1 - share, costs[-1])])
+    share = sum(steps < max(memory.steps) for steps in memory.steps) / len(chosen)  # programs that skip some code
+    ways = [(1.0, costs[0])] if len(costs) == 1 else [(share, costs[0]), (1 - share, costs[-1])]
     moved = store.bytes * (1 + reads * images.element_size() / out.element_size()) / len(chosen)
-    return Counted(code.registers, code.resident, programs * batch, cost, load, store, len(chosen), moved)
+    return Counted(code.registers, code.resident, programs * batch, ways, load, store, len(chosen), moved)
 
 
 def predict(counted: Counted, chip: Chip) -> dict[str, float]:
@@ -113,7 +117,8 @@ def predict(counted: Counted, chip: Chip) -> dict[str, float]:
     sectors = (load.of_programs + store.sectors) * per
     pipe, cycles = max(cost.cycles.items(), key=lambda item: item[1])
     life = START + chip.hit + cost.instructions * 4 / chip.clock / ISSUE
-    life += sum(chip.latency if wait.pixel_bytes else chip.hit for wait in cost.waits)
+    for share, way in counted.ways:
+        life += share * sum(chip.latency if wait.pixel_bytes else chip.hit for wait in way.waits)
     seconds = {  # of a program
         pipe: cycles * WARPS / 4 / rate,
         "L1": (load.lines + store.lines) * per / rate,

@@ -43,7 +43,7 @@ RUNGS = {
 }
 # Each is imported in these files of mosaicaug at most.
 GUESTS = {
-    "triton": ("backends/triton/kernel.py", "backends/triton/pixels.py"),
+    "triton": tuple(f"backends/triton/{name}.py" for name in ("kernel", "chunks", "pixels")),
     "kornia": ("kornia/operation.py",),
     "nvidia": ("dali/graph.py",),
     "torchvision": ("torchvision.py",),

@@ -74,10 +74,12 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
     in_registers = 4 if table.blend and not contiguous else out.element_size()  # bytes of an element until it is stored
     row_bytes = planes_each * vec * in_registers
-    most = 1 if table.overlay == Overlay.RESAMPLED else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
+    resamples = table.overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
+    most = 1 if resamples else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
     heights = [height // grid for grid in table.grids] or [height]
     rows_each = next(rows for rows in range(most, 0, -1) if all(extent % rows == 0 for extent in heights))
-    chunks = CHUNKS * (4 if rows_each * row_bytes <= 8 else 2 if rows_each * row_bytes <= 16 else 1)
+    chunk_bytes = rows_each * row_bytes
+    chunks = CHUNKS * (1 if resamples or chunk_bytes > 16 else 2 if chunk_bytes > 8 else 4)
     blocks = -(-(-(-height // rows_each) * (width * inner // vec)) // chunks)
 
     arguments = {

@@ -73,23 +73,23 @@ class Machine:
         self.shared = np.zeros((len(numbers), SHARED_BYTES), np.uint8)
         self.shared_written = np.zeros((len(numbers), SHARED_BYTES), np.bool_)
         resume = np.zeros(len(numbers), np.int64)  # the instruction at which each program goes on
-        skipped = np.zeros(len(numbers), np.bool_)
+        steps = np.zeros(len(numbers), np.int64)
         with np.errstate(all="ignore"):
             for number, instruction in enumerate(self.program.instructions):
                 self.active = resume <= number
                 if not self.active.any():
                     continue
+                steps += self.active
                 try:
                     if instruction.opcode[0] in ("bra", "ret"):
-                        target, taken = self._branch(instruction), self._uniform(instruction)
-                        resume = np.where(taken, target, resume)
-                        skipped |= taken & (instruction.guard is not None)
+                        target = self._branch(instruction)
+                        resume = np.where(self._uniform(instruction), target, resume)
                         assert target > number, f"{instruction}: jumps back"
                     else:
                         self._step(instruction)
                 except KeyError as error:
                     raise Fault(f"{instruction}: {error} is not known, or not written yet") from error
-        self.memory.skipped += int(skipped.sum())
+        self.memory.steps += steps.tolist()
 
     def _branch(self, instruction: Instruction) -> int:
         """Number of the instruction that a branch leads to."""

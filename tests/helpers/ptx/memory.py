@@ -39,7 +39,7 @@ class Memory:
         self.out = _span(out)
         assert self.out[1] - self.out[0] == out.numel() * out.element_size(), "out is not dense"
         self.written = np.zeros(self.out[1] - self.out[0], np.bool_)
-        self.skipped = 0  # programs that a branch led past some of the code
+        self.steps: list[int] = []  # instructions that each program executed
 
     def load(self, address: Array, count: int, unit: int, label: object) -> list[Array]:
         """Read ``count`` units of ``unit`` bytes at each address."""

@@ -16,7 +16,7 @@ import torch
 
 from mosaicaug import CutMix, Jigsaw, Plan
 from mosaicaug.backends.request import Request
-from mosaicaug.backends.triton import kernel, launch
+from mosaicaug.backends.triton import chunks, kernel, launch
 from tests.helpers.ptx.fuzz import Call, check_call
 from tests.helpers.ptx.launch import load_module
 from tests.helpers.ptx.memory import Fault
@@ -105,7 +105,7 @@ MISTAKES = (
     ),
     Mistake(
         "a load without its mask",
-        "kernel.py",
+        "chunks.py",
         ", mask=base_mask[:, None], other=0)",
         ")",
         with_a_program_that_ends_early,
@@ -113,7 +113,7 @@ MISTAKES = (
     ),
     Mistake(
         "an overlay without its mask",
-        "kernel.py",
+        "chunks.py",
         ", mask=over_mask, other=0)",
         ")",
         under_boxes,
@@ -121,7 +121,7 @@ MISTAKES = (
     ),
     Mistake(
         "a store without its mask",
-        "kernel.py",
+        "chunks.py",
         ", mask=mask[:, None])",
         ")",
         with_a_program_that_ends_early,
@@ -137,7 +137,7 @@ MISTAKES = (
     ),
     Mistake(
         "planes that two programs make",
-        "kernel.py",
+        "chunks.py",
         "(FRAMES * CHANNELS // INNER) + first_plane",
         "(FRAMES * CHANNELS // INNER)",
         lambda: make_call(Plan.identity(1, (8, 8)), torch.rand(1, 5, 8, 8)),
@@ -147,16 +147,16 @@ MISTAKES = (
 
 
 def plant(mistake: Mistake, folder: Path) -> ModuleType:
-    """Kernel's module with the mistake in it, or in the launch that it takes its arguments from."""
-    faulty = {module.__name__.rpartition(".")[2] + ".py": module for module in (kernel, launch)}[mistake.file]
+    """Kernel's module with the mistake in its chunks, or in the launch that it takes its arguments from."""
+    faulty = {module.__name__.rpartition(".")[2] + ".py": module for module in (chunks, launch)}[mistake.file]
     source = Path(str(faulty.__file__)).read_text(encoding="utf-8")
     assert mistake.text in source, f"{mistake.name}: {mistake.text!r} is not in {mistake.file}"
-    name = f"planted_{mistake.file.removesuffix('.py')}_{MISTAKES.index(mistake)}"
-    module = load_module(name, source.replace(mistake.text, mistake.planted), folder)
-    if mistake.file == "kernel.py":
-        return module
+    name = f"planted_{MISTAKES.index(mistake)}"
+    planted = load_module(name, source.replace(mistake.text, mistake.planted), folder)
     whole = load_module(f"{name}_kernel", Path(str(kernel.__file__)).read_text(encoding="utf-8"), folder)
-    whole.prepare = module.prepare  # type: ignore[attr-defined]
+    for part in ("make_chunks", "prepare"):
+        if hasattr(planted, part):
+            setattr(whole, part, getattr(planted, part))
     return whole
 
 
