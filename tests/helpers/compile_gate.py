@@ -1,13 +1,15 @@
 """Gate on the compiled kernel, for GPUs that need not be there: `python -m tests.helpers.compile_gate`.
 
 Every specialisation is compiled for sm_80 and sm_90. Registers per thread are printed; faults are loads and stores of
-pixels that are narrower than the layout allows, and registers spilled to local memory.
+pixels that are narrower than the layout allows, registers spilled to local memory, values that pass through shared
+memory, and on sm_90 more instructions or waits than `MOST`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -29,6 +31,21 @@ from tests.helpers.ptx.launch import compile_launch
 
 ARCHITECTURES = (80, 90)
 MODELLED = 90
+
+# Instructions of a warp for each KB that it moves, and its waits for memory, on sm_90: at most, about a tenth above the
+# slowest dtype and layout.
+MOST = {
+    "mosaic": (50, 4),
+    "cutmix": (75, 7),
+    "mosaic under cutmix": (95, 10),
+    "elsewhere": (240, 60),
+    "mixup": (290, 8),
+    "snapmix": (1900, 8),
+    "mosaic pipeline": (155, 13),
+    "cutmix pipeline": (245, 6),
+    "mixup pipeline": (450, 13),
+    "snapmix pipeline": (1550, 13),
+}
 
 
 @dataclass(frozen=True)
@@ -177,6 +194,11 @@ def list_faults(case: Case, built: Built) -> list[str]:
     faults = [f"{built.spilled} bytes spilled"] if built.spilled else []
     if built.shared:
         faults.append(f"values pass through {built.shared} bytes of shared memory")
+    if built.cost.barriers:
+        faults.append(f"{built.cost.barriers} barriers")
+    per_kb, waits = MOST.get(case.name.split(",")[0], (math.inf, math.inf))
+    if count_per_kb(case, built) > per_kb or len(built.cost.waits) > waits:
+        faults.append(f"more than {per_kb} instructions per KB or {waits} waits")
     store = a["VEC"] * a["out_ptr"].element_size()
     ways = 2 if a["OVERLAY"] == Overlay.RESAMPLED else 1  # with the overlay, and without
     if built.stores != {store: ways * each}:

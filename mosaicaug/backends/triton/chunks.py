@@ -37,6 +37,8 @@ def make_chunks(
     # 1. Which elements this program makes: CHUNKS chunks of ROWS x VEC elements, each within one tile.
     BITS: tl.constexpr = images_ptr.dtype.element_ty.primitive_bitwidth  # of a stored element
     BYTES: tl.constexpr = images_ptr.dtype.element_ty == tl.uint8 and COMPUTE == tl.float32  # arithmetic on bytes
+    # Of a run of the source. Given for the first run by itself: Triton drops an addition of 0, and the hint with it.
+    ALIGN_BYTES: tl.constexpr = ALIGN * (BITS // 8)
     UNIT: tl.constexpr = 32 // BITS if PACKED else 1  # elements that are loaded and stored as one
     UNITS: tl.constexpr = VEC // UNIT  # of a row of a chunk
     MERGED: tl.constexpr = not CONTIGUOUS and not BLEND and 0 < OVERLAY < 3  # base or overlay: one load for both
@@ -83,7 +85,7 @@ def make_chunks(
         stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
     )  # fmt: skip
     if CONTIGUOUS:
-        base_ptr += base_begin + chunk_start
+        base_ptr = tl.multiple_of(base_ptr + (base_begin + chunk_start), ALIGN_BYTES)
     else:
         base_offset = base_begin[:, None] + x.to(OFFSET) * base_step[:, None]
         if INNER > 1:
@@ -124,7 +126,7 @@ def make_chunks(
             stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
         )  # fmt: skip
         if OVERLAY == 1 and CONTIGUOUS:
-            over_ptr += chunk_start
+            over_ptr = tl.multiple_of(over_ptr + chunk_start, ALIGN_BYTES)
         else:
             near_offset = over_begin[:, None] + near.to(OFFSET) * over_step[:, None]
             if INNER > 1:
@@ -138,7 +140,6 @@ def make_chunks(
         mean_ptr = mean_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + mean_at
     if SCALE:
         scale_ptr = scale_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + scale_at
-    ALIGN_BYTES: tl.constexpr = ALIGN * (BITS // 8)  # of a run of the source
     values = ()
     for k in tl.static_range(PLANES):
         plane = first_plane + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side

@@ -61,6 +61,8 @@ assert set(build(narrow, 90).stores) == {1}
 assert list_faults(case, build(narrow, 90))
 shifted = make_case("an output 8 bytes off", [RecursiveMosaic(3).sample((4, 3, 448, 448))], *copied, out_begin=8)
 assert list_faults(shifted, build(shifted, 90)) == []
+slow = dataclasses.replace(built, cost=dataclasses.replace(built.cost, instructions=3 * built.cost.instructions))
+assert any("instructions per KB" in fault for fault in list_faults(case, slow))
 spills = make_case("spills", [SnapMix().sample((4, 3, 448, 448))], *copied)
 spills.arguments.update(VEC=16, ALIGN=16, CHUNKS=256)
 assert any("spilled" in fault for fault in list_faults(spills, build(spills, 90)))
