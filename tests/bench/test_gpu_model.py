@@ -36,7 +36,7 @@ def test_a_case_becomes_a_row_of_counts() -> None:
     row = json.loads(done.stdout)
     assert row["sector_efficiency"] == [1.0, 1.0]  # float32 tiles of 28 px are whole sectors
     assert row["barriers"] == 0
-    assert row["waits"] == 3  # the tiles' place, the tile, the pixels
+    assert row["waits"] == 3  # the place of the tiles, the tile, the pixels
     assert row["H100"]["ratio"] == pytest.approx(0.55, abs=0.02)  # L2 of a perfect copy
     assert row["H200"]["limiter"] == "L2"
 

@@ -41,7 +41,7 @@ def make_chunks(
     ALIGN_BYTES: tl.constexpr = ALIGN * (BITS // 8)
     UNIT: tl.constexpr = 32 // BITS if PACKED else 1  # elements that are loaded and stored as one
     UNITS: tl.constexpr = VEC // UNIT  # of a row of a chunk
-    MERGED: tl.constexpr = not CONTIGUOUS and not BLEND and 0 < OVERLAY < 3  # base or overlay: one load for both
+    MERGED: tl.constexpr = (not CONTIGUOUS and not BLEND) and (OVERLAY == 1 or OVERLAY == 2)  # one load for both
     ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
     ALL: tl.constexpr = (HEIGHT + ROWS - 1) // ROWS * ROW  # chunks of an image's plane
     BLOCKS: tl.constexpr = (ALL + CHUNKS - 1) // CHUNKS  # programs of an image
@@ -219,7 +219,7 @@ def make_chunks(
                 )
                 value = value * scale
             if not PACKED:
-                value = cast(value, out_ptr.dtype.element_ty, not BYTES or MEAN or SCALE)
+                value = cast(value, out_ptr.dtype.element_ty, (not BYTES or MEAN) or SCALE)
             values = values + (value,)  # type: ignore[assignment]
 
     # 5. Store.
