@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pmsi.deployment.archives import check_archive
 from pmsi.deployment.description import KEY, Description, name_damage, read_description
 from pmsi.runtime.files import expand_home
 
@@ -88,6 +89,7 @@ def _open_pt2(path: Path, _: int | None) -> Model:
 
     extra: dict[str, Any] = {f"{KEY}.json": ""}
     try:
+        check_archive(path)
         program = torch.export.load(path, extra_files=extra)
     except Exception as error:
         raise name_damage(path, error) from error

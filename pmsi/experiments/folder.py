@@ -277,7 +277,7 @@ def _read_answers(found: Mapping[str, Any], images: int, path: Path) -> Answers 
     check_fields(found, {**dict.fromkeys(lists, (list,)), "temperature": (int, float)}, path)
     try:
         top, probabilities, raw = (torch.tensor(found[name]) for name in lists)
-        fits = len(top) == images and top.shape == probabilities.shape == raw.shape and not top.is_floating_point()
+        fits = len(top) == len(raw) == images and top.shape == probabilities.shape and not top.is_floating_point()
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged: its best classes are no table of numbers; remove it") from error
     if not fits:

@@ -192,7 +192,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         upgraded = _upgrade(found, folder)
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); remove it, and the same command writes it anew") from error
-    _check_results(upgraded, path)
+    _check_tables(upgraded["tables"], path)
     return upgraded
 
 
@@ -242,7 +242,11 @@ def _check_results(found: Mapping[str, Any], path: Path) -> None:
     parts = ("data", "recipe", "environment", "tables")
     check_fields(found, {**dict.fromkeys(parts, (dict,)), "seeds": (list,), "created": (str,), "weights": (str,)}, path)
     check_fields(found["data"], {"name": (str,), "classes": (int,), "test_images": (int,), "protocol": (str,)}, path)
-    for name, rows in found["tables"].items():
+    _check_tables(found["tables"], path)
+
+
+def _check_tables(tables: Mapping[str, Any], path: Path) -> None:
+    for name, rows in tables.items():
         check_fields({name: rows}, {name: (dict,)}, path)
         check_fields(rows, dict.fromkeys(rows, (list,)), path)
         for run in (run for runs in rows.values() for run in runs):

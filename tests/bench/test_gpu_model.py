@@ -34,7 +34,9 @@ def test_a_case_becomes_a_row_of_counts() -> None:
     )
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
-    assert row["sector_efficiency"] == [1.0, 1.0]  # float32 tiles of 28 px are whole sectors
+    assert row["sector_efficiency"] == pytest.approx(
+        [1, 1], abs=0.02
+    )  # rows of 112 bytes lie in whole sectors, or share
     assert row["barriers"] == 0
     assert row["waits"] == 3  # the place of the tiles, the tile, the pixels
     assert row["H100"]["ratio"] == pytest.approx(0.55, abs=0.02)  # L2 of a perfect copy

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from mmap import mmap
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -60,10 +61,12 @@ def test_reading_files_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_leak_is_seen() -> None:
-    kept: list[tuple[torch.Tensor, int]] = []
+    kept: list[tuple[mmap, int]] = []
 
     def leak() -> None:
-        kept.append((torch.ones(1_000_000), os.open("/proc/self/status", os.O_RDONLY)))
+        pages = mmap(-1, 4_000_000)  # of its own, where torch could take pages that an earlier test has freed
+        pages.write(b"x" * 4_000_000)
+        kept.append((pages, os.open("/proc/self/status", os.O_RDONLY)))
 
     growth = measure_growth([leak], 30)
     for _, handle in kept:

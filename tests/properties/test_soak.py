@@ -38,7 +38,7 @@ def test_the_dense_oracle_is_the_slow_one() -> None:
 
 def keep_first(setting: Setting[Any], instance: Any, value: Any) -> None:
     """A setting that no longer changes once it is set."""
-    instance.__dict__.setdefault(setting.name, value)
+    instance.__dict__.setdefault(setting.stored, value)
 
 
 @pytest.mark.parametrize(
