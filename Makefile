@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint matrix gpu-check tables pictures docs lock clean
+.PHONY: install demo test lint soak fuzz matrix gpu-check tables pictures docs lock clean
 
 install: $(STAMP)
 
@@ -25,6 +25,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+soak: install  ## random cases for MINUTES on all cores; what fails goes to tests/properties/failures, which `make test` tries
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.properties.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+fuzz: install  ## random changes of valid files of every format for MINUTES; counts go to bench/results, files that fail to build/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 matrix: install  ## the tests with the oldest and the newest versions, on every Python found: bench/results/matrix.json
 	$(BIN)/python -m bench.matrix

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from bench import paper_tables, source_tables
+from bench import paper_tables, source_tables, trust_tables
+from bench.gpu import tables as model_tables
 from bench.results import ROOT
 from bench.throughput import scaling_plot
 from bench.throughput import tables as throughput_tables
@@ -17,13 +18,24 @@ REGIMES_BIRDS = ("reproduce-cub-regimes.json", "images/regimes-cub.png")
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"summary": throughput_tables.render_summary},
-    "docs/benchmarks.md": {"throughput": throughput_tables.render, "engine": engine_tables.render},
+    "docs/benchmarks.md": {
+        "throughput": throughput_tables.render,
+        "engine": engine_tables.render,
+        "gpu-model": model_tables.render,
+    },
     "docs/pmsi.md": {"recipe-fields": source_tables.render_recipe_fields},
     "docs/architecture.md": {
         "ladder-pmsi": partial(source_tables.render_ladder, "pmsi"),
         "ladder-mosaicaug": partial(source_tables.render_ladder, "mosaicaug"),
         "files-mosaicaug": partial(source_tables.render_files, "mosaicaug"),
         "files-pmsi": partial(source_tables.render_files, "pmsi"),
+    },
+    "docs/trust.md": {
+        "hostile": trust_tables.render_hostile,
+        "fuzz": trust_tables.render_fuzz,
+        "soak": trust_tables.render_soak,
+        "mutation": trust_tables.render_mutation,
+        "versions": trust_tables.render_versions,
     },
     "docs/which_pipeline.md": {"doors": throughput_tables.render_doors},
     "docs/reproduced.md": {

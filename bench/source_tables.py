@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bench.results import ROOT
-from pmsi.cli.options import read_help
+from pmsi.cli.predict import read_help
 from pmsi.recipe import RECIPES, Recipe
 
 

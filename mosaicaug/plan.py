@@ -222,17 +222,19 @@ class Plan:
         Raises:
             ValueError: a field is missing, unknown or malformed.
         """
-        names = {field.name for field in fields(cls)}
+        names, got = {field.name for field in fields(cls)}, [*values] if isinstance(values, dict) else values
         if not isinstance(values, dict) or set(values) - names or names - set(values) - {"drawn_share"}:
-            raise ValueError(f"Plan.from_dict: needs the fields {sorted(names)}, got {sorted(values)}")
+            raise ValueError(f"Plan.from_dict: needs the fields {sorted(names)}, got {got!r}")
         try:
             batch = len(values["tiles"])
             columns = {"tiles": -1 if batch else 1, "from_box": 4, "to_box": 4}  # an empty list has lost its width
             parsed: dict[str, Any] = {"size": tuple(values["size"])}
             for name in sorted(names - {"size"}):
                 if values.get(name) is not None:
-                    dtype = torch.float32 if name in ("opacity", "drawn_share") else torch.int32
-                    tensor = torch.tensor(values[name], dtype=dtype, device="cpu")
+                    exact = torch.tensor(values[name], dtype=torch.float64, device="cpu")
+                    tensor = exact.float() if name in ("opacity", "drawn_share") else exact.int()
+                    if tensor.dtype == torch.int32 and not torch.equal(tensor.double(), exact):
+                        raise TypeError(f"{name} must hold integers of 32 bits")
                     parsed[name] = tensor.view(batch, columns[name]) if name in columns else tensor
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ValueError(f"Plan.from_dict: a field is malformed: {error}") from error
@@ -295,4 +297,4 @@ def overlay_share(plan: Plan) -> Tensor:
 
 def _area(boxes: Tensor) -> Tensor:
     """Area of each box ``[B, 4]``, px: ``[B]``."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return (boxes[:, 2] - boxes[:, 0]).long() * (boxes[:, 3] - boxes[:, 1])

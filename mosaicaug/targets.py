@@ -210,17 +210,18 @@ def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     The mass is that of the map resized to ``size``, bilinear, with its minimum subtracted. Resizing is linear along
     each axis: sums over boxes need the cumulated weights of the resizing alone, and no map of full size.
     """
-    constant = maps.amax((1, 2)) == maps.amin((1, 2))  # of the raw map: interpolation leaves rounding noise
     maps, (y0, x0, y1, x1) = maps.to(exact_dtype(maps.device)), box.unbind(1)
     make_weights = _resizing_weights if torch.compiler.is_compiling() else _kept_resizing_weights
-    (rows, least_rows), (columns, least_columns) = (
+    (rows, end_rows), (columns, end_columns) = (
         [matrix.to(maps.dtype).to(maps.device, non_blocking=True) for matrix in make_weights(length, stored)]
         for length, stored in zip(size, maps.shape[1:], strict=True)
     )
     with _full_precision(maps.device):
         inside = torch.einsum("bh,bhw,bw->b", rows[y1] - rows[y0], maps, columns[x1] - columns[x0])
         total = torch.einsum("h,bhw,w->b", rows[-1], maps, columns[-1])
-        least = (least_rows @ maps @ least_columns.T).amin((1, 2))
+        least, most = (end_rows @ maps @ end_columns.T).flatten(1).aminmax(dim=1)
+    # Interpolation leaves rounding noise on a constant map; one that only varies between the pixels is constant too.
+    constant = most - least <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(most, -least)
     share = (inside - least * ((y1 - y0) * (x1 - x0))) / (total - least * (size[0] * size[1]))
     return torch.where(constant, torch.nan, share / (1 + 1e-8))
 
@@ -240,16 +241,16 @@ def _kept_resizing_weights(length: int, stored: int) -> tuple[Tensor, Tensor]:
 
 
 def _resizing_weights(length: int, stored: int) -> tuple[Tensor, Tensor]:
-    """Weights that resize ``stored`` values to ``length`` pixels: cumulated, and those of the possible minima.
+    """Weights that resize ``stored`` values to ``length`` pixels: cumulated, and those of the possible extremes.
 
     Returns:
         float64 ``[length + 1, stored]``, sum of the weights of the first 0, 1, ... pixels; and ``[k, stored]``, weights
-        of the pixels among which the minimum of the resized values must be.
+        of the pixels among which the extremes of the resized values must be.
     """
     weights = F.interpolate(torch.eye(stored, dtype=torch.float64, device="cpu")[None], length, mode="linear")[0].T
     pixel = torch.arange(length, dtype=torch.float64, device="cpu")
     place = ((pixel + 0.5) * stored / length - 0.5).clamp(min=0).long()
-    # Between two stored values everything is linear, so the minimum is at the first or the last pixel there.
+    # Between two stored values everything is linear, so an extreme is at the first or the last pixel there.
     ends = (place.diff(prepend=place.new_tensor([-1])) != 0) | (place.diff(append=place.new_tensor([stored])) != 0)
     return F.pad(weights.cumsum(0), (0, 0, 1, 0)), weights[ends]
 

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-if not torch.cuda.is_available():
+if not torch.cuda.is_available() and os.environ.get("KERNEL") != "ptx":
     os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined: before anything below imports Triton
 
 from PIL import Image
 
 from mosaicaug.backends.triton import launch
+from tests.helpers.interpreter import round_to_bfloat16
 from tests.helpers.small_run import make_backbone, make_dataset
 
+# Kernel without a GPU: "triton", in Triton's interpreter; or "ptx", compiled for sm_90 and executed in numpy.
+KERNEL = os.environ.get("KERNEL", "triton")
 
-@pytest.fixture(params=["cpu", "triton", "cuda"])
+
+@pytest.fixture(params=["cpu", KERNEL, "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Every way to carry out a plan: torch on a CPU, the kernel in Triton's interpreter, the kernel on a GPU.
+    """Every way to carry out a plan: torch on a CPU, the kernel without a GPU (see `KERNEL`), the kernel on a GPU.
 
     What this machine cannot do is reported as skipped.
     """
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
-    if request.param == "triton":
+    if request.param == KERNEL:
         if torch.cuda.is_available():
             pytest.skip("the kernel runs on the GPU instead")
         request.getfixturevalue("interpreter")
@@ -39,15 +44,14 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture
 def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs that make eight times as much: Triton's interpreter takes about 20 ms for each, however large."""
-    monkeypatch.setattr(launch, "CHUNKS", 8 * launch.CHUNKS)
+    """Programs of many chunks of one row: Triton's interpreter takes time for each program and row, however large."""
+    monkeypatch.setattr(launch, "CHUNKS", 16 * launch.CHUNKS)
+    monkeypatch.setattr(launch, "MOST_ROWS", 1)
 
 
 @pytest.fixture
 def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """`backend="auto"` takes the Triton kernel for CPU images as it does for CUDA images."""
-    request.getfixturevalue("large_programs")
-    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    """`backend="auto"` takes the Triton kernel for CPU images as it does for CUDA images; see `KERNEL`."""
     module = sys.modules["mosaicaug.apply"]
     find = module._import_triton
 
@@ -55,16 +59,16 @@ def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
         return find(images, "triton" if backend == "auto" and not module._needs_grad(images) else backend)
 
     monkeypatch.setattr(module, "_import_triton", find_on_cpu)
-    convert = interpreter._convert_float
+    if KERNEL == "ptx":
+        from tests.helpers.ptx.launch import run
 
-    def convert_rounding(values: Any, source: Any, target: Any, mode: Any) -> Any:
-        """The interpreter cuts float32 off to bfloat16, where GPUs round to nearest."""
-        if (source.name, target.name) != ("fp32", "bf16"):
-            return convert(values, source, target, mode)
-        rounded = torch.from_numpy(np.ascontiguousarray(values)).bfloat16()
-        return rounded.view(torch.int16).numpy().view(np.uint16)
-
-    monkeypatch.setattr(interpreter, "_convert_float", convert_rounding)
+        kernel = importlib.import_module("mosaicaug.backends.triton.kernel")
+        monkeypatch.setattr(kernel, "check_device", lambda _: None)
+        monkeypatch.setattr(kernel, "run", functools.partial(run, architecture=90))
+        return
+    request.getfixturevalue("large_programs")
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    monkeypatch.setattr(interpreter, "_convert_float", round_to_bfloat16(interpreter._convert_float))
 
 
 @pytest.fixture

@@ -20,7 +20,14 @@ EXTRA = {
 
 
 def main() -> int:
-    """Run the `pmsi` command; the exit code is 2 where a package of its extra is not installed."""
+    """Run the `pmsi` command; the exit code is 2 where a package of its extra is not installed.
+
+    ``pmsi predict`` runs by itself: an exported file needs Pillow, numpy and its own runtime.
+    """
+    if sys.argv[1:2] == ["predict"] and all(map(find_spec, ("PIL", "numpy"))):
+        from pmsi.cli import predict
+
+        return predict.main(sys.argv[2:])
     missing = [package for module, package in EXTRA.items() if find_spec(module) is None]
     if missing:
         lack = f"(missing: {', '.join(missing)})"

@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from pmsi.cli.console import Screen
+from pmsi.cli.console import Screen, end, print_whole, say
 from pmsi.cli.data import Data, run_data
-from pmsi.cli.options import Common, Compare, Describe, Evaluate, Reproduce, Train, name_recipe, name_settings, parse
+from pmsi.cli.evaluate import run_evaluate
+from pmsi.cli.export import run_export
+from pmsi.cli.options import Common, Compare, Describe, Export, Reproduce, Train, name_recipe, parse
+from pmsi.cli.predict import Predict, run_predict
+from pmsi.cli.session import load_data, open_session
 from pmsi.data.dataset import Dataset
-from pmsi.evaluation.accuracy import evaluate
-from pmsi.experiments.folder import check_folder, read_recipe
-from pmsi.experiments.results import describe_study, describe_test, gather_run, load_study
+from pmsi.experiments.folder import check_folder
+from pmsi.experiments.measurement import keep_robustness
+from pmsi.experiments.pictures import keep_errors
+from pmsi.experiments.results import describe_study, gather_run, load_study
 from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import study
 from pmsi.experiments.tables import NAMES, PAPER_NAMES, Grid, Name, Row
-from pmsi.models.describe import describe_network, print_description
-from pmsi.models.registry import make_network, read_network
+from pmsi.models.describe import describe_network, measure_cost, print_description
+from pmsi.models.registry import make_network
 from pmsi.recipe import METHODS, Method, Recipe
+from pmsi.report.card import write_card
+from pmsi.report.mistakes import write_confusions
 from pmsi.report.page import write_page
 from pmsi.report.study_tables import describe_tables, list_tables
-from pmsi.runtime.checkpoints import load_checkpoint
-from pmsi.runtime.devices import open_fabric
-from pmsi.runtime.files import write_json
+from pmsi.runtime.files import escape, write_json
 from pmsi.runtime.jobs import start_copies
 from pmsi.runtime.processes import process_rank
 from pmsi.runtime.profiler import Profile
-from pmsi.runtime.session import Session
 from pmsi.runtime.signals import Stopped
-from pmsi.runtime.threads import set_threads
 from pmsi.training.callbacks import Callback, TensorBoard
 
 
@@ -61,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _carry_out(words, console)
     except (ValueError, OSError) as error:
         who = f"pmsi, process {process_rank()}" if process_rank() > 0 else "pmsi"
-        Console(stderr=True).print(f"{who}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            escape(f"{who}: {error}"), style="red", markup=False, highlight=False, soft_wrap=True
+        )
         return 2
     except Stopped as stopped:
         console.print("\nStopped. All that was done is saved; the same command goes on from there.")
@@ -89,11 +90,15 @@ def _carry_out(words: list[str], console: Console) -> int:
     elif isinstance(command, Describe):
         network = make_network(command.settings, command.classes, command.weights)
         print_description(describe_network(network, command.settings.crop), console)
+    elif isinstance(command, Predict):
+        return run_predict(command)
+    elif isinstance(command, Export):
+        return run_export(command, console)
     elif isinstance(command, Data):
         with Screen(console) as screen:
             return run_data(command, console, screen.loading)
     else:
-        _evaluate(command, console)
+        run_evaluate(command, console)
     return 0
 
 
@@ -113,14 +118,14 @@ def _study(
     base, recipe_name = Row(command.settings, command.source), name_recipe(command)
     folder = command.run or Path("runs") / f"{what}-{command.source.data}-{recipe_name}"
     check_folder(folder, base.source, base.recipe, rows=True)
-    session = _open_session(command, console)
+    session = open_session(command, command.compute, console)
     loaded: dict[tuple[int, Source], Dataset] = {}
     with Screen(console) as screen:
 
         def load(row: Row) -> Dataset:
             key = (row.recipe.resize, row.source)
             if key not in loaded:
-                loaded[key] = _load(row.source, row.recipe, session, screen)
+                loaded[key] = load_data(row.source, row.recipe, session, screen)
                 screen.say(loaded[key].protocol)
             return loaded[key]
 
@@ -141,15 +146,15 @@ def _study(
         found = load_study(folder)
         write_json(folder / "tables.json", describe_tables(found))
         for table in (table for tables in list_tables(found).values() for table in tables):
-            _print_whole(table.to_rich(), console)
-    _say(console, f"Report: {(folder / 'report.html').resolve()}")
+            print_whole(table.to_rich(), console)
+    say(console, f"Report: {(folder / 'report.html').resolve()}")
     rows = [
         {"table": name, "method": row, **{key: run[key] for key in ("seed", "concat", "mix")}}
         for name, runs_by_row in results["tables"].items()
         for row, runs in runs_by_row.items()
         for run in runs
     ]
-    _end(console, {"results": str((folder / "results.json").resolve()), "rows": rows})
+    end(console, {"results": str((folder / "results.json").resolve()), "rows": rows})
 
 
 def _train(command: Train, console: Console) -> None:
@@ -159,9 +164,9 @@ def _train(command: Train, console: Console) -> None:
     default = Path("runs") / f"train-{command.source.data}-{name}-{recipe.augmentation}-seed{command.seed}"
     folder = command.run or default
     check_folder(folder, command.source, recipe, rows=False)
-    session = _open_session(command, console)
+    session = open_session(command, command.compute, console)
     with Screen(console) as screen, ExitStack() as stack:
-        dataset = _load(command.source, recipe, session, screen)
+        dataset = load_data(command.source, recipe, session, screen)
         screen.say(dataset.protocol)
         profile = None
         if command.profile and session.fabric.is_global_zero:
@@ -176,108 +181,29 @@ def _train(command: Train, console: Console) -> None:
             callback=_watch(command, screen, recipe.augmentation, recipe, folder),
             profile=profile,
         )
+    keep_robustness(folder, recipe, dataset, session)
     if session.fabric.is_global_zero:
+        keep_errors(folder, dataset, recipe, session.fabric)
         facts = describe_study(command.source, dataset, recipe, name, session)
+        facts["cost"] = measure_cost(make_network(recipe, len(dataset.classes)), recipe.test_side)
         write_json(folder / "results.json", gather_run(folder, facts, recipe))
-        write_page(load_study(folder), folder / "report.html")
+        study = load_study(folder)
+        write_page(study, folder / "report.html")
+        write_confusions(study, folder / "confusions.csv")
+        write_card(study, folder / "card.md")
     if profile is not None:
         console.print(profile.make_table())
-        _say(console, f"Trace: {profile.file.resolve()}")
+        say(console, f"Trace: {profile.file.resolve()}")
     images = len(dataset.test.labels)
-    _say(console, f"Concat {result['concat']:.1f} %, Mix {result['mix']:.1f} % of {images} test images")
+    say(console, f"Concat {result['concat']:.1f} %, Mix {result['mix']:.1f} % of {images} test images")
     checkpoint = (folder / "last.ckpt").resolve()
-    _say(console, f"Checkpoint: {checkpoint}")
-    _say(console, f"Report: {(folder / 'report.html').resolve()}")
+    say(console, f"Checkpoint: {checkpoint}")
+    say(console, f"Report: {(folder / 'report.html').resolve()}")
     kept = {name: result[name] for name in ("seed", "concat", "mix", "stages", "seconds")}
-    _end(console, {**kept, "checkpoint": str(checkpoint)})
-
-
-def _evaluate(command: Evaluate, console: Console) -> None:
-    # 1. The checkpoint says what was trained, and on what.
-    state = load_checkpoint(command.checkpoint)
-    identity = state["identity"]
-    if "classes" not in identity or (command.data or identity.get("data")) is None:
-        lacks = "--data: " if "classes" in identity else ""
-        raise ValueError(f"{lacks}{command.checkpoint} does not say what it was trained on; it is of no run of pmsi")
-    recipe, names = read_recipe(identity, written_by=state.get("written_by")), identity.get("class_names")
-    data = command.data or identity["data"]
-    session = _open_session(command, console)
-    page = command.page or command.checkpoint.with_name(f"evaluate-{data}.html")
-    if page.name == "report.html" and page.with_name("config.json").exists():
-        raise ValueError(f"--page: {page} is the report of a run; choose another name")
-    root = command.root or (Path(identity["root"]) if identity.get("root") else None)
-    own = data == identity.get("data")
-    source = Source(
-        data=data,
-        root=root,
-        hold_out=identity.get("hold_out") if own else None,
-        skip_unreadable=identity.get("skip_unreadable", False),
-        cache=command.cache,
-        workers=command.workers,
-    )
-
-    # 2. The test.
-    with Screen(console) as screen:
-        dataset = _load(source, recipe, session, screen, names)
-    if names is None:  # of an earlier version, which did not keep them
-        if len(dataset.classes) != identity["classes"]:
-            raise ValueError(f"the network knows {identity['classes']} classes, {data} has {len(dataset.classes)}")
-        _say(
-            console,
-            f"{command.checkpoint} has no names of its classes: that {data} has them in its order is not checked",
-        )
-    network = read_network(state, recipe, identity["classes"], command.checkpoint)
-    found = evaluate(network, dataset.test, recipe, session)
-
-    # 3. What is said and written.
-    for k, accuracy in enumerate(found.stages, 6 - recipe.stages):
-        console.print(f"Stage {k}  {accuracy:.2f} %")
-    images = len(dataset.test.labels)
-    console.print(f"Concat   {found.concat:.2f} %\nMix      {found.mix:.2f} % of {images} test images")
-    if session.fabric.is_global_zero:
-        facts = describe_study(source, dataset, recipe, "of the checkpoint", session)
-        facts["weights"] = identity.get("weights", "unknown")
-        seed = identity.get("seed", 0)
-        write_page(describe_test(facts, recipe, seed, found, dataset.test.labels), page)
-    _say(console, f"Page: {page.resolve()}")
-    _end(console, {"concat": found.concat, "mix": found.mix, "stages": list(found.stages), "page": str(page.resolve())})
-
-
-def _open_session(command: Common | Evaluate, console: Console) -> Session:
-    """Fabric, launched; all processes were given the same command."""
-    compute = command.compute
-    session = Session(open_fabric(compute.device, compute.precision), compute.compile)
-    session.processes.check_same(name_settings(asdict(command)))
-    if session.fabric.device.type == "cpu" and (advice := set_threads(compute.threads)) is not None:
-        _say(console, advice)
-    return session
-
-
-def _load(
-    source: Source, recipe: Recipe, session: Session, screen: Screen, classes: Sequence[str] | None = None
-) -> Dataset:
-    """The data set: the first process of each host reads the images, the others find them in the cache."""
-    return session.processes.take_turns(lambda: source.load(recipe, screen.loading, screen.say, classes))
+    end(console, {**kept, "checkpoint": str(checkpoint)})
 
 
 def _watch(command: Common, screen: Screen, name: str, recipe: Recipe, folder: Path) -> Callback:
     """Callback of one run: the screen, and TensorBoard where it was asked for."""
     callback = screen.watch(name, recipe)
     return TensorBoard(folder, callback) if command.tensorboard and not screen.bars.console.quiet else callback
-
-
-def _print_whole(table: Table, console: Console) -> None:
-    """Print at the table's own width: a terminal may break its lines, but no figure is cut short."""
-    width, needed = console.width, Console(width=1000).measure(table).maximum
-    console.width = max(width, needed)
-    console.print(table)
-    console.width = width
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _end(console: Console, values: dict[str, Any]) -> None:
-    """Print the last line, for scripts: JSON."""
-    _say(console, json.dumps(values))

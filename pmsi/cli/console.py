@@ -1,7 +1,8 @@
-"""Progress bars and one line per epoch in a terminal (rich)."""
+"""Terminal (rich): progress bars, one line per epoch, tables, and the last line for scripts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -15,9 +16,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from pmsi.recipe import Recipe
+from pmsi.runtime.files import escape
 
 
 class Screen:
@@ -45,7 +48,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """A line above the bars."""
-        self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.bars.console.print(escape(line), markup=False, highlight=False, soft_wrap=True)
 
     def loading(self, what: str, done: int, total: int) -> None:
         """Images are being read."""
@@ -101,3 +104,21 @@ class _Pace(TextColumn):
 
     def render(self, task: Any) -> Text:
         return Text("" if task.speed is None else f"{task.speed * task.fields['images']:.0f} images/s")
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print at the table's own width: a terminal may break its lines, but no figure is cut short."""
+    width, needed = console.width, Console(width=1000).measure(table).maximum
+    console.width = max(width, needed)
+    console.print(table)
+    console.width = width
+
+
+def say(console: Console, line: str) -> None:
+    """Print text as it is, without markup or colours."""
+    console.print(escape(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def end(console: Console, values: dict[str, Any]) -> None:
+    """Print the last line of a command, for scripts: JSON."""
+    say(console, json.dumps(values))

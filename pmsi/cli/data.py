@@ -16,6 +16,7 @@ from rich.text import Text
 from pmsi.data.check import Inspection, Pair, inspect_images, write_sheet
 from pmsi.data.download import ArchiveName, download_dataset
 from pmsi.data.layouts import LayoutName, list_images, recognise_layout
+from pmsi.runtime.files import escape
 
 _SHOWN = 10  # lines of a list
 
@@ -75,14 +76,16 @@ def run_data(command: Data, console: Console, progress: Callable[[str, int, int]
 def print_checked(checked: Inspection, console: Console, root: Path) -> None:
     """A table of what is there, lists of what is to be looked at, and one line that says whether anything is wrong."""
     listing = checked.listing
-    table = Table(title=Text(listing.rule), title_justify="left", show_header=False)
+    table = Table(title=Text(escape(listing.rule)), title_justify="left", show_header=False)
     rows = {
         "classes": f"{len(listing.classes):,}",
         "images": f"{len(listing.train):,} training, {len(listing.test):,} test",
         "Table I": checked.table,
         "height": _describe_spread(checked.heights),
         "width": _describe_spread(checked.widths),
-        "fewest images": "\n".join(f"{name}: {train} training, {test} test" for name, train, test in checked.fewest),
+        "fewest images": "\n".join(
+            escape(f"{name}: {train} training, {test} test") for name, train, test in checked.fewest
+        ),
     }
     for name, text in rows.items():
         table.add_row(Text(name), Text(text))
@@ -103,7 +106,7 @@ def print_checked(checked: Inspection, console: Console, root: Path) -> None:
     for title, lines in lists.items():
         if lines:
             more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
-            _say(console, "\n  ".join([f"{title} ({len(lines):,}):", *lines[:_SHOWN], *more]))
+            _say(console, "\n  ".join([f"{title} ({len(lines):,}):", *map(escape, lines[:_SHOWN]), *more]))
     found = "; ".join(checked.findings)
     _say(console, f"Wrong: {found}." if found else "Nothing is wrong.")
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import inspect
-import itertools
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from pmsi.cli.data import Data
+from pmsi.cli.predict import Predict, read_help
 from pmsi.data.dataset import DataName
+from pmsi.deployment.export import ExportFormat, Int8Method
 from pmsi.experiments.source import Source
 from pmsi.experiments.tables import Choice, Grid
 from pmsi.recipe import METHODS, RECIPES, Method, Recipe, RecipeName
@@ -151,7 +150,41 @@ class Evaluate:
     compute: _ComputeGroup = field(default_factory=ComputeOptions)
 
 
-def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate | Data:
+@dataclass(frozen=True)
+class Export:
+    """Export a checkpoint for other runtimes, and test each file before it gets its name."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """last.ckpt of a run."""
+    to: tuple[ExportFormat, ...] = ("onnx",)
+    """Formats: ONNX in float32 or int8, torch.export, ExecuTorch, or the tensors alone."""
+    out: Path | None = None
+    """Folder of the files; by default that of the checkpoint."""
+    name: str | None = None
+    """Of the files, without suffix; by default NETWORK-DATA."""
+    output: Literal["mix", "concat"] | None = None
+    """Logits that the answers are made of; by default Mix, and Concat where the stages are not trained."""
+    check_images: Path | None = None
+    """Folder of images to test with, a folder for each class; by default the test images of the data set."""
+    accept_worse: bool = False
+    """Keep a file that the paired test calls worse than the checkpoint; its name then says so."""
+    int8: Int8Method = "per-channel"
+    """Scales of int8 weights; "per-tensor" is what most tools do by default, and ruins narrow networks."""
+    data: DataName | None = None
+    """Data set whose test images test the files, and whose training images calibrate int8; by default its own."""
+    root: Path | None = None
+    """Folder of the data set; by default where it was in training."""
+    cache: Path | None = Source.cache
+    """Folder that keeps decoded images, as in training."""
+    workers: int | None = None
+    """Threads that decode images; None is one for each core that may be used."""
+    compute: _ComputeGroup = field(default_factory=ComputeOptions)
+
+
+Command = Compare | Train | Reproduce | Describe | Evaluate | Predict | Export | Data
+
+
+def parse(words: list[str]) -> Command:
     """Turn the words of a command line into a command.
 
     Two steps, because the recipe that is named gives the other settings their defaults.
@@ -176,6 +209,8 @@ def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate
         | Annotated[Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(settings=settings))]
         | Annotated[Describe, tyro.conf.subcommand("describe", default=Describe(settings=settings))]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Predict, tyro.conf.subcommand("predict"), tyro.conf.PositionalRequiredArgs]
+        | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Data, tyro.conf.subcommand("data")]
     )
     summary = "RMG-PMSI: train and compare networks for fine-grained recognition. `pmsi --version` says which version."
@@ -183,9 +218,7 @@ def parse(words: list[str]) -> Compare | Train | Reproduce | Describe | Evaluate
     registry.struct_rule(_group_recipe)
     with registry:
         flat = (tyro.conf.OmitArgPrefixes,)  # a theme is a heading of the help, not part of a setting's name
-        command: Compare | Train | Reproduce | Describe | Evaluate | Data = expand_paths(
-            tyro.cli(commands, prog="pmsi", description=summary, args=words, config=flat)
-        )
+        command: Command = expand_paths(tyro.cli(commands, prog="pmsi", description=summary, args=words, config=flat))
         return command
 
 
@@ -222,17 +255,6 @@ def _group_recipe(info: StructTypeInfo) -> StructConstructorSpec | None:
         return Recipe(**{name: value for group in found.values() for name, value in vars(group).items()})
 
     return StructConstructorSpec(instantiate=make_recipe, fields=tuple(specs))
-
-
-def read_help(settings: type) -> dict[str, str]:
-    """Text below each field of a dataclass."""
-    (node,) = ast.parse(inspect.getsource(settings)).body
-    assert isinstance(node, ast.ClassDef)
-    return {
-        ast.unparse(one.target): inspect.cleandoc(str(ast.literal_eval(text.value)))
-        for one, text in itertools.pairwise(node.body)
-        if isinstance(one, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
 
 
 def _choose_recipe(data: str) -> RecipeName:

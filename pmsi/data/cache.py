@@ -29,8 +29,9 @@ import torch
 import torchvision
 from PIL import features
 
-from pmsi.data.decoding import RULES, Collected, Decoded, file_stamp
-from pmsi.runtime.files import replace_file
+from pmsi.data.decoding import Collected, Decoded, file_stamp
+from pmsi.data.pixels import RULES
+from pmsi.runtime.files import check_file, replace_file
 
 _TAIL = struct.Struct("<II8s")
 _MAGIC = b"pmsi-c1\n"
@@ -57,7 +58,7 @@ def make_key(root: Path, entries: Iterable[tuple[Path, int]], **settings: object
 
 
 def load_or_decode(
-    folder: Path, name: str, key: dict[str, Any], images: Callable[[], Decoded], say: Callable[[str], None]
+    folder: Path, name: str, key: dict[str, Any], images: Callable[[], Decoded], count: int, say: Callable[[str], None]
 ) -> Collected:
     """Load the images that ``folder`` keeps under ``name`` and ``key``, or else keep ``images()`` there.
 
@@ -66,6 +67,7 @@ def load_or_decode(
 
     Args:
         key: from `make_key`.
+        count: of ``images``, with those that cannot be read.
         say: called with one line: what was kept, or why a file could not be used.
 
     Raises:
@@ -73,22 +75,23 @@ def load_or_decode(
     """
     path = folder / f"{name}-{hashlib.sha256(os.fsencode(key['root'])).hexdigest()[:8]}.pmsi"
     try:
-        return _open(path, key)
+        return _open(path, key, count)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
         say(f"cache: {path} cannot be used ({error}); the images are read again")
     _write(path, key, images)
     try:
-        kept, skipped = _open(path, key)
+        kept, skipped = _open(path, key, count)
     except OSError as error:  # a file system that maps no files
         raise OSError(f"cache: {path}: {error}; name another folder with --cache, or none with --cache None") from error
     say(f"cache: {len(kept)} decoded images are kept in {path} ({kept.numel() / 1e6:.1f} MB)")
     return kept, skipped
 
 
-def _open(path: Path, key: dict[str, Any]) -> Collected:
+def _open(path: Path, key: dict[str, Any], count: int) -> Collected:
     """Open and check a file; ValueError says why it is not what ``key`` asks for."""
+    check_file(path)
     mapped = _map(path)
     crc32, length, magic = _TAIL.unpack(mapped[-_TAIL.size :]) if len(mapped) >= _TAIL.size else (0, 0, b"")
     if magic != _MAGIC:
@@ -97,16 +100,23 @@ def _open(path: Path, key: dict[str, Any]) -> Collected:
     text = mapped[max(size, 0) : -_TAIL.size]
     if zlib.crc32(text) != crc32:
         raise ValueError("it is damaged: its description does not match its checksum")
-    about = json.loads(text)
-    differs = [name for name in key | about["key"] if key.get(name) != about["key"].get(name)]
+    try:
+        about = json.loads(text)
+        made_from, shape, skipped, wanted = (about[name] for name in ("key", "shape", "skipped", "crc32"))
+        differs = [name for name in key | made_from if key.get(name) != made_from.get(name)]
+        rows = count - len({row for row in skipped if 0 <= row < count})
+    except (RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError("it is damaged: its description is none of ours") from error
     if differs:
         raise ValueError(f"it was made from other {', '.join(differs)}")
-    if size != math.prod(about["shape"]):
-        raise ValueError(f"it is damaged: it has {size} bytes of pixels, not {math.prod(about['shape'])}")
-    images = torch.frombuffer(mapped, dtype=torch.uint8)[:size].view(about["shape"])
-    if zlib.crc32(images.numpy().data) != about["crc32"]:
+    if shape != [rows, 3, *([key["resize"]] * 2 if rows else [0, 0])]:
+        raise ValueError(f"it is damaged: it has images of shape {shape}, not {rows}")
+    if size != math.prod(shape):
+        raise ValueError(f"it is damaged: it has {size} bytes of pixels, not {math.prod(shape)}")
+    images = torch.frombuffer(mapped, dtype=torch.uint8)[:size].view(shape)
+    if zlib.crc32(images.numpy().data) != wanted:
         raise ValueError("it is damaged: its pixels do not match their checksum")
-    return images, about["skipped"]
+    return images, skipped
 
 
 def _map(path: Path) -> mmap.mmap:

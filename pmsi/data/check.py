@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmsi.data.decoding import Progress, is_deep, read_image
+from pmsi.data.decoding import Progress, read_image
 from pmsi.data.layouts.base import Entries, Listing
+from pmsi.data.pixels import is_deep, open_image
 from pmsi.paper import TABLES
 from pmsi.runtime.cores import count_workers
-from pmsi.runtime.files import replace_file
+from pmsi.runtime.files import describe_error, escape, replace_file
 
 _SIDE = 16  # of the small grey picture that stands for an image, which has _SIDE^2 bits
 # Bits in which two outlines may differ and still be taken for one picture: a new JPEG of half the size differs in 5 to
@@ -167,7 +168,7 @@ def write_sheet(listing: Listing, path: Path) -> None:
             paths = [path for path, of in part if of == label]
             for axis, image in zip(row[first : first + columns], _list_readable(paths), strict=False):
                 axis.imshow(image)
-        row[0].set_title(f"{listing.classes[label]}, training", loc="left", fontsize=9, parse_math=False)
+        row[0].set_title(f"{escape(listing.classes[label])}, training", loc="left", fontsize=9, parse_math=False)
         row[columns].set_title("test", loc="left", fontsize=9)
         for axis in row:
             axis.axis("off")
@@ -191,10 +192,10 @@ def _inspect_all(paths: Sequence[Path], workers: int | None) -> Iterator[Facts |
 def _inspect(path: Path) -> Facts | str:
     try:
         pixels = read_image(path)
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             deep = _describe_depth(opened, pixels)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
-        return str(error) or type(error).__name__
+        return describe_error(error)
     height, width = pixels.shape[1:]
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     grey = np.asarray(image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX))

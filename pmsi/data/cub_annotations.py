@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmsi.data.decoding import read_size
 from pmsi.data.layouts.base import read_lines
 from pmsi.data.layouts.cub import locate_cub
+from pmsi.data.pixels import read_size
 from pmsi.runtime.files import expand_home
 
 

@@ -72,7 +72,8 @@ class Dataset:
             ValueError: the classes are others.
         """
         check_classes(self.name, self.classes, classes)
-        number = torch.tensor([classes.index(name) for name in self.classes])
+        places = {name: place for place, name in enumerate(classes)}
+        number = torch.tensor([places[name] for name in self.classes])
         train, test = (replace(split, labels=number[split.labels]) for split in (self.train, self.test))
         return replace(self, classes=tuple(classes), train=train, test=test)
 
@@ -191,7 +192,7 @@ def load_dataset(
         part = what if hold_out is None else f"{what}-hold-out-{hold_out}"
         if train_per_class is not None and what == "training":
             part += f"-{train_per_class}-per-class"
-        return load_or_decode(cache, f"{name}-{resize}px-{part}", key, images, say)
+        return load_or_decode(cache, f"{name}-{resize}px-{part}", key, images, len(entries), say)
 
     dataset = _leave_in_files(listing, resize, workers) if stream else _assemble(listing, resize, read)
     return dataset if classes is None else dataset.order_classes(classes)
@@ -206,9 +207,10 @@ def check_classes(name: str, found: Sequence[str], wanted: Sequence[str]) -> Non
     """
     if len(found) != len(wanted):
         raise ValueError(f"the network knows {len(wanted)} classes, {name} has {len(found)}")
-    lacking = [one for one in wanted if one not in {*found}]
+    there, known = {*found}, {*wanted}
+    lacking = [one for one in wanted if one not in there]
     if lacking:
-        other = next(one for one in found if one not in {*wanted})
+        other = next(one for one in found if one not in known)
         raise ValueError(
             f"the network knows the class {lacking[0]!r}, {name} has {other!r} instead"
             f" ({len(lacking)} of {len(wanted)} classes are others)"

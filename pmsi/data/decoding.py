@@ -8,16 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, features
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from pmsi.data.pixels import read_pixels
 from pmsi.runtime.cores import count_workers
+from pmsi.runtime.files import describe_error
 
 Progress = Callable[[str, int, int], None]
 """Callback of long work, called with (what, done, total)."""
@@ -25,29 +23,6 @@ Decoded = Generator[Tensor | None]
 """Images in order, uint8 ``[3, R, R]``; None for one that could not be read."""
 Collected = tuple[Tensor, list[int]]
 """Images that could be read, uint8 ``[N, 3, R, R]``, and the rows of those that could not."""
-
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif"),
-    *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".tga"),
-    *((".avif", ".avifs") if features.check("avif") else ()),
-}
-"""Ends of the names of files that are taken for images, in lower case."""
-RULES = 2
-"""Version of the rules by which `read_image` makes pixels of a file; raised when they change, so that no cache of other
-pixels is used. 2: EXIF orientation, and 16-bit PGM, 32-bit integers and floats are scaled."""
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Turn that makes an image upright, by its EXIF orientation."""
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and a value of it
-_FIRST_SIDEWAYS = 5  # from here on, orientations swap height and width
-_SLACK = 1e-3  # of the white, by which floats may leave their range: arithmetic rounds
 
 
 def decode_images(
@@ -97,7 +72,7 @@ def read_resized(path: Path, resize: int) -> Tensor:
         resized: Tensor = transforms.resize(read_image(path), [resize, resize], antialias=True)
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         raise ValueError(
-            f"data: cannot read {path} ({error}); replace it, or leave it out with --skip-unreadable"
+            f"data: cannot read {path} ({describe_error(error)}); replace it, or leave it out with --skip-unreadable"
         ) from error
     return resized
 
@@ -125,71 +100,8 @@ def file_stamp(path: Path) -> Sequence[int]:
 
 
 def read_image(path: Path) -> Tensor:
-    """Read one file as RGB, uint8 ``[3, h, w]``, upright by its EXIF orientation.
-
-    More than 8 bits are scaled to 8 (see `_scale_to_bytes`). Of an animation it is the first frame, transparency is
-    dropped.
-
-    Raises:
-        ValueError: numbers whose range cannot be told; and whatever Pillow raises for a damaged file.
-    """
-    with Image.open(path) as image:
-        image.load()
-        deep = is_deep(image)
-        rgb = (Image.fromarray(_scale_to_bytes(image)) if deep else image).convert("RGB")
-        turn = _TURNS.get(_read_orientation(image))
-    return torch.from_numpy(np.array(rgb if turn is None else rgb.transpose(turn))).permute(2, 0, 1)
-
-
-def read_size(path: Path) -> tuple[int, int]:
-    """Read height and width of the upright image from the header of its file."""
-    with Image.open(path) as image:
-        if image.format == "TIFF":
-            image.load()  # which turns it; its header says one size in some versions of Pillow, and another in others
-        sideways = _read_orientation(image) >= _FIRST_SIDEWAYS
-        return (image.width, image.height) if sideways else (image.height, image.width)
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Test for an image of more than 8 bits that `read_image` scales (Pillow itself does so for three channels)."""
-    return image.mode.startswith(("I", "F"))
-
-
-def _read_orientation(image: Image.Image) -> int:
-    """Read the orientation of EXIF, PNG, WebP, TIFF or XMP; 1, which is upright, where none can be read."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged block raises anything from SyntaxError to struct.error; viewers show the image as is
-        return 1
-
-
-def _scale_to_bytes(image: Image.Image) -> NDArray[np.uint8]:
-    """Scale one channel of more than 8 bits to 8.
-
-    Where the format says 16 bits (PNG, PGM, JPEG 2000, 16-bit TIFF), white is 65,535. 32-bit integers and floats have
-    no white of their own: it is the least of 1 (floats), 255 and 65,535 that holds all values. An image that is darker
-    than a sixteenth of that white could be meant otherwise, and is refused.
-    """
-    values = np.asarray(image)
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # TIFF; of 8 bits Pillow inverts it
-        return 255 - _scale_values(values, image)
-    return _scale_values(values, image)
-
-
-def _scale_values(values: NDArray[Any], image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return (values >> 8).astype(np.uint8)
-    low, high = values.min().item(), values.max().item()
-    whites = (1, 255, 65_535) if image.mode == "F" else (255, 65_535)
-    white = next((white for white in whites if -_SLACK * white <= low and high <= white + _SLACK * white), None)
-    if white is None or (white != whites[0] and high < white / 16):  # NaN fits no range
-        raise ValueError(
-            f"its numbers lie in {low:g}..{high:g}, so that white is not known; save it with 8 or 16 bits, or as"
-            f" floats of 0 to 1"
-        )
-    if white == 65_535 and image.mode == "I":
-        return (values >> 8).astype(np.uint8)
-    return (values * (255 / white)).round().clip(0, 255).astype(np.uint8)
+    """Read one file as `read_pixels` does, uint8 ``[3, h, w]``."""
+    return torch.from_numpy(read_pixels(path)).permute(2, 0, 1)
 
 
 @contextmanager

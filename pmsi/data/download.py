@@ -8,13 +8,14 @@ import shutil
 import tarfile
 import urllib.error
 import urllib.request
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from filelock import FileLock
+
 from pmsi.data.decoding import Progress
 from pmsi.data.layouts import LAYOUTS
-from pmsi.runtime.files import expand_home
+from pmsi.runtime.files import describe_error, expand_home
 
 if TYPE_CHECKING:
     ArchiveName = str  # a literal cannot be made of a table for the type checker
@@ -25,11 +26,14 @@ else:
 _MB = 10**6
 _CHUNK = 2**20
 _TIMEOUT = 30.0  # seconds without a byte
+_MOST = 20 * 10**9  # bytes of an archive, where the largest has 2.75 GB
 _NOT_SATISFIABLE = 416  # there is nothing after the bytes that were asked for
 
 
 def download_dataset(name: ArchiveName, root: Path, progress: Progress | None = None) -> Path:
     """Download and unpack a data set; the same call goes on after an interruption, and does nothing when all is there.
+
+    Of several processes, one works at a time.
 
     Args:
         name: "cub" (1.15 GB), "aircraft" (2.75 GB) or "cars", which can no longer be downloaded.
@@ -48,11 +52,14 @@ def download_dataset(name: ArchiveName, root: Path, progress: Progress | None = 
         advice = LAYOUTS[name].elsewhere or f"{name}: there is nothing to download"
         raise ValueError(advice.format(root=root))
     root = expand_home(root)
-    folder = root / archive.folder
-    if not folder.is_dir():
-        file = root / archive.url.rpartition("/")[2]
-        download_file(archive.url, file, archive.md5, progress)
-        unpack_archive(file, root, progress)
+    folder, file = root / archive.folder, root / archive.url.rpartition("/")[2]
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{file.name}.lock"):
+        if not folder.is_dir():  # another process was first
+            download_file(archive.url, file, archive.md5, progress)
+            unpack_archive(file, root, progress)
     return folder
 
 
@@ -81,9 +88,10 @@ def download_file(
         found = _compute_md5(part)
         if found == md5:
             part.replace(path)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: sent on to what is no address
         kept = part.stat().st_size / _MB if part.exists() else 0
-        reason = error.reason if type(error) is urllib.error.URLError else error
+        inner = error.reason if type(error) is urllib.error.URLError else error
+        reason = describe_error(inner if isinstance(inner, Exception) else error)
         raise OSError(
             f"could not download {url}: {reason}. {kept:.1f} MB are kept, and the same command goes on from there;"
             f" or download it by other means to {path}"
@@ -103,14 +111,15 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout: float) ->
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == _NOT_SATISFIABLE and start:
             return
         raise
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
             start = 0
-        length = response.headers["Content-Length"]
-        total = None if length is None else start + int(length)
+        length = response.length  # None where it is not said, or no length
+        total = None if length is None else start + length
         free = shutil.disk_usage(part.parent).free
         if total is not None and total - start > free:
             raise OSError(f"{(total - start) // _MB} MB are to come, and {part.parent} has room for {free // _MB} MB")
@@ -118,6 +127,8 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout: float) ->
             while piece := response.read1(_CHUNK):
                 file.write(piece)
                 start += len(piece)
+                if start > _MOST:
+                    raise OSError(f"the server sends more than {_MOST // _MB} MB, which is no data set of the paper")
                 if progress is not None:
                     progress(f"downloading {part.name[1:-5]}, MB", start // _MB, (total or start) // _MB)
     if total is not None and start < total:
@@ -136,17 +147,21 @@ def unpack_archive(archive: Path, root: Path, progress: Progress | None = None) 
         raise OSError(f"unpacking safely needs Python 3.11.4 or newer; or run: tar -C {root} -xf {archive}")
     shutil.rmtree(beside, ignore_errors=True)
     try:
+        beside.mkdir()
         with archive.open("rb") as file, tarfile.open(fileobj=file) as tar:
             for member in tar:
                 tar.extract(member, beside, filter="data")
                 if progress is not None:
                     progress(f"unpacking {archive.name}, MB", file.tell() // _MB, size // _MB)
+            while tar.fileobj is not None and tar.fileobj.read(_CHUNK):  # to the checksum, which comes last
+                pass
         for entry in sorted(beside.iterdir(), key=Path.is_dir):  # folders last: their being there says all is done
             entry.replace(root / entry.name)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive} cannot be unpacked: {error}; delete it, and run this again") from error
-    except OSError as error:
-        raise OSError(f"could not unpack {archive} to {root}: {error}; make room, and run this again") from error
+    except Exception as error:  # damage makes tarfile raise anything from TarError to OverflowError
+        reason = describe_error(error)
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, and not of a decompressor
+            raise OSError(f"could not unpack {archive} to {root}: {reason}; make room, and run this again") from error
+        raise ValueError(f"{archive} cannot be unpacked: {reason}; delete it, and run this again") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -45,6 +47,21 @@ def preprocess(
         memory_format=torch.channels_last,
         out=out,
     )
+
+
+def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """Describe how a test image becomes a network input, as plain values for a checkpoint or an exported file.
+
+    Both sides become ``resize`` px whatever the image's shape (`pmsi.data.pixels.resize_pixels`), the central ``crop``
+    is cut out, and each channel of its bytes becomes ``(value - mean) / std``.
+    """
+    return {
+        "resize": recipe.resize,
+        "filter": "bilinear, antialiased, in bytes",
+        "crop": recipe.test_side,
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+    }
 
 
 def center_window(recipe: Recipe, count: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,21 @@ Corrupt = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies in percent, and the predicted class of every test image in order."""
+    """Accuracies in percent, and the predicted class of every test image in order.
+
+    Args:
+        concat, mix, stages: accuracies.
+        concat_predictions, mix_predictions: int64 ``[N]``, on the CPU.
+        logits: float32 ``[N, K]``, on the CPU: Mix, or Concat where the stages are not trained. Empty where they were
+            not kept.
+    """
 
     concat: float
     mix: float
     stages: tuple[float, ...]
-    concat_predictions: Tensor  # int64 [N], on the CPU
-    mix_predictions: Tensor  # int64 [N], on the CPU
+    concat_predictions: Tensor
+    mix_predictions: Tensor
+    logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
 
 def evaluate(
@@ -60,6 +68,7 @@ def evaluate(
     fetched = store.fetch(part for part in parts if len(part))
     dtype, was_training = input_dtype(fabric), network.training
     found: Tensor | None = None  # [S + 3, N]: predictions of stages, concat and mix, and how often each was predicted
+    answers = torch.empty(0, 0)  # [N, K]
     network.to(fabric.device).eval()
     with torch.inference_mode(), fabric.autocast():
         for part in parts:
@@ -75,13 +84,23 @@ def evaluate(
                 predicted = [one.argmax(1) for one in (*logits.stages, logits.concat, logits.mix)]
                 if found is None:
                     found = torch.zeros(len(predicted) + 1, count, dtype=torch.int64, device=shown.device)
-                found[:, part[0] : part[-1] + 1] = torch.stack([*predicted, torch.ones_like(predicted[0])])
+                    answers = torch.zeros(count, logits.concat.shape[1], device=shown.device)
+                here = slice(int(part[0]), int(part[-1]) + 1)
+                found[:, here] = torch.stack([*predicted, torch.ones_like(predicted[0])])
+                answers[here] = pick_answer(logits, recipe)
             pause()
     network.train(was_training)
-    height = processes.max_over_processes(0 if found is None else len(found))
+    height, classes = map(processes.max_over_processes, (0 if found is None else len(found), answers.shape[1]))
     if found is None:  # more processes than images
         found = torch.zeros(height, count, dtype=torch.int64, device=fabric.device)
+        answers = torch.zeros(count, classes, device=fabric.device)
     *predictions, times = processes.sum(found).cpu()
     assert (times == 1).all(), "every test image is predicted exactly once"
     *stages, concat, mix = (100 * (one == store.labels).double().mean().item() for one in predictions)
-    return Evaluation(concat, mix, tuple(stages), predictions[-2], predictions[-1])
+    whole = processes.sum(answers).cpu()
+    return Evaluation(concat, mix, tuple(stages), predictions[-2], predictions[-1], whole)
+
+
+def pick_answer(logits: Logits, recipe: Recipe) -> Tensor:
+    """Logits ``[B, K]`` that a network answers by: Mix, or Concat where the stages are not trained."""
+    return logits.mix if recipe.progressive else logits.concat

@@ -60,6 +60,28 @@ def grad_cam(
     return found
 
 
+def catches_maps(network: nn.Module) -> bool:
+    """Test for a network whose feature maps `grad_cam` can catch: it calls its backbone as a whole."""
+    called = False
+
+    def note(*_: object) -> None:
+        nonlocal called
+        called = True
+
+    backbone = network.backbone
+    assert isinstance(backbone, nn.Module)
+    handle = backbone.register_forward_hook(note)
+    was_training = network.training
+    first = next(network.parameters())
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, 64, 64, device=first.device, dtype=first.dtype))
+    finally:
+        handle.remove()
+        network.train(was_training)
+    return called
+
+
 @contextmanager
 def _capture_maps(network: nn.Module) -> Iterator[list[Tensor]]:
     """Capture the feature maps of the next forward pass, in eval mode; hook and modes are put back in any case."""

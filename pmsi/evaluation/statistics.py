@@ -187,11 +187,12 @@ def list_classes(labels: Classes, predictions: Classes, names: Sequence[str]) ->
     >>> list_classes([0, 0, 1], [0, 1, 1], ["wren", "tern"])[0]
     ClassAccuracy(name='wren', images=2, accuracy=50.0)
     """
-    table = count_confusions(labels, predictions, len(names))
-    images = np.bincount(_as_labels(labels), minlength=len(names))
+    truth, found = _check_classes(labels, predictions, len(names))
+    images = np.bincount(truth, minlength=len(names))
+    hits = np.bincount(truth, (found == truth).sum(0), len(names)) / len(found)
     return [
         ClassAccuracy(name, int(count), 100 * float(right / count) if count else None)
-        for name, count, right in zip(names, images, table.diagonal(), strict=True)
+        for name, count, right in zip(names, images, hits, strict=True)
     ]
 
 
@@ -214,16 +215,14 @@ def list_confusions(labels: Classes, predictions: Classes, names: Sequence[str],
     >>> list_confusions([0, 0, 1], [0, 1, 1], ["wren", "tern"])
     [Confusion(truth='wren', predicted='tern', images=1.0, share=50.0)]
     """
-    table = count_confusions(labels, predictions, len(names))
-    totals = table.sum(1)
-    np.fill_diagonal(table, 0)
-    order = np.argsort(-table, axis=None, kind="stable")[:count]
-    pairs = [divmod(int(place), len(names)) for place in order]
-    return [
-        Confusion(names[a], names[b], float(table[a, b]), 100 * float(table[a, b] / totals[a]))
-        for a, b in pairs
-        if table[a, b] > 0
-    ]
+    truth, found = _check_classes(labels, predictions, len(names))
+    totals = np.bincount(truth, minlength=len(names))
+    # Those that occur, and not a table of all pairs, which has 10^8 for 10,000 classes.
+    places, counts = np.unique((truth * len(names) + found)[found != truth], return_counts=True)
+    images = counts / len(found)
+    order = np.argsort(-counts, kind="stable")[:count]
+    chosen = [(*divmod(int(places[row]), len(names)), images[row]) for row in order]
+    return [Confusion(names[a], names[b], float(n), 100 * float(n / totals[a])) for a, b, n in chosen]
 
 
 def count_confusions(labels: Classes, predictions: Classes, num_classes: int) -> NDArray[np.float64]:
@@ -233,15 +232,9 @@ def count_confusions(labels: Classes, predictions: Classes, num_classes: int) ->
         ValueError: shapes do not fit, or a class lies outside 0..K-1.
         TypeError: labels or predictions are not integers.
     """
-    truth = _as_labels(labels)
-    found = _as_predictions(predictions, truth)
-    for what, values in (("label", truth), ("prediction", found)):
-        if values.min() < 0 or values.max() >= num_classes:
-            odd = values[(values < 0) | (values >= num_classes)][0]
-            raise ValueError(f"statistics: {what} {odd} is none of {num_classes} classes")
-    places = (truth * num_classes + found).ravel()
-    table = np.bincount(places, minlength=num_classes**2).reshape(num_classes, num_classes)
-    return table / len(found)
+    truth, found = _check_classes(labels, predictions, num_classes)
+    table = np.bincount((truth * num_classes + found).ravel(), minlength=num_classes**2)
+    return table.reshape(num_classes, num_classes) / len(found)
 
 
 def _resample_accuracies(hits: Sequence[NDArray[np.bool_]], resamples: int, seed: int) -> list[NDArray[np.float64]]:
@@ -268,6 +261,19 @@ def _draw_seeds(generator: np.random.Generator, count: int, resamples: int) -> N
     """Weights of seeds, ``[R, S]``: S - 1 of S drawn with replacement."""
     draws = max(count - 1, 1)
     return generator.multinomial(draws, np.full(count, 1 / count), resamples) / draws
+
+
+def _check_classes(
+    labels: Classes, predictions: Classes, num_classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels ``[N]`` and predictions ``[S, N]``; ValueError for one that is no class."""
+    truth = _as_labels(labels)
+    found = _as_predictions(predictions, truth)
+    for what, values in (("label", truth), ("prediction", found)):
+        if values.min() < 0 or values.max() >= num_classes:
+            odd = values[(values < 0) | (values >= num_classes)][0]
+            raise ValueError(f"statistics: {what} {odd} is none of {num_classes} classes")
+    return truth, found
 
 
 def _as_labels(values: Classes) -> NDArray[np.int64]:

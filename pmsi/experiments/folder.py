@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -15,14 +16,16 @@ from torch import Tensor
 
 from pmsi.data.dataset import Dataset
 from pmsi.evaluation.accuracy import Evaluation
+from pmsi.evaluation.calibration import Answers, rank_answers
 from pmsi.experiments.source import Source, describe_weights
 from pmsi.experiments.tables import Row, name_run
 from pmsi.models.base import Network
 from pmsi.models.registry import read_network
+from pmsi.models.trained import read_recipe
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_checkpoint
 from pmsi.runtime.environment import name_version
-from pmsi.runtime.files import PART, expand_home, read_json, write_json
+from pmsi.runtime.files import PART, check_fields, expand_home, read_json, write_json
 from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.trainer import Trainer
@@ -38,11 +41,16 @@ class FolderBusyError(ValueError):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Labels of all test images and the classes that a network predicted, each int64 ``[N]``."""
+    """Labels of all test images and the classes that a network predicted, each int64 ``[N]``.
+
+    Args:
+        answers: the best classes with their probabilities; None in folders of earlier versions.
+    """
 
     labels: Tensor
     concat: Tensor
     mix: Tensor
+    answers: Answers | None = None
 
 
 def list_settings(source: Source, recipe: Recipe) -> dict[str, Any]:
@@ -89,31 +97,12 @@ def match_older(identity: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[
     return {**kept, "weights": stored["weights"]} if digests[0] and digests[0] == digests[1] else kept
 
 
-def read_recipe(stored: Mapping[str, Any], prefix: str = "recipe.", *, written_by: str | None = None) -> Recipe:
-    """Recipe of stored values, in which settings that were added later are missing and have their defaults.
-
-    Args:
-        stored: an identity, or with ``prefix=""`` what `Recipe.to_dict` gave.
-        prefix: of the names of settings.
-        written_by: `name_version` of the code that stored them; None if it is not known.
-
-    Raises:
-        ValueError: it holds a setting that this version does not know.
-    """
-    values = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-    version = written_by or "another version of pmsi"
-    unknown = sorted(values.keys() - {one.name for one in fields(Recipe)})
-    if unknown:
-        raise ValueError(f"the recipe has a setting {unknown[0]!r}, of {version}; use that version")
-    try:
-        return Recipe(**values)
-    except TypeError as error:  # a text where this version has a number
-        raise ValueError(f"the recipe has a value of {version} ({error}); use that version") from error
-
-
 def read_config(folder: Path) -> dict[str, Any] | None:
     """Identity that ``config.json`` of a folder holds, and the version that began it; None without the file."""
-    return read_json(folder / "config.json")
+    found = read_json(folder / "config.json")
+    if found is not None:
+        check_fields(found, {"experiment": (str, NoneType), _WRITTEN_BY: (str, NoneType)}, folder / "config.json")
+    return found
 
 
 def check_folder(folder: Path, source: Source, recipe: Recipe, *, rows: bool) -> None:
@@ -225,10 +214,13 @@ def keep_result(
         "seconds": sum(record["seconds"] for record in trainer.history),
         "curve": trainer.history,
     }
+    answers = rank_answers(evaluation.logits, dataset.test.labels)
     predictions = {
         "labels": dataset.test.labels.tolist(),
         "concat": evaluation.concat_predictions.tolist(),
         "mix": evaluation.mix_predictions.tolist(),
+        "top": answers.classes.tolist(),
+        **{name: _round(getattr(answers, name)) for name in ("probabilities", "raw", "temperature")},
     }
     if session.fabric.is_global_zero:
         write_json(folder / "predictions.json", predictions)
@@ -238,19 +230,64 @@ def keep_result(
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """``result.json`` of a run, and the name of its folder."""
-    found = read_json(folder / "result.json")
+    """``result.json`` of a run, and the name of its folder; ValueError if it is damaged."""
+    path = folder / "result.json"
+    found = read_json(path)
     if found is None:
-        raise FileNotFoundError(f"there is no file {folder / 'result.json'}")
-    return {"folder": folder.name, **found}
+        raise FileNotFoundError(f"there is no file {path}")
+    run = {**found, "folder": folder.name}
+    check_run(run, path)
+    return {"folder": folder.name, **run}
+
+
+def check_run(run: Any, path: Path) -> None:
+    """ValueError unless ``run``, of the file ``path``, has the values that tables and pages are made of."""
+    number = (int, float)
+    kinds = {"folder": (str,), "seed": (int,), "concat": number, "mix": number, "stages": (list,), "curve": (list,)}
+    check_fields(run, kinds, path)
+    if run["folder"] != "." and run["folder"] != Path(run["folder"]).name:
+        raise ValueError(f"{path} is damaged: it names the folder {run['folder']!r}, which is not beside it; remove it")
+    for record in run["curve"]:
+        check_fields(record, {"epoch": (int,), "losses": (list,), "mix": (*number, NoneType)}, path)
+    values = [*run["stages"], *(loss for record in run["curve"] for loss in record["losses"])]
+    if not all(isinstance(value, number) for value in values):
+        raise ValueError(f"{path} is damaged: accuracies and losses must be numbers; remove it")
 
 
 def read_predictions(folder: Path) -> Predictions | None:
-    """``predictions.json`` of a run; None without the file."""
-    found = read_json(folder / "predictions.json")
+    """``predictions.json`` of a run; None without the file, and ValueError if it is damaged."""
+    path, names = folder / "predictions.json", ("labels", "concat", "mix")
+    found = read_json(path)
     if found is None:
         return None
-    return Predictions(*(torch.tensor(found[name]) for name in ("labels", "concat", "mix")))
+    check_fields(found, dict.fromkeys(names, (list,)), path)
+    columns = [found[name] for name in names]
+    sane = all(type(value) is int and 0 <= value < 2**31 for column in columns for value in column)
+    if not sane or len({len(column) for column in columns}) > 1:
+        raise ValueError(f"{path} is damaged: it must hold as many classes as labels, all from 0; remove it")
+    labels, concat, mix = map(torch.tensor, columns)
+    return Predictions(labels, concat, mix, _read_answers(found, len(labels), path))
+
+
+def _read_answers(found: Mapping[str, Any], images: int, path: Path) -> Answers | None:
+    """Best classes and their probabilities, which predictions of earlier versions do not have."""
+    if "top" not in found:
+        return None
+    lists = ("top", "probabilities", "raw")
+    check_fields(found, {**dict.fromkeys(lists, (list,)), "temperature": (int, float)}, path)
+    try:
+        top, probabilities, raw = (torch.tensor(found[name]) for name in lists)
+        fits = len(top) == len(raw) == images and top.shape == probabilities.shape and not top.is_floating_point()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: its best classes are no table of numbers; remove it") from error
+    if not fits:
+        raise ValueError(f"{path} is damaged: it must hold as many best classes as labels; remove it")
+    return Answers(top, probabilities.float(), raw.float(), found["temperature"])
+
+
+def _round(values: Tensor | float) -> Any:
+    """Plain numbers of six digits, of which a test has ten thousands."""
+    return round(values, 6) if isinstance(values, float) else values.double().mul(1e6).round().div(1e6).tolist()
 
 
 def open_network(folder: Path, recipe: Recipe, num_classes: int, fabric: Fabric) -> Network:

@@ -18,16 +18,18 @@ from pmsi.data.cub_annotations import read_annotations
 from pmsi.data.dataset import Dataset
 from pmsi.data.layouts import list_images
 from pmsi.data.preprocess import center_window, preprocess
-from pmsi.evaluation.gradcam import grad_cam
+from pmsi.evaluation.gradcam import Output, catches_maps, grad_cam
 from pmsi.evaluation.pointing import peak_points, score_points
+from pmsi.experiments.folder import Predictions, open_network, read_predictions
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
-from pmsi.runtime.files import read_json, replace_file, write_json
+from pmsi.runtime.files import check_file, describe_error, read_json, replace_file, write_json
 from pmsi.training.batches import plan_epoch
 from pmsi.training.phases import caption_phases
 
 _PREVIEW_IMAGES = 8
 _ACTIVATION_IMAGES = 8
+_ERROR_IMAGES = 24
 _POINTS = 512  # test images of the pointing game
 _BATCH = 32
 _STAGES = ("stage N-2", "stage N-1", "stage N")
@@ -61,6 +63,25 @@ class Activations:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Test images of which the network was surest and wrong, the surest first.
+
+    Args:
+        images: uint8 ``[B, 3, H, W]``, as the network saw them.
+        maps: ``[B, h, w]`` in 0..1: where the last feature map speaks for the wrong class; ``[B, 0, 0]`` for networks
+            whose maps cannot be caught.
+        truth, predicted: int64 ``[B]``.
+        confidences: float32 ``[B]``, calibrated.
+    """
+
+    images: Tensor
+    maps: Tensor
+    truth: Tensor
+    predicted: Tensor
+    confidences: Tensor
+
+
 def make_preview(dataset: Dataset, recipe: Recipe, seed: int) -> Preview:
     """The first images of a run's first mini-batch, phase by phase."""
     captions = caption_phases(recipe)
@@ -80,7 +101,7 @@ def keep_preview(folder: Path, dataset: Dataset, recipe: Recipe, seed: int) -> N
 
 def read_preview(folder: Path) -> Preview | None:
     """Read the preview that `keep_preview` wrote; None without the file."""
-    arrays = _read_arrays(folder / "preview.npz")
+    arrays = _read_arrays(folder / "preview.npz", "images", "captions")
     if arrays is None:
         return None
     return Preview(torch.from_numpy(arrays["images"]), tuple(map(str, arrays["captions"])))
@@ -135,12 +156,50 @@ def keep_activations(
 
 def read_activations(folder: Path) -> Activations | None:
     """Read the maps that `keep_activations` wrote; None without the file."""
-    arrays = _read_arrays(folder / "activations.npz")
+    arrays = _read_arrays(folder / "activations.npz", "images", "names")
     if arrays is None:
         return None
     names = tuple(map(str, arrays["names"]))
-    maps = tuple(torch.from_numpy(arrays[f"map{number}"]) for number in range(len(names)))
+    maps = tuple(torch.from_numpy(one) for name, one in arrays.items() if name.startswith("map"))
+    if len(maps) != len(names):
+        raise ValueError(f"{folder / 'activations.npz'} is damaged: it has {len(maps)} maps of {len(names)} stages")
     return Activations(torch.from_numpy(arrays["images"]), maps, names)
+
+
+def make_errors(
+    network: nn.Module, dataset: Dataset, recipe: Recipe, predictions: Predictions, fabric: Fabric
+) -> Errors:
+    """Make the pictures of the worst errors, with Grad-CAM of the class that was wrongly predicted."""
+    answers, labels = predictions.answers, predictions.labels
+    assert answers is not None
+    chosen, sure = answers.classes[:, 0], answers.probabilities[:, 0]
+    wrong = (chosen != labels).nonzero()[:, 0]
+    rows = wrong[sure[wrong].argsort(descending=True, stable=True)][:_ERROR_IMAGES]
+    side = recipe.test_side
+    images, maps = torch.empty(0, 3, side, side, dtype=torch.uint8), torch.empty(0, 0, 0)
+    if len(rows):
+        images, inputs = _crop(dataset, recipe, rows, fabric)
+        maps = torch.empty(len(rows), 0, 0)
+        if catches_maps(network):
+            network.to(fabric.device)
+            output: Output = "mix" if recipe.progressive else "concat"
+            maps = grad_cam(network, inputs, output=output, classes=chosen[rows])[-1].cpu()
+    return Errors(images, maps, labels[rows], chosen[rows], sure[rows])
+
+
+def keep_errors(folder: Path, dataset: Dataset, recipe: Recipe, fabric: Fabric) -> None:
+    """Write ``errors.npz`` to the folder of a finished run that has none."""
+    path, predictions = folder / "errors.npz", read_predictions(folder)
+    if predictions is not None and predictions.answers is not None and not path.exists():
+        network = open_network(folder, recipe, len(dataset.classes), fabric)
+        found = make_errors(network, dataset, recipe, predictions, fabric)
+        _write_arrays(path, {name: values.numpy() for name, values in vars(found).items()})
+
+
+def read_errors(folder: Path) -> Errors | None:
+    """Read the pictures that `keep_errors` wrote; None without the file."""
+    arrays = _read_arrays(folder / "errors.npz")
+    return None if arrays is None else Errors(**{name: torch.from_numpy(values) for name, values in arrays.items()})
 
 
 def read_pointing(folder: Path) -> dict[str, Any] | None:
@@ -165,8 +224,15 @@ def _save(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def _read_arrays(path: Path) -> dict[str, Any] | None:
+def _read_arrays(path: Path, *names: str) -> dict[str, Any] | None:
+    """Read the arrays of a file, of which there must be those of these names; None without the file."""
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    try:
+        check_file(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in (*names, *sorted({*arrays.files} - {*names}))}
+    except Exception as error:  # numpy and zipfile raise anything from BadZipFile to MemoryError for a damaged file
+        raise ValueError(
+            f"{path} is damaged ({describe_error(error)}); remove it, and the same command writes it anew"
+        ) from error

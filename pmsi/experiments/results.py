@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -14,13 +14,23 @@ from torch import Tensor
 
 from pmsi.data.dataset import Dataset
 from pmsi.evaluation.accuracy import Evaluation
-from pmsi.experiments.folder import Predictions, locate_run, read_predictions, read_recipe, read_result
-from pmsi.experiments.pictures import Activations, Preview, read_activations, read_pointing, read_preview
+from pmsi.evaluation.calibration import rank_answers
+from pmsi.experiments.folder import Predictions, check_run, locate_run, read_predictions, read_result
+from pmsi.experiments.pictures import (
+    Activations,
+    Errors,
+    Preview,
+    read_activations,
+    read_errors,
+    read_pointing,
+    read_preview,
+)
 from pmsi.experiments.source import Source, describe_data, describe_weights
 from pmsi.experiments.tables import Grid, Name, Row
+from pmsi.models.trained import read_recipe
 from pmsi.recipe import Recipe
 from pmsi.runtime.environment import describe_environment
-from pmsi.runtime.files import read_json
+from pmsi.runtime.files import check_fields, read_json
 from pmsi.runtime.session import Session
 
 SCHEMA = 2
@@ -38,6 +48,7 @@ class Study:
         previews: first inputs of the network, by the folder of a run.
         activations: Figure 4's maps.
         pointing: scores of the pointing game.
+        errors: worst errors of the one run.
     """
 
     results: Mapping[str, Any]
@@ -45,6 +56,7 @@ class Study:
     previews: Mapping[str, Preview] = field(default_factory=dict)
     activations: Activations | None = None
     pointing: Mapping[str, Any] | None = None
+    errors: Errors | None = None
 
     @property
     def base(self) -> Recipe:
@@ -96,7 +108,7 @@ def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> di
     }
     results = {**facts, "seeds": sorted({run["seed"] for run in list_runs(found)}), "tables": found}
     measured = {
-        row: [one for run in runs if (one := read_json(folder / run["folder"] / "robustness.json")) is not None]
+        row: [one for run in runs if (one := _read_robustness(folder / run["folder"])) is not None]
         for row, runs in found.get("table7", {}).items()
     }
     if any(measured.values()):
@@ -107,14 +119,17 @@ def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> di
 def gather_run(folder: Path, facts: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Make ``results.json`` of a run by itself: `describe_study`, and a table "run" of one row."""
     run = {**read_result(folder), "folder": "."}
-    return {**facts, "seeds": [run["seed"]], "tables": {"run": {_name_row(recipe): [run]}}}
+    results = {**facts, "seeds": [run["seed"]], "tables": {"run": {_name_row(recipe): [run]}}}
+    robustness = read_json(folder / "robustness.json")
+    return results if robustness is None else {**results, "robustness": {_name_row(recipe): [robustness]}}
 
 
 def describe_test(facts: Mapping[str, Any], recipe: Recipe, seed: int, found: Evaluation, labels: Tensor) -> Study:
     """Results of a network that was tested, without its training."""
     run = {"folder": ".", "seed": seed, "concat": found.concat, "mix": found.mix, "stages": list(found.stages)}
     tables = {"run": {_name_row(recipe): [{**run, "curve": []}]}}
-    predictions = Predictions(labels, found.concat_predictions, found.mix_predictions)
+    answers = rank_answers(found.logits, labels) if found.logits.numel() else None
+    predictions = Predictions(labels, found.concat_predictions, found.mix_predictions, answers)
     return Study({**facts, "seeds": [seed], "tables": tables}, {".": predictions})
 
 
@@ -124,8 +139,8 @@ def _name_row(recipe: Recipe) -> str:
 
 def list_finished(folder: Path, row: Row) -> list[Path]:
     """List the folders of a row's finished runs, by seed."""
-    seeds = {int(path.parent.name.rpartition("seed")[2]) for path in folder.glob("*-seed*/result.json")}
-    places = [locate_run(folder, row, seed) for seed in sorted(seeds)]
+    names = (path.parent.name.rpartition("seed")[2] for path in folder.glob("*-seed*/result.json"))
+    places = [locate_run(folder, row, seed) for seed in sorted({int(name) for name in names if name.isdecimal()})]
     return [place for place in places if (place / "result.json").exists()]
 
 
@@ -158,21 +173,27 @@ def read_results(folder: Path) -> dict[str, Any]:
         FileNotFoundError: no such file. ValueError: it is of a newer version, or no results.
     """
     path = folder / "results.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it, and the same command writes it anew") from error
-    schema = found.get("schema")
+    found = read_json(path)
+    if found is None:
+        raise FileNotFoundError(f"there is no file {path}")
+    check_fields(found, {"schema": (int,), "environment": (dict, NoneType)}, path)
+    schema = found["schema"]
     if schema == SCHEMA:
+        _check_results(found, path)
         return found
     if schema != 1:
-        wrote = found.get("environment", {})
+        wrote = found.get("environment") or {}
         version = f"pmsi {wrote.get('mosaicaug', 'unknown')}, commit {wrote.get('commit', 'unknown')}"
         raise ValueError(
             f"{path} has schema {schema!r}, written by {version}; this version reads 1 and {SCHEMA}: "
             "use that version, or choose another --run folder"
         )
-    return _upgrade(found, folder)
+    try:
+        upgraded = _upgrade(found, folder)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); remove it, and the same command writes it anew") from error
+    _check_tables(upgraded["tables"], path)
+    return upgraded
 
 
 def load_study(folder: Path) -> Study:
@@ -193,6 +214,7 @@ def load_study(folder: Path) -> Study:
         {name: one for name, one in previews.items() if one is not None},
         read_activations(drawn[0]) if drawn else None,
         read_pointing(drawn[0]) if drawn else None,
+        read_errors(folder) if "run" in results["tables"] else None,
     )
 
 
@@ -213,6 +235,29 @@ def _upgrade(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     kept = {name: value for name, value in found.items() if name not in ("rows", "strips", "experiment")}
     seeds = sorted({run["seed"] for run in list_runs(tables)})
     return {**kept, "schema": SCHEMA, "seeds": seeds, "tables": tables}
+
+
+def _check_results(found: Mapping[str, Any], path: Path) -> None:
+    """ValueError unless ``results.json`` has the values that tables and pages are made of."""
+    parts = ("data", "recipe", "environment", "tables")
+    check_fields(found, {**dict.fromkeys(parts, (dict,)), "seeds": (list,), "created": (str,), "weights": (str,)}, path)
+    check_fields(found["data"], {"name": (str,), "classes": (int,), "test_images": (int,), "protocol": (str,)}, path)
+    _check_tables(found["tables"], path)
+
+
+def _check_tables(tables: Mapping[str, Any], path: Path) -> None:
+    for name, rows in tables.items():
+        check_fields({name: rows}, {name: (dict,)}, path)
+        check_fields(rows, dict.fromkeys(rows, (list,)), path)
+        for run in (run for runs in rows.values() for run in runs):
+            check_run(run, path)
+
+
+def _read_robustness(folder: Path) -> dict[str, Any] | None:
+    found = read_json(folder / "robustness.json")
+    for kind in found or {}:
+        check_fields((found or {})[kind], dict.fromkeys(("concat", "mix"), (int, float)), folder / "robustness.json")
+    return found
 
 
 def _add_curve(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from typing import Any
 from filelock import FileLock
 
 from pmsi.data.dataset import Dataset
-from pmsi.data.storage import make_store
-from pmsi.evaluation.robustness import measure_robustness
 from pmsi.experiments.folder import (
     LOCK,
     FolderBusyError,
@@ -23,6 +21,7 @@ from pmsi.experiments.folder import (
     open_network,
     write_identity,
 )
+from pmsi.experiments.measurement import keep_robustness
 from pmsi.experiments.pictures import keep_activations, keep_preview
 from pmsi.experiments.results import describe_study, gather_results, list_finished, list_records, read_results
 from pmsi.experiments.run import train_run
@@ -143,7 +142,7 @@ def study(
     # 4. Measure what needs trained networks.
     for row in wanted.get("table7", {}).values():
         for seed in seeds:
-            _keep_robustness(locate_run(folder, row, seed), row.recipe, load(row), session)
+            keep_robustness(locate_run(folder, row, seed), row.recipe, load(row), session)
     for row in wanted.get("figure4", {}).values():
         _keep_activations(locate_run(folder, row, seeds[0]), row, load(row), session)
     return publish()
@@ -153,21 +152,6 @@ def _list_shown(folder: Path, rows: Iterable[Row]) -> dict[Path, Row]:
     """Runs whose first inputs a page shows: the first finished one of each row."""
     finished = [(list_finished(folder, row), row) for row in rows]
     return {places[0]: row for places, row in finished if places}
-
-
-def _keep_robustness(folder: Path, recipe: Recipe, dataset: Dataset, session: Session) -> None:
-    """Write accuracies under each corruption to ``robustness.json``, once."""
-    path = folder / "robustness.json"
-    with lock_folder(folder, session, wait=True):
-        if session.processes.max_over_processes(int(not path.exists())):
-            network = open_network(folder, recipe, len(dataset.classes), session.fabric)
-            store = make_store(dataset.test, session.fabric.device)
-            found = measure_robustness(network, store, recipe, session)
-            evaluations = {"clean": found.clean, **found.corrupted}
-            if session.fabric.is_global_zero:
-                kept = {name: {"concat": one.concat, "mix": one.mix} for name, one in evaluations.items()}
-                write_json(path, kept)
-            session.fabric.barrier()
 
 
 def _keep_activations(folder: Path, row: Row, dataset: Dataset, session: Session) -> None:

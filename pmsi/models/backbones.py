@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, get_model, get_model_weights, mobilenet_v2
 
 from pmsi.recipe import WIDTH_MULTS
-from pmsi.runtime.checkpoints import load_tensors
+from pmsi.runtime.checkpoints import check_finite, load_tensors
 from pmsi.runtime.files import expand_home
 
 # Where MobileNetV2's `features` are cut: a stage ends with the last block before the next one of stride 2. The paper
@@ -206,9 +206,15 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights: no file {path}; give a file, 'imagenet' or 'none'")
     state = load_tensors(path)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(_is_plain(value) for value in state.values()):
         raise ValueError(f"weights: {path} must hold a flat state dict of tensors with torchvision's names")
+    check_finite(state, f"weights: {path}")
     return state
+
+
+def _is_plain(value: Any) -> bool:
+    """Test for a tensor of numbers that can be copied to a network."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_quantized)
 
 
 def _download(url: str) -> Mapping[str, Tensor]:

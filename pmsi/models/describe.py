@@ -140,6 +140,21 @@ def describe_network(network: Network, size: int = 448, *, inputs: int = 4, seed
     )
 
 
+def measure_cost(network: Network, size: int) -> dict[str, int]:
+    """Measure what a network costs, without data: ``parameters``, and ``macs`` for one image of ``size`` px.
+
+    >>> from pmsi.models.backbones import make_mobilenet_v2
+    >>> from pmsi.models.baseline import Baseline
+    >>> measure_cost(Baseline(make_mobilenet_v2(), 1000), 224)  # 3.5 million and 301 million in their paper
+    {'parameters': 3504872, 'macs': 300774272}
+    """
+    meta = copy.deepcopy(network).eval().to("meta")
+    image = torch.empty(1, 3, size, size, device="meta")
+    with torch.no_grad(), _Trace(image) as whole:
+        meta(image)
+    return {"parameters": sum(parameter.numel() for parameter in network.parameters()), "macs": whole.macs}
+
+
 def least_recursions(size: int, field: float) -> int:
     """Least r for which the smallest patch of a mosaic, ``size / 2^r`` px, is smaller than ``field`` px.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pmsi.models.backbones import make_backbone
 from pmsi.models.base import Network
@@ -61,6 +61,11 @@ def read_network(checkpoint: Mapping[str, Any], recipe: Recipe, num_classes: int
     Raises:
         ValueError: another version of pmsi wrote the checkpoint at ``path``, and its network does not fit.
     """
+    name = "average" if recipe.ema_decay is not None else "model"
+    stored = checkpoint.get(name)
+    rows = [len(one) for one in stored.values() if isinstance(one, Tensor) and one.ndim] if stored else []
+    if num_classes > max(rows, default=num_classes):  # before so large a network is made
+        raise ValueError(f"{path} is damaged: it names {num_classes} classes, and no tensor in it has so many rows")
     network = make_network(recipe, num_classes)
-    load_parts(checkpoint, {"average" if recipe.ema_decay is not None else "model": network}, path)
+    load_parts(checkpoint, {name: network}, path)
     return network

@@ -130,10 +130,10 @@ def show_regimes(points: Sequence[Measured]) -> Markup:
     """Accuracy over epochs with intervals, as inline SVG: a panel for each number of images a class."""
     panels, plots = _split_panels(points), []
     for title, panel in panels.items():
-        with _style():
+        with use_style():
             figure = Figure(figsize=(4.6, 3.2), layout="constrained")
             _draw_panel(figure.subplots(), panel, points)
-            plots.append((f"{title}: accuracy, Mix, %", _to_svg(figure)))
+            plots.append((f"{title}: accuracy, Mix, %", draw_svg(figure)))
     styles = [(name_method(method), _COLORS[METHODS.index(method)], "solid") for method in _list_methods(points)]
     return render_part("curves", plots, styles)
 
@@ -142,7 +142,7 @@ def save_regimes(points: Sequence[Measured], path: Path) -> None:
     """Write the picture of `show_regimes` as one file of pixels, two panels side by side."""
     panels = _split_panels(points)
     rows = -(-len(panels) // 2)
-    with _style():
+    with use_style():
         figure = Figure(figsize=(6, 0.4 + 2.3 * rows), layout="constrained", dpi=200)
         axes = figure.subplots(rows, 2, squeeze=False, sharey=True).ravel()
         for place, (title, panel) in zip(axes, panels.items(), strict=False):
@@ -198,7 +198,7 @@ def _draw_panel(axes: Axes, panel: Sequence[Measured], points: Sequence[Measured
     axes.set_xlim(epochs[0] / 1.15, epochs[-1] * 1.15)
     low, high = min(point.low for point in points), max(point.high for point in points)
     axes.set_ylim(low - 0.05 * (high - low) - 1, high + 0.05 * (high - low) + 1)
-    _finish_axes(axes, "epochs")
+    finish_axes(axes, "epochs")
 
 
 def _plot(
@@ -207,7 +207,7 @@ def _plot(
     value: Callable[[Mapping[str, Any]], float | None],
 ) -> Markup:
     """Draw one panel, of a width that a telephone shows unshrunk."""
-    with _style():
+    with use_style():
         figure = Figure(figsize=(4.6, 3), layout="constrained")
         axes = figure.subplots()
         for label, curves in lines.items():
@@ -218,21 +218,24 @@ def _plot(
                 marker = "o" if len(known) <= _MOST_MARKERS else ""
                 axes.plot(list(known), list(known.values()), dash, color=color, lw=1.8, marker=marker, ms=3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _finish_axes(axes, "epoch")
-        return _to_svg(figure)
+        finish_axes(axes, "epoch")
+        return draw_svg(figure)
 
 
-def _style() -> AbstractContextManager[None]:
+def use_style() -> AbstractContextManager[None]:
+    """Set fonts and ids of drawings, so that the same values make the same file."""
     return mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pmsi", "font.size": 10})
 
 
-def _finish_axes(axes: Axes, xlabel: str) -> None:
+def finish_axes(axes: Axes, xlabel: str) -> None:
+    """Name the horizontal axis, and draw a faint grid and no frame."""
     axes.set(xlabel=xlabel)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _to_svg(figure: Figure) -> Markup:
+def draw_svg(figure: Figure) -> Markup:
+    """Draw as SVG to stand within a page."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     svg = file.getvalue()

@@ -14,6 +14,7 @@ from pmsi.experiments.results import Rows, Study, list_places
 from pmsi.experiments.tables import Grid
 from pmsi.report.differences import differences_table, list_choices
 from pmsi.report.figures import show_activations, show_curves, show_regimes, show_strips
+from pmsi.report.mistakes import show_answers
 from pmsi.report.regimes import INTERVALS, measure_points
 from pmsi.report.sections import classes_table, describe_order, runs_table, standard_error
 from pmsi.report.study_tables import BASE, LABELS, METHOD_LABELS, TITLES, list_all_classes, list_tables, row_recipes
@@ -101,6 +102,8 @@ def _make_section(study: Study, name: str, tables: Sequence[Table]) -> Section:
     if name not in ("table7", "figure4", "regimes"):  # their runs are other tables', or too many
         curves = show_curves({labels.get(row, row): runs for row, runs in rows.items()})
         parts += [render_part("heading", "Learning curves"), curves] if curves else []
+    if name == "run":
+        parts += show_answers(study)
     classes = list_all_classes(study, rows, row_recipes(study, name)) if name in (*BASE, "run") else {}
     if classes:
         table = classes_table({labels.get(row, row): one for row, one in classes.items()})

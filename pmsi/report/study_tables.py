@@ -105,7 +105,9 @@ def _list_tables(study: Study, name: str) -> list[Table]:
     if name == "run":
         (run,) = (runs[0] for runs in rows.values())
         images = study.results["data"]["test_images"]
-        return [accuracy_table(run, progressive=study.base.progressive, test_images=images), *tests]
+        measured = study.results.get("robustness", {})
+        more = [robustness_table({"this network": _average(runs)}) for runs in measured.values()]
+        return [accuracy_table(run, progressive=study.base.progressive, test_images=images), *tests, *more]
     ours = {row: _summarise(name, recipes[row], runs) for row, runs in rows.items()}
     if name in ("candidates", "modern"):
         return [_changes_table(recipes, ours), *tests] if ours else []

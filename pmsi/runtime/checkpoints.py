@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pmsi.runtime.environment import name_version
-from pmsi.runtime.files import expand_home, replace_file
+from pmsi.runtime.files import describe_error, expand_home, replace_file
 
 _OLDER = "an earlier version of pmsi"  # which did not keep its name
 
@@ -42,6 +43,7 @@ def load_tensors(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
+        _check_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a file that is none of its own
         raise ValueError(f"{path} is damaged, or no file of tensors that torch can load safely") from error
@@ -56,7 +58,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     state = load_tensors(path)
     if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
         raise ValueError(f"{path} is not a checkpoint of pmsi")
-    if state.pop("checksum", None) != _compute_checksum(state):
+    try:
+        for tensor in _list_tensors(state):
+            if tensor.nbytes > tensor.untyped_storage().nbytes():
+                raise TypeError("a tensor that repeats its memory, and may have any size")
+        same = state.pop("checksum", None) == _compute_checksum(state)
+    except (RuntimeError, TypeError) as error:  # sparse, meta or complex tensors, or lists in thousands of lists
+        raise ValueError(f"{path} is damaged, or not a checkpoint of pmsi: it holds what none holds") from error
+    if not same:
         raise ValueError(f"{path} is damaged: its checksum does not match what it holds")
     return state
 
@@ -92,17 +101,25 @@ def load_parts(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -
     """Load parts of a run (network, optimizer, ...) from the state that `load_checkpoint` gave.
 
     Raises:
-        ValueError: another version of pmsi wrote the checkpoint at ``path``, and a part does not fit.
+        ValueError: another version of pmsi wrote the checkpoint at ``path``, and a part does not fit; or one holds
+            numbers that are not finite, which training never saves.
     """
     for name, part in parts.items():
+        check_finite(state.get(name), f"{path}: {name}")
         try:
             part.load_state_dict(state[name])
-        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split()) if name in state else "it has none"
+        except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = describe_error(error) if name in state else "it has none"
             raise ValueError(
                 f"{path} was written by {state.get('written_by', _OLDER)}, and its {name} does not fit "
-                f"{name_version()}: {_brief(reason, 300)}. Use that version, or choose another --run folder"
+                f"{name_version()}: {reason}. Use that version, or choose another --run folder"
             ) from error
+
+
+def check_finite(tree: Any, what: str) -> None:
+    """ValueError if a tensor of nested dicts and lists holds NaN or infinity, of which every prediction would be."""
+    if not all(bool(tensor.isfinite().all()) for tensor in _list_tensors(tree)):
+        raise ValueError(f"{what} holds numbers that are not finite (NaN or infinity); take another file")
 
 
 def check_identity(
@@ -140,6 +157,23 @@ def _describe_difference(name: str, found: Mapping[str, Any], wanted: Mapping[st
         return f"{name}[{row}] is {_brief(repr(there[row]))} there, {_brief(repr(asked[row]))} was asked for"
     wish = f"{_brief(repr(asked))} was asked for" if name in wanted else "which this version does not know"
     return f"{name} is {_brief(repr(there))} there, {wish}"
+
+
+def _check_stored(path: Path) -> None:
+    """ValueError for a zip file that unpacks to more than its own size: torch packs nothing, a bomb does."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it would unpack to more than its size")
+
+
+def _list_tensors(tree: Any) -> Iterator[Tensor]:
+    """List the tensors of nested dicts and lists."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from _list_tensors(value)
 
 
 def _compute_checksum(tree: Any, crc: int = 0) -> int:

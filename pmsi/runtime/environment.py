@@ -14,19 +14,22 @@ from lightning_fabric import Fabric
 
 def describe_environment(fabric: Fabric) -> dict[str, str]:
     """Describe versions, hardware and commit, as text for the record of a run."""
-    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "mosaicaug")
-    versions = {name: importlib.metadata.version(name) for name in packages}
     count = torch.get_num_threads()
     threads = f" ({count} thread{'s' if count > 1 else ''})" if fabric.device.type == "cpu" else ""
     return {
-        "python": platform.python_version(),
-        **versions,
+        **list_versions(),
         "device": f"{fabric.device.type}: {name_device(fabric.device)}{threads}",
         "precision": fabric.strategy.precision.precision,
         "processes": str(fabric.world_size),
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": read_commit(),
     }
+
+
+def list_versions() -> dict[str, str]:
+    """List the versions of Python and of the packages that decide a result."""
+    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "mosaicaug")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
 @functools.cache

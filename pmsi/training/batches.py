@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from mosaicaug import Plan
+from pmsi.data.dataset import Dataset
 from pmsi.recipe import Recipe
 from pmsi.runtime.seeding import make_generator
 from pmsi.training.phases import Draw, draw_phases
@@ -192,3 +193,12 @@ def plan_epoch(recipe: Recipe, labels: Tensor, *, seed: int, epoch: int, start: 
         rows = slice(done * batch, (done + 1) * batch)
         draws = draw_phases(recipe, (batch, 3, crop, crop), make_generator(seed, epoch, 1, done))
         yield BatchPlan(order[rows], labels[order[rows]], windows[rows], draws)
+
+
+def check_sizes(recipe: Recipe, dataset: Dataset, processes: int) -> None:
+    """Check that processes can share the recipe's mini-batches, and that the images have its size."""
+    side = dataset.test.images.shape[-1]
+    if recipe.batch_size % processes:
+        raise ValueError(f"{processes} processes cannot share batches of {recipe.batch_size} equally; change one")
+    if side != recipe.resize:
+        raise ValueError(f"Trainer: the recipe's images have {recipe.resize} px, the data set's {side}; set resize")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
@@ -121,6 +122,25 @@ class EpochState:
         return cls(
             len(losses), device, done=state["done"], losses=losses, seconds=seconds, input_seconds=state["waited"]
         )
+
+
+def read_progress(
+    state: Mapping[str, Any], phases: int, device: torch.device, path: Path
+) -> tuple[list[dict[str, Any]], EpochState]:
+    """Read the records of the epochs done, and the current epoch, of the checkpoint at ``path``.
+
+    Raises:
+        ValueError: it has none, or of another network.
+    """
+    try:
+        history, epoch = list(state["history"]), EpochState.from_dict(state["epoch"], device)
+        sane = type(epoch.done) is int and epoch.done >= 0 and epoch.losses.shape == (phases,)
+        sane = sane and all({"epoch", "losses", "mix", "seconds"} <= record.keys() for record in history)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+        sane = False
+    if not sane:
+        raise ValueError(f"{path} does not say how far it was trained; it is of no run of pmsi")
+    return history, epoch
 
 
 def _record_event(*, enable_timing: bool = False) -> Any:

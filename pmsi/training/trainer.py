@@ -16,20 +16,23 @@ from torch.optim import SGD
 from torch.profiler import record_function
 
 from pmsi.data.dataset import Dataset
+from pmsi.data.preprocess import describe_preprocessing
 from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import Evaluation, evaluate
+from pmsi.evaluation.calibration import fit_temperature
 from pmsi.models.registry import make_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import check_identity, load_newest, load_parts, save_checkpoint
+from pmsi.runtime.environment import list_versions
 from pmsi.runtime.files import expand_home, write_lines
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.seeding import make_generator
 from pmsi.runtime.session import Session
 from pmsi.runtime.signals import GracefulStop, Stopped
-from pmsi.training.batches import BatchPlan, LocalBatch, count_batches, plan_epoch, take_local
+from pmsi.training.batches import BatchPlan, LocalBatch, check_sizes, count_batches, plan_epoch, take_local
 from pmsi.training.batchnorm import share_statistics
 from pmsi.training.callbacks import Callback, Silent
-from pmsi.training.epoch import EpochState
+from pmsi.training.epoch import EpochState, read_progress
 from pmsi.training.inputs import PhaseInput, PhaseInputs
 from pmsi.training.memory import advise_batch, check_host, measure_peak
 from pmsi.training.objective import make_objective
@@ -83,7 +86,7 @@ class Trainer:
         self.fabric, self.processes = self.session.fabric, self.session.processes
         self.identity = _describe(recipe, dataset, weights, seed, self.fabric) if identity is None else identity
         self.processes.check_same({**self.identity, "root": None})  # hosts may hold the images in other places
-        _check_sizes(recipe, dataset, self.processes.count)
+        check_sizes(recipe, dataset, self.processes.count)
         self.rows = self.processes.split(recipe.batch_size)  # of this process
         # 2. Data and phases.
         self.train, self.test = (make_store(split, self.fabric.device) for split in (dataset.train, dataset.test))
@@ -104,6 +107,7 @@ class Trainer:
         self.average = None if recipe.ema_decay is None else MovingAverage(self.network, recipe.ema_decay)
         self.tested = self.network if self.average is None else self.average.network
         # 5. State of the run: new, or that of the folder's checkpoint.
+        self.about: dict[str, Any] = {"preprocessing": describe_preprocessing(recipe), "versions": list_versions()}
         self.history: list[dict[str, Any]] = []
         self.epoch = EpochState(len(self.phases), self.fabric.device)
         self.parts = self._list_parts(optimizer)
@@ -127,6 +131,8 @@ class Trainer:
                 self._train_epoch(callback, interrupter, profile)
                 seconds = self.epoch.elapsed()
                 evaluation = self._evaluate(interrupter) if self.recipe.is_tested(len(self.history) + 1) else None
+                if evaluation is not None and len(self.history) + 1 == self.recipe.epochs:
+                    self.about["temperature"] = fit_temperature(evaluation.logits, self.test.labels)
                 record = self._record(evaluation, seconds)
                 self.history.append(record)
                 self.epoch = EpochState(len(self.phases), self.fabric.device)
@@ -263,9 +269,9 @@ class Trainer:
         if self.checkpoint is None:
             return
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        state = {"identity": self.identity, "history": self.history, "epoch": self.epoch.to_dict(), **parts}
+        run = {"identity": self.identity, "about": self.about, "history": self.history, "epoch": self.epoch.to_dict()}
         if self.processes.rank == 0:
-            save_checkpoint(self.checkpoint, state)
+            save_checkpoint(self.checkpoint, run | parts)
             write_lines(self.checkpoint.with_name("metrics.jsonl"), self.history)
         self.fabric.barrier()
 
@@ -276,17 +282,8 @@ class Trainer:
             return
         check_identity(state["identity"], self.identity, self.checkpoint, state.get("written_by"))
         load_parts(state, self.parts, self.checkpoint)
-        self.history = state["history"]
-        self.epoch = EpochState.from_dict(state["epoch"], self.fabric.device)
-
-
-def _check_sizes(recipe: Recipe, dataset: Dataset, processes: int) -> None:
-    """Check that processes can share the recipe's mini-batches, and that the images have its size."""
-    side = dataset.test.images.shape[-1]
-    if recipe.batch_size % processes:
-        raise ValueError(f"{processes} processes cannot share batches of {recipe.batch_size} equally; change one")
-    if side != recipe.resize:
-        raise ValueError(f"Trainer: the recipe's images have {recipe.resize} px, the data set's {side}; set resize")
+        self.about["temperature"] = state.get("about", {}).get("temperature")
+        self.history, self.epoch = read_progress(state, len(self.phases), self.fabric.device, self.checkpoint)
 
 
 def _describe(recipe: Recipe, dataset: Dataset, weights: str, seed: int, fabric: Fabric) -> dict[str, Any]:

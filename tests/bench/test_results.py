@@ -65,7 +65,7 @@ def test_outside_of_a_checkout_there_is_no_commit(tmp_path: Path, monkeypatch: p
     assert results.describe_environment("cpu")["commit"] == "not a git checkout"
 
 
-@pytest.mark.parametrize("path", sorted(results.FOLDER.glob("[et]*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(results.FOLDER.glob("[est]*.json")), ids=lambda path: path.stem)
 def test_results_in_the_repository_have_the_head_of_today(path: Path) -> None:
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored["rows"]

@@ -1,13 +1,15 @@
 """Gate on the compiled kernel, for GPUs that need not be there: `python -m tests.helpers.compile_gate`.
 
 Every specialisation is compiled for sm_80 and sm_90. Registers per thread are printed; faults are loads and stores of
-pixels that are narrower than the layout allows, and registers spilled to local memory.
+pixels that are narrower than the layout allows, registers spilled to local memory, values that pass through shared
+memory, and on sm_90 more instructions or waits than `MOST`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -19,25 +21,30 @@ from typing import Any
 
 import torch
 import triton
-from torch import Tensor
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
+from bench.gpu.machine_code import WARPS, Cost, count_cost, disassemble, list_paths, list_pixel_lines
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
 from mosaicaug.backends.request import Request, make_empty
 from mosaicaug.backends.triton import kernel as backend
 from mosaicaug.backends.triton.table import Overlay, pack
+from tests.helpers.ptx.launch import compile_launch
 
 ARCHITECTURES = (80, 90)
-TYPES = {
-    torch.uint8: "*u8",
-    torch.int16: "*i16",
-    torch.int32: "*i32",
-    torch.int64: "*i64",
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.float32: "*fp32",
-    torch.float64: "*fp64",
+MODELLED = 90
+
+# Instructions of a warp for each KB that it moves, and its waits for memory, on sm_90: at most, about a tenth above the
+# slowest dtype and layout.
+MOST = {
+    "mosaic": (50, 4),
+    "cutmix": (75, 7),
+    "mosaic under cutmix": (95, 10),
+    "elsewhere": (240, 60),
+    "mixup": (290, 8),
+    "snapmix": (1900, 8),
+    "mosaic pipeline": (155, 13),
+    "cutmix pipeline": (245, 6),
+    "mixup pipeline": (450, 13),
+    "snapmix pipeline": (1550, 13),
 }
 
 
@@ -55,8 +62,10 @@ class Built:
 
     registers: int
     spilled: int  # bytes of local memory
+    shared: int  # bytes of shared memory, through which values would be passed between threads
     loads: dict[int, int]  # bytes of one load: how many in the program
     stores: dict[int, int]
+    cost: Cost  # of the longest way through the machine code, on the architecture that is modelled
 
 
 def make_cases() -> Iterator[Case]:
@@ -127,6 +136,7 @@ def make_case(
     made_layout: str,
     *,
     room: int = 0,
+    out_begin: int = 0,  # elements from an aligned address
     request: Request | None = None,
 ) -> Case:
     (height, width), batch = plans[0].size, len(plans[0])
@@ -139,6 +149,9 @@ def make_case(
     out = make_empty(
         (batch * len(plans), 3, height, width), made, images.device, channels_last=made_layout == "channels_last"
     )
+    if out_begin:
+        assert made_layout == "NCHW"
+        out = torch.empty(out.numel() + out_begin, dtype=made)[out_begin:].view(out.shape)
     request = request or Request(made, channels_last=made_layout == "channels_last")
     _, arguments = backend.typed_arguments(images, pack(plans), request, out)
     dtypes = "->".join(str(value).removeprefix("torch.") for value in (dtype, made))
@@ -146,31 +159,21 @@ def make_case(
 
 
 def build(case: Case, architecture: int) -> Built:
-    """Compile as a launch would, with what Triton reads from arguments: 16-fold pointers and numbers, and ones."""
-    signature, constants, attributes = {}, {}, {}
-    for place, parameter in enumerate(backend._apply_plan_kernel.params):
-        name, value = parameter.name, case.arguments[parameter.name]
-        specialised = not parameter.do_not_specialize
-        if parameter.is_constexpr or value is None or (specialised and isinstance(value, int) and value == 1):
-            signature[name], constants[(place,)] = "constexpr", value
-            continue
-        if isinstance(value, Tensor):
-            signature[name], divisible = TYPES[value.dtype], True
-        else:
-            signature[name], divisible = "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
-        if divisible and specialised:
-            attributes[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=backend._apply_plan_kernel, signature=signature, constexprs=constants, attrs=attributes)
-    kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=backend.OPTIONS)
+    """Compile as a launch would, and read registers and widths from the machine code."""
+    kernel = compile_launch(case.arguments, architecture)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(kernel.asm["cubin"])
         command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin)]
         usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     registers, stack, local = (int(re.search(rf"\b{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL"))  # type: ignore[index]
+    cost = Cost()
+    if architecture == MODELLED:
+        cost = count_cost(list_paths(disassemble(kernel))[-1], list_pixel_lines())
     ptx = kernel.asm["ptx"]
     spilled = stack + local + len(re.findall(r"\b(?:ld|st)\.local", ptx))
-    return Built(registers, spilled, count_widths(ptx, "ld"), count_widths(ptx, "st"))
+    shared = kernel.metadata.shared
+    return Built(registers, spilled, shared, count_widths(ptx, "ld"), count_widths(ptx, "st"), cost)
 
 
 def count_widths(ptx: str, kind: str) -> dict[int, int]:
@@ -186,18 +189,34 @@ def list_faults(case: Case, built: Built) -> list[str]:
     """Faults of a compiled case, one line each."""
     a = case.arguments
     each = (
-        a["PLANES"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
+        a["PLANES"] * a["ROWS"] * a["CHUNKS"] // (32 * backend.OPTIONS["num_warps"])
     )  # accesses per image that is read or written
     faults = [f"{built.spilled} bytes spilled"] if built.spilled else []
+    if built.shared:
+        faults.append(f"values pass through {built.shared} bytes of shared memory")
+    if built.cost.barriers:
+        faults.append(f"{built.cost.barriers} barriers")
+    per_kb, waits = MOST.get(case.name.split(",")[0], (math.inf, math.inf))
+    if count_per_kb(case, built) > per_kb or len(built.cost.waits) > waits:
+        faults.append(f"more than {per_kb} instructions per KB or {waits} waits")
     store = a["VEC"] * a["out_ptr"].element_size()
-    if built.stores != {store: each}:
-        faults.append(f"stores of bytes: {built.stores}, not {each} of {store}")
+    ways = 2 if a["OVERLAY"] == Overlay.RESAMPLED else 1  # with the overlay, and without
+    if built.stores != {store: ways * each}:
+        faults.append(f"stores of bytes: {built.stores}, not {ways * each} of {store}")
     if a["CONTIGUOUS"]:
         load = a["ALIGN"] * a["images_ptr"].element_size()
         reads = each * (2 if a["OVERLAY"] == Overlay.IN_PLACE else 1)
         if built.loads.get(load, 0) < reads:
             faults.append(f"loads of bytes: {built.loads}, not {reads} of {load}")
     return faults
+
+
+def count_per_kb(case: Case, built: Built) -> float:
+    """Instructions of a warp for each KB that it has to read and write at least."""
+    a = case.arguments
+    elements = a["PLANES"] * a["ROWS"] * a["CHUNKS"] * a["VEC"] // WARPS
+    moved: int = elements * (a["images_ptr"].element_size() + a["out_ptr"].element_size())
+    return built.cost.instructions / (moved / 1024)
 
 
 def main() -> int:
@@ -208,8 +227,10 @@ def main() -> int:
             wrong = list_faults(case, built)
             faults += len(wrong)
             widest = f"{max(built.loads)}/{max(built.stores)}"
+            per_kb = f", {count_per_kb(case, built):4.0f} instructions per KB, {len(built.cost.waits)} waits"
             print(
-                f"sm_{architecture} {built.registers:3} registers, {widest:>5} bytes: {case.name}",
+                f"sm_{architecture} {built.registers:3} registers, {widest:>5} bytes"
+                f"{per_kb if architecture == MODELLED else ''}: {case.name}",
                 *wrong,
                 sep="  FAULT: ",
             )

@@ -257,8 +257,10 @@ def test_output_dtype(dtype: torch.dtype, target: torch.dtype | None, device: to
 
 def test_uint8_output_is_clamped(device: torch.device) -> None:
     images = torch.tensor([-7.0, -0.4, 0.5, 1.5, 2.6, 254.7, 300.0, 1e9], device=device).view(8, 1, 1, 1)
-    got = apply(images, Plan.identity(8, (1, 1)), dtype=torch.uint8)
+    plan = Plan.identity(8, (1, 1))
+    got = apply(images, plan, dtype=torch.uint8)
     assert got.flatten().tolist() == [0, 0, 0, 2, 3, 255, 255, 255]
+    assert torch.equal(apply(images.bfloat16(), plan, dtype=torch.uint8), got)
 
 
 @pytest.mark.parametrize("mean", [[1.0, 2.0, 4.0], None])

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix
+from mosaicaug.plan import overlay_share
 from tests.helpers.oracle import copy_pixels, number_pixels
 
 
@@ -343,3 +344,17 @@ def test_fields_and_sizes_of_another_kind_are_refused_in_one_line() -> None:
     for name in ("tiles", "overlay", "opacity"):
         with pytest.raises(TypeError, match=rf"^Plan: {name} must be a tensor, got ndarray$"):
             Plan(**fields | {name: fields[name].numpy()})
+
+
+@pytest.mark.parametrize("tiles", [[[0.5], [1]], [[0], [2**40]], [[float("nan")], [0]]])
+def test_numbers_that_are_no_integers_of_32_bits_are_not_cut_off(tiles: list[list[float]]) -> None:
+    values = Plan.identity(2, (4, 4)).to_dict() | {"tiles": tiles}
+    with pytest.raises(ValueError, match="a field is malformed: tiles must hold integers"):
+        Plan.from_dict(values)
+    assert Plan.from_dict(values | {"tiles": [[0.0], [1.0]]}).tiles.tolist() == [[0], [1]]
+
+
+def test_the_share_of_a_large_overlay_does_not_overflow() -> None:
+    box = torch.tensor([[0, 0, 50_000, 60_000]], dtype=torch.int32)
+    plan = dataclasses.replace(Plan.identity(1, (60_000, 60_000)), from_box=box, to_box=box)
+    assert overlay_share(plan).item() == pytest.approx(5 / 6)

@@ -1,19 +1,24 @@
-"""The laws of drawing, on plans alone. Seeds are fixed, so each bound either holds for good or shows a wrong law."""
+"""The laws of drawing, on plans alone. Seeds are fixed, so each bound either holds for good or shows a wrong law.
+
+Every law is tested a second time on samplers with a wrong law planted, close to the right one: the same test has to
+fail on these.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mosaicaug import Augmentation, Compose, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix
-from mosaicaug.sampling import batch_generator
+from mosaicaug import Augmentation, Compose, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix, sampling
+from mosaicaug.sampling import Chain, batch_generator
+from mosaicaug.zorder import nested_shuffles
 from tests.helpers.oracle import (
     beta_cdf,
     chi_square_p,
@@ -128,6 +133,19 @@ def test_mosaic_is_windows_within_windows(r: int, permutation: Permutation) -> N
         assert (own == tiles.flatten()).all()
 
 
+def test_phases_are_drawn_one_by_one_or_stop_earlier() -> None:
+    """Shuffles of the first level of two phases: every pair of the six as often as any other, or the same twice."""
+    aug, code = RecursiveMosaic(2, permutation="cyclic"), {}
+    for chain in get_args(Chain):
+        plans = aug.sample_phases((9000, 3, 8, 8), chain=chain, generator=seeded(24))
+        assert [plan.grid for plan in plans] == [4, 2, 1]
+        first, second = (np.unique(read_levels(plan)[0][0], return_inverse=True)[1] for plan in plans[:2])
+        code[chain] = first * 6 + second
+    assert chi_square_p(np.bincount(code["independent"], minlength=36)) > LEAST_P
+    assert chi_square_p(np.bincount(code["shared"], minlength=36)[::7]) > LEAST_P
+    assert (code["shared"] % 7 == 0).all()
+
+
 def test_mosaic_of_no_recursion_moves_nothing() -> None:
     plan = RecursiveMosaic(r=0).sample((3, 3, 8, 8))
     assert torch.equal(plan.tiles, plan.home)
@@ -170,9 +188,16 @@ def test_cyclic_jigsaw_is_one_cycle(n: int) -> None:
         assert step == n * n or not (place == 0).any()
 
 
+@pytest.mark.parametrize("name", ["MixUp", "CutMix"])
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0, 5.0])
-def test_mixup_draws_from_beta(alpha: float) -> None:
-    weight = MixUp(alpha).sample((20000, 3, 8, 8), generator=seeded(6)).opacity.double().numpy()
+def test_weights_are_drawn_from_beta(alpha: float, name: str) -> None:
+    if name == "MixUp":
+        drawn = MixUp(alpha).sample((20000, 3, 8, 8), generator=seeded(6)).opacity
+    else:
+        share = CutMix(alpha, true_area=False).sample((20000, 3, 8, 8), generator=seeded(6)).drawn_share
+        assert share is not None
+        drawn = share
+    weight = drawn.double().numpy()
     at = np.linspace(0, 1, 2001)[1:-1]  # inside, where float32 does not heap many draws on one number
     distance = np.abs(np.searchsorted(np.sort(weight), at, side="right") / len(weight) - beta_cdf(at, alpha))
     assert ks_p(float(distance.max()), len(weight)) > LEAST_P
@@ -255,12 +280,11 @@ def test_boxes_of_one_batch_are_independent() -> None:
 
 @pytest.mark.parametrize("aug", [CutMix(), MixUp(), SnapMix(), CutMix(per="batch")])
 def test_partners_are_one_permutation_of_the_batch(aug: CutMix | MixUp | SnapMix) -> None:
-    generator, seen = seeded(11), np.zeros(5, dtype=np.int64)
-    for _ in range(500):
-        overlay = aug.sample((5, 3, 16, 16), generator=generator).overlay
-        assert overlay.sort().values.tolist() == [0, 1, 2, 3, 4]
-        seen[int(overlay[0])] += 1
-    assert chi_square_p(seen) > LEAST_P
+    """All 24 orders of four images come about equally often; 400 draws miss one with a chance of 1e-6."""
+    generator = seeded(11)
+    partners = torch.stack([aug.sample((4, 3, 16, 16), generator=generator).overlay for _ in range(400)]).numpy()
+    assert (np.sort(partners, 1) == np.arange(4)).all()
+    assert chi_square_p(np.bincount(_rank_permutations(partners), minlength=24)) > LEAST_P
 
 
 def test_boxes_of_one_size_but_for_snapmix() -> None:
@@ -333,6 +357,18 @@ def test_p_is_hit_once_inside_one_of_and_weights_are_kept() -> None:
     assert not (moved & covered).any()
 
 
+def test_one_of_per_batch_chooses_once_for_all_by_the_weights() -> None:
+    aug, generator, chosen = OneOf([Jigsaw(1), CutMix(), MixUp()], [1, 0, 3], per="batch"), seeded(25), []
+    for _ in range(600):
+        aug.sample((3, 3, 8, 8), generator=generator)
+        assert aug.last_choice is not None
+        assert (aug.last_choice == aug.last_choice[0]).all()
+        chosen.append(aug.last_choice[0])
+    choice = torch.stack(chosen)
+    assert not (choice == 1).any()
+    expect_rate(choice == 2, 0.75)
+
+
 @pytest.mark.parametrize(
     "aug", [RecursiveMosaic(2, per="batch"), Jigsaw(3, per="batch"), CutMix(per="batch"), SnapMix(per="batch")]
 )
@@ -347,3 +383,257 @@ def test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet() -> None:
     keys = itertools.product(range(8), [*range(300), 10**6], range(20))
     firsts = [int(batch_generator(*key).initial_seed()) % 2**32 for key in keys]
     assert len(set(firsts)) == len(firsts)
+
+
+# Wrong laws: what each takes the place of, and the test that has to fail on it. The tests see an alpha that is 10 % too
+# large and a quadrant entered 5 % less often (half of that they do not tell from chance), and a shuffle 1 % too rare.
+
+beta_variates, argsort = sampling._beta_variates, sampling._argsort
+mosaic_phases, tile_plan = sampling.mosaic_phases, sampling._tile_plan
+clipped_box, draw_uniforms, apply_chance = sampling._clipped_box, sampling._uniforms, sampling._apply_chance
+Twin = Callable[..., Any]
+
+
+def shift_box_inside(share: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whole boxes that are shifted into the image, where the published ones are clipped."""
+    limit = torch.tensor(size, dtype=torch.float64)
+    extent = (limit * share.sqrt()[..., None]).int() // 2 * 2
+    low = torch.minimum(((centre * limit).int() - extent // 2).clamp(min=0), limit.int() - extent)
+    return torch.cat([low, low + extent], -1)
+
+
+def swap_naively(uniforms: Tensor) -> Tensor:
+    """Every place swapped with any other: the shuffle that is not uniform."""
+    order = torch.arange(uniforms.shape[1]).repeat(len(uniforms), 1)
+    row = torch.arange(len(uniforms))
+    for place, other in enumerate((uniforms * uniforms.shape[1]).long().unbind(1)):
+        kept = order[:, place].clone()
+        order[:, place] = order[row, other]
+        order[row, other] = kept
+    return order
+
+
+def keep_last(uniforms: Tensor) -> Tensor:
+    """All but the last place shuffled: a shuffle that is off by one."""
+    last = torch.full((len(uniforms), 1), uniforms.shape[1] - 1)
+    return torch.cat([argsort(uniforms[:, :-1].contiguous()), last], 1)
+
+
+def one_cycle(uniforms: Tensor) -> Tensor:
+    """One cycle through all places, none of which stays."""
+    order = argsort(uniforms)
+    return torch.empty_like(order).scatter_(1, order, order.roll(-1, 1))
+
+
+def derange(batch: int, generator: torch.Generator | None) -> Tensor:
+    """Partners that are never the image itself."""
+    while True:
+        order = torch.randperm(batch, generator=generator, dtype=torch.int32)
+        if not (order == torch.arange(batch)).any():
+            return order
+
+
+def rotate(batch: int, generator: torch.Generator | None) -> Tensor:
+    """The batch moved along by a random number of places: each partner alone is uniform."""
+    return torch.arange(batch, dtype=torch.int32).roll(int(torch.randint(batch, (1,), generator=generator)))
+
+
+def change(columns: slice, work: Callable[[Tensor], Tensor]) -> Twin:
+    """Nested shuffles of changed uniforms."""
+
+    def shuffle(uniforms: Tensor, permutation: Permutation) -> Tensor:
+        uniforms = uniforms.clone()
+        uniforms[:, columns] = work(uniforms[:, columns])
+        return nested_shuffles(uniforms, permutation)
+
+    return shuffle
+
+
+def choose_by(bounds: Callable[[Tensor], Tensor]) -> Twin:
+    """Choice of a member by other bounds."""
+
+    def one_of(batch: int, weights: Sequence[float], *, generator: torch.Generator | None, **_: Any) -> Tensor:
+        limits = bounds(torch.tensor(weights, dtype=torch.float64))
+        uniforms = torch.rand(batch, generator=generator, dtype=torch.float64)
+        return torch.searchsorted(limits / limits[-1], uniforms).clamp(max=len(weights) - 1)
+
+    return one_of
+
+
+def box_law() -> None:
+    test_boxes_follow_the_published_law("cutmix", 1.0)
+
+
+def mixup_law() -> None:
+    test_weights_are_drawn_from_beta(0.2, "MixUp")
+
+
+def partner_law() -> None:
+    test_partners_are_one_permutation_of_the_batch(CutMix())
+
+
+def jigsaw_law() -> None:
+    test_jigsaw_of_four_tiles_is_fair("uniform", 24)
+
+
+def chance_law() -> None:
+    test_p_is_hit_once(lambda p: CutMix(p=p), covered_images)
+
+
+TWINS: dict[str, tuple[Callable[[], None], str, Twin]] = {
+    "a uniform weight": (mixup_law, "_beta_variates", lambda uniforms, _: uniforms[..., 0]),
+    "Beta of twice alpha": (mixup_law, "_beta_variates", lambda uniforms, alpha: beta_variates(uniforms, 2 * alpha)),
+    "the larger weight for the image": (
+        mixup_law,
+        "_beta_variates",
+        lambda uniforms, alpha: torch.maximum(weight := beta_variates(uniforms, alpha), 1 - weight),
+    ),
+    "alpha 10 % too large": (
+        lambda: test_weights_are_drawn_from_beta(5.0, "CutMix"),
+        "_beta_variates",
+        lambda uniforms, alpha: beta_variates(uniforms, 1.1 * alpha),
+    ),
+    "one weight for neighbours": (
+        mixup_law,
+        "_beta_variates",
+        lambda uniforms, alpha: beta_variates(uniforms[::2].repeat_interleave(2, 0), alpha),
+    ),
+    "a box shifted, not clipped": (box_law, "_clipped_box", shift_box_inside),
+    "sides in proportion to the area": (
+        box_law,
+        "_clipped_box",
+        lambda share, centre, size: clipped_box(share**2, centre, size),
+    ),
+    "centres that spare the border": (
+        box_law,
+        "_clipped_box",
+        lambda share, centre, size: clipped_box(share, 0.05 + 0.9 * centre, size),
+    ),
+    "rows for columns": (
+        box_law,
+        "_clipped_box",
+        lambda share, centre, size: clipped_box(share, centre, size[::-1])[..., [1, 0, 3, 2]].clamp(max=min(size)),
+    ),
+    "centres rounded, not cut off": (
+        test_box_centres_are_uniform_over_the_pixels_of_each_axis,
+        "_clipped_box",
+        lambda share, centre, size: clipped_box(share, centre + 0.5 / torch.tensor(size), size),
+    ),
+    "one area for both boxes": (
+        test_boxes_of_one_batch_are_independent,
+        "_beta_variates",
+        lambda uniforms, alpha: beta_variates(uniforms[:1], alpha).expand(uniforms.shape[:-1]),
+    ),
+    "one draw for the batch": (
+        test_boxes_of_one_batch_are_independent,
+        "_uniforms",
+        lambda batch, columns, _, generator: draw_uniforms(batch, columns, "batch", generator),
+    ),
+    "partners that differ from the image": (partner_law, "_draw_partners", derange),
+    "partners rotated": (partner_law, "_draw_partners", rotate),
+    "partners drawn one by one": (
+        partner_law,
+        "_draw_partners",
+        lambda batch, generator: torch.randint(batch, (batch,), generator=generator, dtype=torch.int32),
+    ),
+    "tiles swapped naively": (jigsaw_law, "_argsort", swap_naively),
+    "a last tile that stays": (jigsaw_law, "_argsort", keep_last),
+    "a cycle for a permutation": (jigsaw_law, "_argsort", one_cycle),
+    "a permutation for a cycle": (
+        lambda: test_jigsaw_of_four_tiles_is_fair("cyclic", 6),
+        "_argsort",
+        lambda uniforms: one_cycle(uniforms).roll(1, 1),
+    ),
+    "a level too few": (
+        test_mosaic_levels_are_independent,
+        "nested_shuffles",
+        change(slice(2, 3), torch.zeros_like),
+    ),
+    "one shuffle on all levels": (
+        test_mosaic_levels_are_independent,
+        "nested_shuffles",
+        lambda uniforms, permutation: nested_shuffles(uniforms[:, [0, 1, 0, 3]], permutation),
+    ),
+    "one quadrant entered less often": (
+        test_mosaic_levels_are_independent,
+        "nested_shuffles",
+        change(slice(1, 2), lambda uniforms: 0.95 * uniforms),
+    ),
+    "one shuffle drawn less often": (
+        lambda: test_cyclic_mosaic_has_the_published_arrangements(1, 6),
+        "nested_shuffles",
+        change(slice(0, 1), lambda uniforms: 0.99 * uniforms),
+    ),
+    "cycles for all shuffles": (
+        test_mosaic_shuffles_uniformly_on_every_level,
+        "nested_shuffles",
+        lambda uniforms, _: nested_shuffles(uniforms, "cyclic"),
+    ),
+    "phases that share a draw": (
+        test_phases_are_drawn_one_by_one_or_stop_earlier,
+        "mosaic_phases",
+        lambda *arguments, chain, **options: mosaic_phases(*arguments, chain="shared", **options),  # noqa: ARG005
+    ),
+    "phases drawn one by one for a shared draw": (
+        test_phases_are_drawn_one_by_one_or_stop_earlier,
+        "mosaic_phases",
+        lambda *arguments, chain, **options: mosaic_phases(*arguments, chain="independent", **options),  # noqa: ARG005
+    ),
+    "one box for both images": (
+        test_boxes_of_one_batch_are_independent,
+        "_clipped_box",
+        lambda share, centre, size: clipped_box(share[:1], centre[:1], size).expand(2, -1, -1),
+    ),
+    "p of tiles hit twice": (
+        lambda: test_p_is_hit_once(lambda p: Jigsaw(2, p=p, permutation="cyclic"), moved_images),
+        "_tile_plan",
+        lambda batch, order, block, size, p: tile_plan(batch, order, block, size, p**2),
+    ),
+    "a member for each image of a batch": (
+        test_one_of_per_batch_chooses_once_for_all_by_the_weights,
+        "one_of",
+        choose_by(lambda weights: weights.cumsum(0)),
+    ),
+    "p hit for each image of a batch": (
+        test_p_per_batch_is_hit_once_for_all,
+        "_uniforms",
+        lambda batch, columns, per, generator, **_: draw_uniforms(batch, columns, "sample", generator),  # noqa: ARG005
+    ),
+    "p hit twice": (chance_law, "_apply_chance", lambda values, block, p: apply_chance(values, block, p**2)),
+    "p hit the other way round": (
+        chance_law,
+        "_apply_chance",
+        lambda values, block, p: apply_chance(values, 1 - block, 1 - p),
+    ),
+    "p hit in compose by one seed": (
+        test_p_is_hit_once_inside_compose,
+        "split_generator",
+        lambda count, _: [seeded(5) for _ in range(count)],
+    ),
+    "weights left aside": (
+        test_p_is_hit_once_inside_one_of_and_weights_are_kept,
+        "one_of",
+        choose_by(lambda weights: torch.ones_like(weights).cumsum(0)),
+    ),
+    "weights of the next member": (
+        test_p_is_hit_once_inside_one_of_and_weights_are_kept,
+        "one_of",
+        choose_by(lambda weights: weights.roll(1).cumsum(0)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("law", "name", "twin"), TWINS.values(), ids=TWINS)
+def test_a_wrong_law_is_caught(law: Callable[[], None], name: str, twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, name, twin)
+    with pytest.raises(AssertionError):
+        law()
+
+
+def test_seeds_that_are_added_up_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_up(seed: int, iteration: int = 0, epoch: int = 0) -> torch.Generator:
+        return seeded(seed + iteration + epoch)
+
+    monkeypatch.setitem(globals(), "batch_generator", add_up)
+    with pytest.raises(AssertionError):
+        test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet()

@@ -195,6 +195,17 @@ def test_snapmix_without_mass_falls_back_to_areas(value: float, labels: list[int
     expect_close(targets.weight_b, weights[1], 1e-5)
 
 
+def test_a_map_of_one_value_at_every_pixel_has_no_mass() -> None:
+    """Six columns on one column of pixels: whatever the map holds, all pixels see the middle between two of them."""
+    plan = place_boxes((3, 1), [1, 0], to_box=[0, 0, 1, 1], from_box=[0, 0, 2, 1])
+    for seed in range(10):  # sums of equal numbers are rounded by luck
+        maps = torch.rand(2, 1, 6, generator=seeded(seed), dtype=torch.float64)
+        targets = mix_labels(plan, torch.tensor([0, 1]), maps=maps)
+        assert isinstance(targets, Targets)
+        expect_close(targets.weight_a, [2 / 3] * 2, 1e-6)
+        expect_close(targets.weight_b, [1 / 3] * 2, 1e-6)
+
+
 def test_snapmix_with_an_empty_box_changes_nothing() -> None:
     aug = SnapMix(1.0)
     images, maps = torch.rand(400, 1, 4, 4), torch.rand(400, 2, 2)

@@ -23,14 +23,14 @@ LADDERS: dict[str, list[set[str]]] = {
         {"apply", "settings"},
         {"annotations", "augmentation"},
         {"transforms", "compose", "operators"},
-        {"kornia", "dali", "timm", "torchvision"},
+        {"kornia", "dali", "timm", "torchvision", "preview"},
         {"__init__"},
     ],
     "pmsi": [
         {"recipe", "paper", "runtime"},
         {"data", "models"},
         {"evaluation"},
-        {"training"},
+        {"training", "deployment"},
         {"experiments"},
         {"report"},
         {"cli"},
@@ -41,13 +41,13 @@ RUNGS = {
     package: {thing: level for level, rung in enumerate(ladder) for thing in rung}
     for package, ladder in LADDERS.items()
 }
-# Each is imported in one file of mosaicaug at most.
+# Each is imported in these files of mosaicaug at most.
 GUESTS = {
-    "triton": "backends/triton/kernel.py",
-    "kornia": "kornia/operation.py",
-    "nvidia": "dali/graph.py",
-    "torchvision": "torchvision.py",
-    "PIL": "torchvision.py",
+    "triton": tuple(f"backends/triton/{name}.py" for name in ("kernel", "chunks", "pixels")),
+    "kornia": ("kornia/operation.py",),
+    "nvidia": ("dali/graph.py",),
+    "torchvision": ("torchvision.py",),
+    "PIL": ("torchvision.py", "preview.py"),
 }
 NEEDLESS = [
     "torchvision",
@@ -77,9 +77,8 @@ def find_wrong_arrows(root: Path) -> list[str]:
                     there = rest[0] if rest else name or ""
                     fine = here == there or rungs.get(there, len(rungs)) < rungs.get(here, -1)
                 elif package == "mosaicaug":
-                    fine = (top in sys.stdlib_module_names or top in {"torch", *GUESTS}) and GUESTS.get(
-                        top, place
-                    ) == place
+                    known = top in sys.stdlib_module_names or top in {"torch", *GUESTS}
+                    fine = known and place in GUESTS.get(top, (place,))
                 elif top == "timm":
                     fine = place == "models/backbones.py"
                 elif top == "mosaicaug":

@@ -123,7 +123,10 @@ def test_the_page_of_a_package_index_has_no_relative_link(metadata: email.messag
 def test_the_lock_file_has_what_development_needs_and_no_address(project: dict[str, Any]) -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     pinned = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
-    wanted = {requirement_name(line) for lines in project["optional-dependencies"].values() for line in lines}
+    extras = project["optional-dependencies"]
+    # ExecuTorch comes with packages of a hundred megabytes, and is made for one version of torch each: its tests skip.
+    chosen = [lines for name, lines in extras.items() if name != "executorch"]
+    wanted = {requirement_name(line) for lines in chosen for line in lines}
     assert wanted - {"mosaicaug"} <= pinned
     assert "://" not in lock
     assert "--index-url" not in lock

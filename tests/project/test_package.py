@@ -48,3 +48,4 @@ def test_wheel_holds_the_packages_alone(tmp_path: Path) -> None:
     assert "pmsi/report/templates/page.html.j2" in names
     assert not [name for name in names if "test" in name.lower() or name.endswith((".pth", ".jpg", ".png"))]
     assert "pmsi = pmsi.cli:main" in scripts
+    assert "mosaicaug = mosaicaug.preview:main" in scripts

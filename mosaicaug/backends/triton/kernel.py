@@ -1,9 +1,7 @@
 """Triton backend: one kernel for every plan, one launch and one small upload per call.
 
 A program makes a few chunks of one output image, in the order in which the output is stored, so that stores are always
-wide. A chunk is as many elements as 16 bytes hold, or fewer where a tile is not a whole number of chunks wide; it lies
-in one row and one tile, so where it comes from is worked out once for its elements and for all channels. What a plan
-does not use is left out at compile time.
+wide; `mosaicaug.backends.triton.chunks` says what a chunk is.
 """
 
 from __future__ import annotations
@@ -17,80 +15,12 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 from mosaicaug.backends.request import Request
+from mosaicaug.backends.triton.chunks import make_chunks
 from mosaicaug.backends.triton.launch import Launch, prepare
 from mosaicaug.backends.triton.table import Table
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # the reference rounds after every step, and so do we
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.int32: tl.int32, torch.int64: tl.int64}
-
-
-@triton.jit
-def _row_pointers(
-    images_ptr, entry, y, shift_x, index_ptr, index_at, window_ptr, window_at, stride_n, stride_y, stride_x,
-    INDEX: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr, OFFSET: tl.constexpr,
-):  # fmt: skip
-    """Pointer to the stored row that an entry shows at ``y``, offset of its column ``shift_x``, and column step."""
-    begin, step = shift_x.to(OFFSET) * stride_x, tl.zeros_like(shift_x).to(OFFSET) + stride_x
-    if WINDOW:
-        entry_ptr = window_ptr + window_at + entry * 3
-        y += tl.load(entry_ptr).to(tl.int32)
-        left = tl.load(entry_ptr + 1).to(OFFSET)
-        flip = tl.load(entry_ptr + 2) != 0
-        begin = tl.where(flip, (WIDTH - 1 - shift_x.to(OFFSET)) * stride_x, begin) + left * stride_x
-        step = tl.where(flip, -step, step)
-    stored = entry.to(tl.int64)
-    if INDEX:
-        stored = tl.load(index_ptr + index_at + entry).to(tl.int64)
-    return images_ptr + (stored * stride_n + y.to(tl.int64) * stride_y), begin, step
-
-
-@triton.jit
-def _bilinear_taps(offset, start, end, length, COMPUTE: tl.constexpr):
-    """Two source positions per offset, corners aligned, and the weight of the second."""
-    last, steps = (end - start - 1).to(COMPUTE), tl.maximum(length - 1, 1).to(COMPUTE)
-    scale = tl.div_rn(last, steps) if COMPUTE == tl.float32 else last / steps
-    scale = tl.where(length > 1, scale, 0.0)
-    position = tl.maximum(offset, 0).to(COMPUTE) * scale
-    near = tl.minimum(position.to(tl.int32), end - start - 1)
-    far = tl.minimum(near + 1, end - start - 1)
-    weight = tl.minimum(tl.maximum(position - near.to(COMPUTE), 0.0), 1.0)
-    return start + near, start + far, weight
-
-
-@triton.jit
-def _per_channel(values_ptr, chunk_start, c, VEC: tl.constexpr, INNER: tl.constexpr):
-    """Value of each element's channel ``c``, where the channels of a pixel lie side by side."""
-    if INNER != 3:
-        return tl.load(values_ptr + c)
-    phase = chunk_start % 3  # channel of a chunk's first element
-    # The three values are rotated by the phase once per chunk; element j then takes number j % 3, which costs nothing.
-    zero, one, two = tl.load(values_ptr), tl.load(values_ptr + 1), tl.load(values_ptr + 2)
-    rotated_0 = tl.where(phase == 0, zero, tl.where(phase == 1, one, two))
-    rotated_1 = tl.where(phase == 0, one, tl.where(phase == 1, two, zero))
-    rotated_2 = tl.where(phase == 0, two, tl.where(phase == 1, zero, one))
-    j = (tl.arange(0, VEC) % 3)[None, :]
-    return tl.where(j == 0, rotated_0[:, None], tl.where(j == 1, rotated_1[:, None], rotated_2[:, None]))
-
-
-@triton.jit
-def _load_box(box_ptr):
-    """The four numbers of a box: y0, x0, y1, x1."""
-    return tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
-
-
-@triton.jit
-def _cast(value, DTYPE: tl.constexpr):
-    """Cast with torch's rounding: to uint8 the nearest, ties to even, clamped; float64 to halves by way of float32."""
-    if DTYPE == tl.uint8 and value.dtype.is_floating():
-        value = tl.minimum(tl.maximum(value, 0.0), 255.0)
-        if value.dtype == tl.float64:
-            value = value + 6755399441055744.0 - 6755399441055744.0  # 1.5 * 2**52: the fraction is rounded off
-        else:
-            value = value.to(tl.float32) + 12582912.0 - 12582912.0  # 1.5 * 2**23
-        value = value.to(tl.int32)
-    if (value.dtype == tl.float64 or value.dtype.is_int()) and (DTYPE == tl.float16 or DTYPE == tl.bfloat16):
-        value = value.to(tl.float32)
-    return value.to(DTYPE)
 
 
 # Numbers that change from call to call and must not make the kernel compile anew when one of them is 1 or 16.
@@ -120,150 +50,49 @@ def _apply_plan_kernel(
     INNER: tl.constexpr,  # elements of a pixel that lie side by side in the output: 1, or C if channels_last
     CONTIGUOUS: tl.constexpr,  # a run of the output is a run of the source
     ALIGN: tl.constexpr,  # elements that every run of the source starts at a multiple of
+    PACKED: tl.constexpr,  # elements are copied as 32-bit words, and chosen by masks of their bits
     OFFSET: tl.constexpr,  # int32, or int64 where a row of the source reaches further
     VEC: tl.constexpr,  # elements of a chunk
     PLANES: tl.constexpr,  # planes that a program makes
+    ROWS: tl.constexpr,  # rows of a chunk
     CHUNKS: tl.constexpr,  # chunks that a program makes of each plane
 ):  # fmt: skip
-    """Make ``CHUNKS`` chunks of ``PLANES`` planes of one output image."""
-    # 1. Which elements this program makes: CHUNKS runs of VEC elements, each within one row and one tile.
-    ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
-    BLOCKS: tl.constexpr = (HEIGHT * ROW + CHUNKS - 1) // CHUNKS  # programs of an image
-    program = tl.program_id(0)
-    image = program // BLOCKS
-    entry = image
-    if PLANS > 1:
-        entry = image % batch
-    chunk = (program % BLOCKS) * CHUNKS + tl.arange(0, CHUNKS)
-    in_image = chunk < HEIGHT * ROW
-    y = (chunk.to(tl.uint32) // ROW).to(tl.int32)
-    chunk_start = (chunk - y * ROW) * VEC
-    column = chunk_start[:, None] + tl.arange(0, VEC)[None, :]  # [CHUNKS, VEC], of the row's elements
-    x = chunk_start[:, None] + tl.arange(0, VEC)[None, :]
-    c = tl.zeros_like(x)
-    if INNER > 1:
-        x = (column.to(tl.uint32) // INNER).to(tl.int32)
-        c = column - x * INNER
+    """Make ``CHUNKS`` chunks of ``PLANES`` planes of one output image, see `make_chunks`.
 
-    # 2. Where the base comes from: one stored row per chunk, looked up through its tile, the index and the window.
-    base_entry, base_y, shift_x = tl.zeros_like(y) + entry, y, tl.zeros_like(y)
-    if TILES:
-        tiles_ptr, grid = table_ptr, GRID
-        if GRID == 0:
-            grid = tl.load(table_ptr + 2 * (image // batch))
-        tiles_ptr = table_ptr + tl.load(table_ptr + 2 * (image // batch if PLANS > 1 else 0) + 1)
-        tile_height, tile_width = HEIGHT // grid, WIDTH // grid
-        row, col = y // tile_height, chunk_start // (tile_width * INNER)
-        tiled = in_image & (row < grid) & (col < grid)  # the margin belongs to no tile
-        tile = tl.load(tiles_ptr + (entry * grid + row) * grid + col, mask=tiled, other=0)
-        tile_row = tile // grid  # image * grid + row
-        base_entry = tl.where(tiled, tile_row // grid, entry)
-        base_y += tl.where(tiled, (tile_row % grid - row) * tile_height, 0)
-        shift_x = tl.where(tiled, (tile % grid - col) * tile_width, 0)
-    base_ptr, base_begin, base_step = _row_pointers(
-        images_ptr, base_entry, base_y, shift_x, index_ptr, index_at, window_ptr, window_at,
-        stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
-    )  # fmt: skip
-    if not CONTIGUOUS:
-        base_offset = base_begin[:, None] + x.to(OFFSET) * base_step[:, None]
-        if INNER > 1:
-            base_offset += c.to(OFFSET) * stride_c
-    base_mask = in_image[:, None]
-
-    # 3. What the overlay covers, and where its pixels come from: one row, or two to interpolate between.
-    if OVERLAY > 0:
-        overlay_ptr = table_ptr + overlay_at
-        partner = tl.zeros_like(y) + tl.load(overlay_ptr + image)
-        opacity = tl.load((overlay_ptr + outputs).to(tl.pointer_type(tl.float32), bitcast=True) + image)
-        opaque = tl.load(overlay_ptr + outputs + image) == 0x3F800000  # the bits of 1.0
-        from_y0, from_x0, from_y1, from_x1 = _load_box(overlay_ptr + 2 * outputs + 4 * image)
-        to_y0, to_x0, to_y1, to_x1 = _load_box(overlay_ptr + 6 * outputs + 4 * image)
-        in_rows = in_image & (y >= to_y0) & (y < to_y1)
-        inside = in_rows[:, None] & (column >= to_x0 * INNER) & (column < to_x1 * INNER)
-        # What the overlay hides is not read. Whole chunks are, or nothing of them, so that reads stay wide.
-        covered = in_rows & (chunk_start >= to_x0 * INNER) & (chunk_start + VEC <= to_x1 * INNER) & opaque
-        base_mask = (in_image & (covered == 0))[:, None]
-        top, near = y - to_y0 + from_y0, x - to_x0 + from_x0
-        if OVERLAY == 1:
-            top, near = y, x
-        if OVERLAY == 3:
-            PRECISION: tl.constexpr = tl.float32 if COMPUTE is None else COMPUTE  # of the taps' positions
-            top, bottom, down = _bilinear_taps(y - to_y0, from_y0, from_y1, to_y1 - to_y0, PRECISION)
-            near, far, across = _bilinear_taps(x - to_x0, from_x0, from_x1, to_x1 - to_x0, PRECISION)
-            if COMPUTE is None:  # the nearest pixel
-                top, near = tl.where(down > 0.5, bottom, top), tl.where(across > 0.5, far, near)
-        top_ptr, over_begin, over_step = _row_pointers(
-            images_ptr, partner, top, tl.zeros_like(y), index_ptr, index_at, window_ptr, window_at,
-            stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
-        )  # fmt: skip
-        over_mask = inside
-        if OVERLAY == 1 and CONTIGUOUS:
-            over_mask = (in_rows & (chunk_start + VEC > to_x0 * INNER) & (chunk_start < to_x1 * INNER))[:, None]
-        else:
-            near_offset = over_begin[:, None] + near.to(OFFSET) * over_step[:, None]
-            if INNER > 1:
-                near_offset += c.to(OFFSET) * stride_c
-        if OVERLAY == 3 and COMPUTE is not None:
-            far_offset = near_offset + (far - near).to(OFFSET) * over_step[:, None]
-            bottom_ptr, over_begin, over_step = _row_pointers(
-                images_ptr, partner, bottom, tl.zeros_like(y), index_ptr, index_at, window_ptr, window_at,
-                stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
+    Resampling costs much: programs whose rows miss the box leave it out.
+    """
+    if OVERLAY == 3:
+        ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
+        BLOCKS: tl.constexpr = ((HEIGHT + ROWS - 1) // ROWS * ROW + CHUNKS - 1) // CHUNKS  # programs of an image
+        program = tl.program_id(0)
+        image = program // (BLOCKS * (FRAMES * CHANNELS // INNER // PLANES))
+        top = program % BLOCKS * CHUNKS // ROW * ROWS
+        bottom = ((program % BLOCKS + 1) * CHUNKS - 1) // ROW * ROWS + ROWS
+        box_ptr = table_ptr + overlay_at + 6 * outputs + 4 * image
+        if (top < tl.load(box_ptr + 2)) & (bottom > tl.load(box_ptr)):
+            make_chunks(
+                images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
+                overlay_at, index_at, window_at, mean_at, scale_at, stride_n, stride_t, stride_c, stride_y, stride_x,
+                batch, outputs, HEIGHT, WIDTH, CHANNELS, FRAMES, TILES, GRID, PLANS, OVERLAY, BLEND,
+                INDEX, WINDOW, MEAN, SCALE, COMPUTE, INNER, CONTIGUOUS, ALIGN, PACKED, OFFSET, VEC, PLANES, ROWS,
+                CHUNKS,
             )  # fmt: skip
-            same_size = (to_y1 - to_y0 == from_y1 - from_y0) & (to_x1 - to_x0 == from_x1 - from_x0)
-
-    # 4. Per plane: load, overlay, blend, normalise, cast, store.
-    if MEAN:
-        mean_ptr = mean_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + mean_at
-    if SCALE:
-        scale_ptr = scale_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + scale_at
-    ALIGN_BYTES: tl.constexpr = ALIGN * (images_ptr.dtype.element_ty.primitive_bitwidth // 8)  # of a run of the source
-    for k in tl.static_range(PLANES):
-        plane = tl.program_id(1) * PLANES + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side
-        channel, frame = plane % CHANNELS, plane // CHANNELS
-        if INNER > 1:
-            frame = plane
-        plane_offset = frame.to(tl.int64) * stride_t
-        if INNER == 1:
-            plane_offset += channel.to(tl.int64) * stride_c
-        # Load the base.
-        if CONTIGUOUS:
-            run_ptr = tl.multiple_of(base_ptr + (plane_offset + base_begin + chunk_start), ALIGN_BYTES)
-            value = tl.load(run_ptr[:, None] + tl.arange(0, VEC)[None, :], mask=base_mask, other=0)
         else:
-            value = tl.load((base_ptr + plane_offset)[:, None] + base_offset, mask=base_mask, other=0)
-        if COMPUTE is not None:
-            value = value.to(COMPUTE)
-        # Load the overlay, interpolate, blend, and lay it over the base.
-        if OVERLAY > 0:
-            if OVERLAY == 1 and CONTIGUOUS:
-                run_ptr = tl.multiple_of(top_ptr + (plane_offset + chunk_start), ALIGN_BYTES)
-                over = tl.load(run_ptr[:, None] + tl.arange(0, VEC)[None, :], mask=over_mask, other=0)
-            else:
-                over = tl.load((top_ptr + plane_offset)[:, None] + near_offset, mask=over_mask, other=0)
-            if COMPUTE is not None:
-                over = over.to(COMPUTE)
-            if OVERLAY == 3 and COMPUTE is not None:
-                right = tl.load((top_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
-                below = tl.load((bottom_ptr + plane_offset)[:, None] + near_offset, mask=inside, other=0).to(COMPUTE)
-                corner = tl.load((bottom_ptr + plane_offset)[:, None] + far_offset, mask=inside, other=0).to(COMPUTE)
-                near_column = (1 - down[:, None]) * over + down[:, None] * below
-                far_column = (1 - down[:, None]) * right + down[:, None] * corner
-                over = tl.where(same_size, over, (1 - across) * near_column + across * far_column)
-            if BLEND:
-                weight = opacity.to(COMPUTE)
-                over = tl.where(opaque, over, (1 - weight) * value + weight * over)
-            value = tl.where(inside, over, value)
-        # Normalise.
-        if MEAN:
-            mean = tl.load(mean_ptr + channel) if INNER == 1 else _per_channel(mean_ptr, chunk_start, c, VEC, INNER)
-            value = value - mean
-        if SCALE:
-            scale = tl.load(scale_ptr + channel) if INNER == 1 else _per_channel(scale_ptr, chunk_start, c, VEC, INNER)
-            value = value * scale
-        # Cast and store.
-        out_offset = (image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + plane) * (HEIGHT * ROW * VEC) + chunk * VEC
-        out_offset = tl.multiple_of(out_offset, VEC)[:, None] + tl.arange(0, VEC)[None, :]
-        tl.store(out_ptr + out_offset, _cast(value, out_ptr.dtype.element_ty), mask=in_image[:, None])
+            make_chunks(
+                images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
+                overlay_at, index_at, window_at, mean_at, scale_at, stride_n, stride_t, stride_c, stride_y, stride_x,
+                batch, outputs, HEIGHT, WIDTH, CHANNELS, FRAMES, TILES, GRID, PLANS, 0, 0,
+                INDEX, WINDOW, MEAN, SCALE, COMPUTE, INNER, CONTIGUOUS, ALIGN, PACKED, OFFSET, VEC, PLANES, ROWS,
+                CHUNKS,
+            )  # fmt: skip
+    else:
+        make_chunks(
+            images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
+            overlay_at, index_at, window_at, mean_at, scale_at, stride_n, stride_t, stride_c, stride_y, stride_x,
+            batch, outputs, HEIGHT, WIDTH, CHANNELS, FRAMES, TILES, GRID, PLANS, OVERLAY, BLEND,
+            INDEX, WINDOW, MEAN, SCALE, COMPUTE, INNER, CONTIGUOUS, ALIGN, PACKED, OFFSET, VEC, PLANES, ROWS,
+            CHUNKS,
+        )  # fmt: skip
 
 
 def check_device(device: torch.device) -> None:

@@ -16,9 +16,11 @@ from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import compute_dtype
 from mosaicaug.backends.triton.table import Overlay, Table, upload
 
-Launch = tuple[tuple[int, int], dict[str, Any]]  # programs along both axes, and the kernel's arguments
+Launch = tuple[tuple[int], dict[str, Any]]  # number of programs, and the kernel's arguments
 
-CHUNKS = 256  # per program: two for each thread of four warps
+CHUNKS = 128  # per program: one for each thread of four warps; two or four where they are small
+MOST_ROWS = 8  # of a chunk
+THREAD_BYTES = 96  # of pixels that a thread makes: two rows of three planes of 16 bytes, in 24 registers
 # A copy moves bits, whatever they mean; so there is one kernel for each size of element.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -53,18 +55,32 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
 
     # 3. Width of a chunk: 16 bytes, or fewer where rows and tiles are no whole number of chunks wide.
     widest = 16 // out.element_size()
-    if table.overlay == Overlay.RESAMPLED:
-        widest = min(widest, 4)  # more would not fit the registers
-    vec = math.gcd(widest, width * inner, *(width // grid * inner for grid in table.grids))
+    if table.overlay == Overlay.RESAMPLED or (images.element_size() == 1 and not contiguous):
+        widest = min(widest, 4)  # four taps of more would not fit the registers, and gathered bytes span more lines
+    # Stores have to be aligned too: wider ones would go through shared memory.
+    lengths = width * inner, *(width // grid * inner for grid in table.grids)
+    vec = math.gcd(widest, out.data_ptr() // out.element_size(), *lengths)
     begin = images.data_ptr() // images.element_size()
     align = math.gcd(vec, begin, stride_n, stride_t, stride_y, *((stride_c,) if inner == 1 else ()))
 
-    # 4. Work of a program: some chunks of some planes, so that addresses are computed once for several planes.
+    # Bytes and halves under an overlay that moves none are chosen four and two at a time.
+    size = images.element_size()
+    copies = compute is None and images.dtype == out.dtype and table.overlay == Overlay.IN_PLACE
+    packed = contiguous and copies and size < 4 and align * size % 4 == 0 and out.data_ptr() % 4 == 0
+
+    # 4. Work of a program: a chunk of some rows of some planes for each thread, so that addresses are computed once for
+    # all of them and enough bytes are on their way; but no more than fit the registers.
     planes = frames * channels // inner
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
-    light = contiguous and not table.blend and table.overlay < Overlay.RESAMPLED
-    chunks = CHUNKS if light else CHUNKS // 2  # addresses of single pixels and a second image take registers
-    blocks = -(-(height * width * inner // vec) // chunks)
+    in_registers = 4 if table.blend and not contiguous else out.element_size()  # bytes of an element until it is stored
+    row_bytes = planes_each * vec * in_registers
+    resamples = table.overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
+    most = 1 if resamples else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
+    heights = [height // grid for grid in table.grids] or [height]
+    rows_each = next(rows for rows in range(most, 0, -1) if all(extent % rows == 0 for extent in heights))
+    chunk_bytes = rows_each * row_bytes
+    chunks = CHUNKS * (1 if resamples or chunk_bytes > 16 else 2 if chunk_bytes > 8 else 4)
+    blocks = -(-(-(-height // rows_each) * (width * inner // vec)) // chunks)
 
     arguments = {
         "images_ptr": images,
@@ -95,12 +111,14 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         "INNER": inner,
         "CONTIGUOUS": contiguous,
         "ALIGN": align if contiguous else 1,
+        "PACKED": packed,
         "OFFSET": torch.int32 if reach < 2**31 else torch.int64,
         "VEC": vec,
         "PLANES": planes_each,
+        "ROWS": rows_each,
         "CHUNKS": chunks,
     }
-    return (table.outputs * blocks, planes // planes_each), arguments
+    return (table.outputs * (planes // planes_each) * blocks,), arguments
 
 
 def upload_inputs(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:

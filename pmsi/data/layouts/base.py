@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pmsi.runtime.files import read_bytes
+
 Entries = tuple[tuple[Path, int], ...]
 """File and label of each image."""
 
@@ -120,7 +122,7 @@ def read_lines(path: Path) -> list[str]:
 
     It is UTF-16 where its byte order mark says so, else UTF-8; bytes that are none become U+FFFD.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     return re.split("\r\n|\r|\n", content.decode(encoding, errors="replace"))  # splitlines() cuts names at U+0085 too
 
@@ -154,9 +156,13 @@ def check_files(table: str, folder: Path, files: Collection[str]) -> None:
     """Check that each image is listed once and lies in ``folder``.
 
     Raises:
-        ValueError: an image is listed twice.
+        ValueError: an image is listed twice, or lies elsewhere.
         FileNotFoundError: an image is not there.
     """
+    parts = {file: Path(os.path.normpath(file)).parts for file in files}
+    elsewhere = [file for file in files if Path(file).is_absolute() or parts[file][:1] == ("..",)]
+    if elsewhere:
+        raise ValueError(f"{table} names {elsewhere[0]}, which is not below {folder}; paths must be below it")
     repeated = [file for file, count in Counter(map(os.path.normpath, files)).items() if count > 1]
     if repeated:
         raise ValueError(f"{table} lists {repeated[0]} more than once; train and test must not share an image")

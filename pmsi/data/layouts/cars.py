@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
+import struct
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pmsi.data.layouts.base import Layout, Listing, check_files, check_values, step_into
+from pmsi.runtime.files import describe_error, read_bytes
 
 # Places of the devkit's tables: as published, as copies have them, and beside the images.
 _DEVKITS = ("", "devkit", "car_devkit", "car_devkit/devkit")
 _TABLES = ("cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat")
-_MAX_BYTES = 100_000_000  # of an annotation file; the published ones have up to 0.6 MB
+_MAX_BYTES = 20_000_000  # of an annotation file, packed or not; the published ones have up to 0.6 MB
+_MATRIX, _COMPRESSED, _TEXTS = 14, 15, (1, 2, 3, 4, 16, 17, 18)  # kinds of parts of a MATLAB file
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # of a number, by the kind of its part
+_CELL, _STRUCT, _TEXT, _NUMBERS = 1, 2, 4, range(6, 16)  # classes of matrices
+_COMPLEX = 0x800  # among the flags of a matrix
+_MAX_DEPTH = 20  # of matrices in matrices; the published files have 3
 
 
 def list_cars(root: Path) -> Listing:
@@ -74,13 +84,84 @@ def read_variable(path: Path, name: str) -> list[Any]:
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"cars: {path} has over {_MAX_BYTES // 10**6} MB, which is no list of annotations")
     try:
+        _check_parts(read_bytes(path), name)
         with warnings.catch_warnings(action="ignore"):  # of variables that are named twice, and of odd numbers
             found = loadmat(path, simplify_cells=True, variable_names=[name], appendmat=False)
     except Exception as error:  # a damaged file makes scipy raise anything from KeyError to zlib.error and MemoryError
-        raise ValueError(f"{path} is damaged, or no MATLAB file of level 5 ({error}); save it as -v7") from error
+        reason = describe_error(error)
+        raise ValueError(f"{path} is damaged, or no MATLAB file of level 5 ({reason}); save it as -v7") from error
     value = found.get(name, [])
     # A single element comes without its array.
     return [_simplify(item) for item in (value if isinstance(value, list | np.ndarray) else [value])]
+
+
+def _check_parts(content: bytes, name: str) -> None:
+    """Check the parts of a MATLAB file before scipy reads the matrix ``name``, which crashes where they do not fit.
+
+    Raises:
+        ValueError: parts do not fit, matrices hold each other too deeply, or they unpack to over `_MAX_BYTES`.
+    """
+    order, size = "<" if content[126:128] == b"IM" else ">", 0
+    for kind, part in _split_parts(memoryview(content)[128:], order, pad=False):
+        if kind == _COMPRESSED:
+            unpacked = zlib.decompressobj().decompress(part, _MAX_BYTES + 1)
+            size += len(unpacked)
+            if size > _MAX_BYTES:
+                raise ValueError(f"it unpacks to over {_MAX_BYTES // 10**6} MB")
+            parts = list(_split_parts(memoryview(unpacked), order))
+        else:
+            parts = [(kind, part)]
+        for inner, matrix in parts:
+            if inner != _MATRIX or len(parts) > 1:
+                raise ValueError(f"it holds a part of the unknown kind {inner}")
+            _check_matrix(matrix, order, name.encode())
+
+
+def _split_parts(content: memoryview, order: str, *, pad: bool = True) -> Iterator[tuple[int, memoryview]]:
+    """Split bytes into parts: kind and values of each. Within matrices they begin at multiples of 8 bytes."""
+    place = 0
+    while place < len(content):
+        kind, length = struct.unpack_from(f"{order}II", content, place)
+        if kind >> 16:  # a short one, whose values lie in the last 4 bytes of its head
+            kind, length, place = kind & 0xFFFF, kind >> 16, place - 4
+            end = place + 12
+        else:
+            end = place + 8 + length + (-length % 8 if pad else 0)
+        if place + 8 + length > min(end, len(content)):
+            raise ValueError("a part is longer than what holds it")
+        yield kind, content[place + 8 : place + 8 + length]
+        place = end
+
+
+def _check_matrix(content: memoryview, order: str, wanted: bytes | None, depth: int = 0) -> None:
+    """Check a matrix and those that it holds; where a name is ``wanted``, the values of others are not looked at."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"it has over {_MAX_DEPTH} matrices in each other")
+    if not content:
+        return  # an empty one
+    heads = list(itertools.islice(_split_parts(content, order), 3))
+    if [kind for kind, _ in heads] != [6, 5, 1] or len(heads[0][1]) != 8 or len(heads[1][1]) not in range(8, 33, 4):
+        raise ValueError("a matrix has no class, size and name")
+    if wanted not in (None, bytes(heads[2][1])):
+        return
+    flags = struct.unpack_from(f"{order}I", heads[0][1])[0]
+    sizes = struct.unpack(f"{order}{len(heads[1][1]) // 4}i", heads[1][1])
+    family, count, (_, _, _, *rest) = flags & 0xFF, math.prod(sizes), _split_parts(content, order)
+    if family == _STRUCT:
+        width, names = struct.unpack(f"{order}i", rest[0][1])[0], len(rest[1][1])
+        count, rest = count * (names // width), rest[2:]
+    kinds = [kind for kind, _ in rest]
+    if family in (_CELL, _STRUCT):
+        fits = kinds == [_MATRIX] * count
+        for _, matrix in rest if fits else ():
+            _check_matrix(matrix, order, None, depth + 1)
+    elif family == _TEXT:
+        fits = len(rest) == 1 and kinds[0] in _TEXTS
+    else:
+        lengths = [len(values) / _BYTES.get(kind, -1) for kind, values in rest]
+        fits = family in _NUMBERS and lengths == [count] * (2 if flags & _COMPLEX else 1)
+    if min(sizes) < 0 or not fits:
+        raise ValueError(f"a matrix of {' x '.join(map(str, sizes))} does not hold what it says")
 
 
 def _simplify(value: Any) -> Any:

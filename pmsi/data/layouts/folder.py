@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pmsi.data.decoding import SUFFIXES
 from pmsi.data.layouts.base import Entries, Layout, Listing, is_hidden, step_into
+from pmsi.data.pixels import SUFFIXES
 
 _HOLD_OUT = 5
 _SPELLINGS = {

@@ -131,8 +131,9 @@ def test_runs_give_the_bits_of_the_reference(seed: int, scratch: int, monkeypatc
 @pytest.mark.usefixtures("poison", "interpreter")
 @pytest.mark.parametrize("seed", range(10))
 def test_the_kernel_gives_the_bits_of_the_reference(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images made by one program, and by several."""
+    """Images made by one program, and by several; chunks of one row, and of several."""
     for part in range(12):
         monkeypatch.setattr(launch, "CHUNKS", 256 if part % 4 == 0 else 2048)
+        monkeypatch.setattr(launch, "MOST_ROWS", 3 if part % 4 == 1 else 1)
         images, plan, options = Draw(100 * seed + part).call()
         expect_same(apply(images, plan, backend="triton", **options), carry_out_slowly(images, plan, options))

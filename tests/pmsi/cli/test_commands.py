@@ -171,7 +171,7 @@ def test_home_is_expanded_in_every_path(
 def test_a_busy_machine_is_said_with_the_setting_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pmsi.cli.commands.set_threads", lambda asked: f"asked {asked}: this machine is busy")
+    monkeypatch.setattr("pmsi.cli.session.set_threads", lambda asked: f"asked {asked}: this machine is busy")
     assert main(["train", "--data", "folder", "--root", str(tmp_path / "x"), "--threads", "7", "--device", "cpu"]) == 2
     assert "asked 7: this machine is busy" in capsys.readouterr().out
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pmsi.cli.commands import main
-from pmsi.cli.options import Common, Compare, ComputeOptions, Evaluate, Reproduce, Train, parse, read_help
+from pmsi.cli.options import Common, Compare, ComputeOptions, Evaluate, Reproduce, Train, parse
+from pmsi.cli.predict import read_help
 from pmsi.experiments.source import Source
 from pmsi.recipe import METHODS, RECIPES, Recipe, RecipeName
 

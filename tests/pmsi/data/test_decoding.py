@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from pmsi.data.decoding import collect_images, decode_images, file_stamp, read_image, read_resized, read_size
+from pmsi.data.decoding import collect_images, decode_images, file_stamp, read_image, read_resized
+from pmsi.data.pixels import read_size
 from tests.helpers.dataset_files import save_image
 
 

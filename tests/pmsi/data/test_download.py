@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import http.server
 import io
 import os
 import re
 import shutil
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,65 +21,16 @@ from pmsi.data.download import download_dataset, download_file, unpack_archive
 from pmsi.data.layouts import LAYOUTS
 from pmsi.data.layouts.base import Archive
 from tests.helpers.dataset_files import write_cub
+from tests.helpers.download_server import CONTENT, Server, serve
 from tests.helpers.small_run import read_folder
 
-CONTENT = os.urandom(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content`` at any address but /missing."""
-
-    daemon_threads = True
-    content = CONTENT
-    ranges = True
-    stop_after: int | None = None  # bytes after which it breaks off
-    stall = False  # rather than break off
-    lengths = True  # whether it says how long an answer is
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[str | None] = []
-        self.gone = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/a/data.tgz"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        server, wanted = self.server, self.headers["Range"]
-        server.asked.append(wanted)
-        if self.path == "/missing":
-            return self.send_error(404)
-        start = int(wanted[6:-1]) if wanted and server.ranges else 0
-        if start >= len(server.content):
-            return self.send_error(416)
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
-        if server.lengths:
-            self.send_header("Content-Length", str(len(server.content) - start))
-        self.end_headers()
-        self.wfile.write(server.content[start : None if server.stop_after is None else start + server.stop_after])
-        if server.stall:
-            server.gone.wait(20)
-        return None
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    with serve() as server:
         yield server
-        server.gone.set()
-        server.shutdown()
 
 
 @pytest.fixture

@@ -47,6 +47,8 @@ def test_evaluation_shows_central_crops_and_scores_concat_and_mix() -> None:
     assert found.stages == pytest.approx((500 / 6, 500 / 6))
     assert found.mix_predictions.tolist() == [0, 1, 2, 0, 1, 2]
     assert found.concat_predictions.tolist() == [1, 2, 0, 1, 2, 0]
+    assert found.logits.argmax(1).tolist() == [0, 1, 2, 0, 1, 2]
+    assert found.logits[0].tolist() == [2, 1.5, 0]  # Mix is a sum
     assert reader.training
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,6 @@ from pmsi.evaluation.statistics import (
     Confusion,
     Summary,
     compare_paired,
-    count_confusions,
     list_classes,
     list_confusions,
     mcnemar,
@@ -193,7 +193,10 @@ def test_classes_by_hand() -> None:
         ClassAccuracy("b", 2, 75.0),
         ClassAccuracy("c", 0, None),
     ]
-    assert count_confusions(labels, predictions, 3).tolist() == [[1.5, 1.5, 0], [0.5, 1.5, 0], [0, 0, 0]]
+    assert list_confusions(labels, predictions, ["a", "b", "c"]) == [
+        Confusion("a", "b", 1.5, 50),
+        Confusion("b", "a", 0.5, 25),
+    ]
 
 
 def test_confusions_by_hand() -> None:
@@ -206,6 +209,19 @@ def test_confusions_by_hand() -> None:
     ]
     assert len(list_confusions(labels, predictions, ["a", "b", "c"], count=2)) == 2
     assert list_confusions([0, 1], [0, 1], ["a", "b"]) == []
+
+
+def test_ten_thousand_classes_need_no_table_of_all_pairs() -> None:
+    labels = np.arange(10_000)
+    tracemalloc.start()
+    try:
+        (worst,) = list_confusions(labels, np.where(labels == 7, 9_999, labels), [*map(str, labels)])
+        accuracies = list_classes(labels, labels, [*map(str, labels)])
+        assert tracemalloc.get_traced_memory()[1] < 50e6  # a table takes 800 MB
+    finally:
+        tracemalloc.stop()
+    assert worst == Confusion("7", "9999", 1, 100)
+    assert [one.accuracy for one in accuracies] == [100] * 10_000
 
 
 MAKERS: list[Callable[[torch.Tensor], Any]] = [

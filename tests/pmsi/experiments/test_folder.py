@@ -21,11 +21,11 @@ from pmsi.experiments.folder import (
     make_identity,
     match_older,
     read_predictions,
-    read_recipe,
     write_identity,
 )
 from pmsi.experiments.source import Source
 from pmsi.experiments.tables import Row, name_run
+from pmsi.models.trained import read_recipe
 from pmsi.recipe import RECIPES
 from pmsi.runtime.environment import name_version
 from pmsi.runtime.files import write_json

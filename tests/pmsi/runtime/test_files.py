@@ -17,7 +17,18 @@ import pytest
 import torch
 
 from pmsi.runtime.checkpoints import load_checkpoint, save_checkpoint
-from pmsi.runtime.files import expand_home, read_json, replace_file, write_json, write_lines, write_text
+from pmsi.runtime.files import (
+    check_fields,
+    describe_error,
+    escape,
+    expand_home,
+    read_bytes,
+    read_json,
+    replace_file,
+    write_json,
+    write_lines,
+    write_text,
+)
 from tests.helpers.full_disk import full_disk
 from tests.helpers.small_run import RECIPE, Watch, make_trainer, name_differences, read_folder
 
@@ -151,3 +162,33 @@ def test_home_is_expanded_and_no_folder_has_its_sign(tmp_path: Path, monkeypatch
 
 def write_checkpoint_there(path: Path, _: str) -> None:
     save_checkpoint(path.with_suffix(".ckpt"), {"identity": {}})
+
+
+def test_texts_of_others_are_shown_on_one_line() -> None:
+    assert escape("a\nb\x1b[31m\udce9\u202ec \u4e2d") == "a\\nb\\x1b[31m\\udce9\\u202ec \u4e2d"
+    assert describe_error(ValueError("a\n  b")) == "a b"
+    assert describe_error(KeyError()) == "KeyError"
+    assert len(describe_error(ValueError("x" * 999))) == 300
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a": 1, "a": 1}', "[" * 99_999, "[]"]
+)
+def test_json_that_we_never_write_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")
+
+
+def test_pipes_and_folders_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(ValueError, match="is no file but a folder, a pipe or a device"):
+            read_bytes(tmp_path / name)
+
+
+def test_fields_have_their_types() -> None:
+    check_fields({"a": 1, "b": None}, {"a": (int,), "b": (str, type(None)), "c": (type(None),)}, Path("x"))
+    for values in ({"a": True}, {"a": "1"}, {}, [1]):
+        with pytest.raises(ValueError, match="x is damaged: a must be int, got"):
+            check_fields(values, {"a": (int,)}, Path("x"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pmsi.data.preprocess import preprocess
-from pmsi.training.epoch import Clock, EpochState
+from pmsi.training.epoch import Clock, EpochState, read_progress
 from tests.helpers.small_run import BATCHES, RECIPE, Watch, make_trainer
 
 CPU = torch.device("cpu")
@@ -64,3 +64,24 @@ def test_an_epoch_comes_back_from_its_checkpoint() -> None:
     assert {**again, "seconds": 5.0} == state
     assert list(epoch.time_inputs(iter("ab"))) == ["a", "b"]
     assert epoch.input.read() > 1.5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"history": None},
+        {"history": [1]},
+        {"history": [{}]},
+        {"epoch": {}},
+        {"epoch": {"done": -1}},
+        {"epoch": {"losses": [1.0]}},
+    ],
+)
+def test_progress_that_no_run_makes_is_refused(changes: dict[str, Any]) -> None:
+    epoch = {"done": 2, "losses": [2.0, 6.0], "seconds": 5.0, "waited": 1.5}
+    state: dict[str, Any] = {"history": [], "epoch": epoch}
+    assert read_progress(state, 2, CPU, Path("last.ckpt"))[1].done == 2
+    if changes.get("epoch"):
+        changes = {"epoch": epoch | changes["epoch"]}
+    with pytest.raises(ValueError, match=r"last\.ckpt does not say how far it was trained"):
+        read_progress(state | changes, 2, CPU, Path("last.ckpt"))

@@ -59,10 +59,27 @@ narrow = make_case("one pixel at a time", [RecursiveMosaic(3).sample((4, 3, 448,
 narrow.arguments["VEC"] = 1
 assert set(build(narrow, 90).stores) == {1}
 assert list_faults(case, build(narrow, 90))
+shifted = make_case("an output 8 bytes off", [RecursiveMosaic(3).sample((4, 3, 448, 448))], *copied, out_begin=8)
+assert list_faults(shifted, build(shifted, 90)) == []
+slow = dataclasses.replace(built, cost=dataclasses.replace(built.cost, instructions=3 * built.cost.instructions))
+assert any("instructions per KB" in fault for fault in list_faults(case, slow))
 spills = make_case("spills", [SnapMix().sample((4, 3, 448, 448))], *copied)
 spills.arguments.update(VEC=16, ALIGN=16, CHUNKS=256)
 assert any("spilled" in fault for fault in list_faults(spills, build(spills, 90)))
 """
+
+
+def test_executed_machine_code_gives_the_bits_of_the_reference() -> None:
+    """Random launches for sm_80 and sm_90: every access aligned and in bounds, every byte written once."""
+    done = run_python("-c", "from tests.helpers.ptx.fuzz import check_seeds; assert check_seeds(range(40)) == 0")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_executed_machine_code_shows_planted_mistakes() -> None:
+    """Alignment hints too wide, masks left out, programs too few; Triton's interpreter sees few of them."""
+    done = run_python("-m", "tests.helpers.ptx.mistakes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 of 9 mistakes are seen" in done.stdout
 
 
 @pytest.mark.usefixtures("interpreter", "poison")

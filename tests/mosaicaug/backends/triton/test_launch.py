@@ -73,10 +73,42 @@ def test_programs_cover_the_output() -> None:
     programs, arguments = prepare(
         images, pack([CutMix().sample(images.shape)]), Request(torch.float32, channels_last=False), images.clone()
     )
-    made = arguments["VEC"] * arguments["CHUNKS"] * arguments["PLANES"]
+    made = arguments["VEC"] * arguments["ROWS"] * arguments["CHUNKS"] * arguments["PLANES"]
     assert programs[0] % 4 == 0
-    assert programs[0] * programs[1] * made >= images.numel()
-    assert (programs[0] // 4 - 1) * arguments["VEC"] * arguments["CHUNKS"] < 30 * 40  # no program of an image is idle
+    assert programs[0] * made >= images.numel()
+    assert (programs[0] // 4 - 1) * made // arguments["PLANES"] < 30 * 40  # no program of an image is idle
+
+
+def test_any_number_of_planes_is_launched() -> None:
+    """65,537 planes on one axis of programs: a GPU takes 65,535 on the others."""
+    images = torch.zeros(1, 65537, 1, 4, 4)
+    programs, arguments = prepare(
+        images, pack([Jigsaw(2).sample(images.shape)]), Request(torch.float32, channels_last=False), images.clone()
+    )
+    assert programs == (65537,)
+    assert arguments["PLANES"] == 1
+
+
+@pytest.mark.parametrize(("begin", "vec"), [(0, 4), (1, 1), (2, 2), (4, 4)])
+def test_stores_are_as_wide_as_the_address_of_the_output_allows(begin: int, vec: int) -> None:
+    images = torch.zeros(2, 3, 16, 16)
+    out = torch.zeros(images.numel() + begin)[begin:].view(images.shape)
+    assert prepare_for(images, Plan.identity(2, (16, 16)), out)["VEC"] == vec
+
+
+@pytest.mark.parametrize(
+    ("size", "grid", "dtype", "rows"),
+    [
+        ((32, 32), 4, torch.float32, 2),  # 96 bytes of three planes for a thread
+        ((48, 32), 4, torch.uint8, 4),  # of a tile of 12 rows
+        ((28, 28), 4, torch.float32, 7),
+        ((44, 44), 4, torch.uint8, 1),  # tiles of 11 rows
+    ],
+)
+def test_rows_of_a_chunk_divide_tiles(size: tuple[int, int], grid: int, dtype: torch.dtype, rows: int) -> None:
+    images = torch.zeros(2, 3, *size, dtype=dtype)
+    plan = Jigsaw(grid, permutation="cyclic").sample(images.shape)
+    assert prepare_for(images, plan, torch.empty_like(images))["ROWS"] == rows
 
 
 def test_arithmetic_is_asked_for_only_where_there_is_some() -> None:

@@ -188,7 +188,7 @@ def test_other_files_are_refused_by_name(cars: Path, content: bytes) -> None:
 def test_a_file_far_too_large_is_refused_unread(cars: Path) -> None:
     with (cars / "cars_annos.mat").open("r+b") as file:
         file.truncate(200_000_000)  # a hole, of which the disk holds nothing
-    refuse("cars", cars, "cars_annos.mat has over 100 MB, which is no list of annotations")
+    refuse("cars", cars, "cars_annos.mat has over 20 MB, which is no list of annotations")
 
 
 @pytest.mark.parametrize("compress", [False, True])

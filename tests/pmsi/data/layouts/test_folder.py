@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pmsi.data.decoding import SUFFIXES
 from pmsi.data.layouts import list_images
 from pmsi.data.layouts.folder import name_part
+from pmsi.data.pixels import SUFFIXES
 from tests.helpers.dataset_files import list_files, list_labels, refuse, save_image, write_folder
 
 

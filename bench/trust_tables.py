@@ -1,0 +1,112 @@
+"""Tables of docs/trust.md: hostile inputs from their tests, and what fuzzing, soaks and mutation tests counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import matrix
+from bench.results import FOLDER
+from tests.hostile.case import Case
+from tests.hostile.table import TABLE
+
+
+def render_hostile() -> str:
+    """All hostile inputs by what is read, each with what happens."""
+    count = sum(len(cases) for cases in TABLE.values())
+    refused = sum(case.says is not None for cases in TABLE.values() for case in cases)
+    lines = [f"{count} inputs: {refused} are refused, {count - refused} are survived."]
+    for where, cases in TABLE.items():
+        rows = [(case.what, _describe(case)) for case in cases]
+        lines += ["", f"### {where}", "", *_draw(("input", "what happens"), rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _describe(case: Case) -> str:
+    if case.says is None:
+        return case.then
+    return f'refused: "{case.says.strip()}"' + (f"; {case.then}" if case.then else "")
+
+
+def render_fuzz(folder: Path = FOLDER) -> str:
+    """Counts of files that were changed at random, by format; empty without results."""
+    found = _load("trust-fuzz", folder)
+    if not found:
+        return ""
+    minutes, inputs, failures = (sum(one[name] for one in found) for name in ("minutes", "inputs", "failures"))
+    counts: dict[str, Counter[str]] = {}
+    for row in (row for one in found for row in one["rows"]):
+        counts.setdefault(row["format"], Counter()).update(read=row["read"], refused=row["refused"])
+    rows = [(name, f"{sum(one.values()):,}", f"{one['refused']:,}", f"{one['read']:,}") for name, one in counts.items()]
+    return _join(
+        "## Fuzzing",
+        f"{inputs:,} files in {minutes:g} minutes, changed at random from valid ones of {len(counts)} formats:"
+        f" {failures or 'no'} crashes, errors of another kind, or files that took too long.",
+        _draw(("format", "files", "refused", "read"), rows, right=3),
+    )
+
+
+def render_soak(folder: Path = FOLDER) -> str:
+    """Plans that were compared with the oracle in soaks, by backend; empty without results."""
+    found = _load("soak", folder)
+    if not found:
+        return ""
+    plans: Counter[tuple[str, str]] = Counter()
+    for one in found:
+        for row in one["rows"]:
+            if row["kind"] in ("backend", "property"):
+                plans[row["kind"], row["name"]] += row["plans"]
+    minutes, failures = sum(one["minutes"] for one in found), sum(len(one["failures"]) for one in found)
+    elements, batch = (max(one["largest"][name] for one in found) for name in ("elements", "batch"))
+    devices = ", ".join(dict.fromkeys(one["device"] for one in found))
+    about = f"{minutes:g} minutes of random cases on {devices}: {failures or 'no'} failures."
+    about += f" The largest images had {elements:,} elements, the largest batch {batch:,} images."
+    sections: list[str | Sequence[str]] = ["## Soaks", about]
+    for kind, title in (("backend", "plans compared with the oracle"), ("property", "plans")):
+        rows = [(name, f"{count:,}") for (one, name), count in plans.most_common() if one == kind]
+        sections += [_draw((kind, title), rows, right=1)] if rows else []
+    return _join(*sections)
+
+
+def render_mutation(folder: Path = FOLDER) -> str:
+    """Mutants by module, and how many the tests catch; empty without results."""
+    found = _load("mutation", folder)
+    if not found:
+        return ""
+    names = ("mutants", "killed", "explained")
+    counted = [(row["module"], *(row.get(name, 0) for name in names)) for one in found for row in one["rows"]]
+    total = [sum(row[column] for row in counted) for column in (1, 2, 3)]
+    rows = [
+        (module, f"{made:,}", f"{killed:,}", f"{100 * killed / max(made, 1):.1f} %", f"{explained:,}")
+        for module, made, killed, explained in counted
+    ]
+    return _join(
+        "## Mutation tests",
+        f"{total[0]:,} small faults were planted, one at a time; the tests catch {total[1]:,} of them"
+        f" ({100 * total[1] / max(total[0], 1):.1f} %), and {total[2]:,} that they do not catch are explained.",
+        _draw(("module", "mutants", "killed", "share", "explained"), rows, right=4),
+    )
+
+
+def render_versions(path: Path = matrix.RESULTS) -> str:
+    """Versions of Python and packages that the tests were run with; empty without results."""
+    return _join("## Versions", "The tests were run with these.", matrix.render(path).rstrip()) if path.exists() else ""
+
+
+def _load(kind: str, folder: Path) -> list[dict[str, Any]]:
+    """Results of a kind, one for each device that has some."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{kind}*.json"))]
+
+
+def _draw(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 0) -> list[str]:
+    """Lines of a Markdown table, whose last ``right`` columns are numbers."""
+    marks = ["---"] * (len(head) - right) + ["---:"] * right
+    cells = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (head, marks, *cells)]
+
+
+def _join(*parts: str | Sequence[str]) -> str:
+    return "\n\n".join(part if isinstance(part, str) else "\n".join(part) for part in parts) + "\n"
