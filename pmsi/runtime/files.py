@@ -56,16 +56,16 @@ def replace_file(path: Path, write: Callable[[Path], object], *, keep: Path | No
     """
     path = expand_home(path)
     keep = None if keep is None else expand_home(keep)
-    beside = path.with_name(
-        f".{path.name}.{secrets.token_hex(4)}{PART}"
-    )  # a random name: another process may write the same file
+    # A random name: another process may write the same file.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)
         with beside.open("r+b") as file:  # Windows syncs only what is open for writing
             _sync(file.fileno())
-        if keep is not None and path.exists():
-            path.replace(keep)
+        if keep is not None:
+            with suppress(FileNotFoundError):  # there is none yet, or another process has just moved it
+                path.replace(keep)
         beside.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
