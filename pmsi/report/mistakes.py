@@ -46,10 +46,12 @@ def show_answers(study: Study) -> list[Markup]:
         show_reliability(answers, hits),
     ]
     if len(names) <= _MOST_CLASSES:
+        table = count_confusions(found.labels, answers.classes[:, 0], len(names))
+        uri = "data:text/csv;base64," + base64.b64encode(_to_csv(table, names).encode()).decode()
         parts += [
             render_part("heading", "Confusions"),
-            show_confusions(count_confusions(found.labels, answers.classes[:, 0], len(names)), names),
-            render_part("download", "All confusions as CSV", "confusions.csv", _to_uri(study)),
+            show_confusions(table, names),
+            render_part("download", "All confusions as CSV", "confusions.csv", uri),
         ]
     if study.errors is not None and len(study.errors.truth):
         parts += [render_part("heading", "Worst errors"), show_errors(study.errors, names)]
@@ -139,24 +141,17 @@ def write_confusions(study: Study, path: Path) -> None:
 
     Nothing is written where the predictions were not kept, or for more than a thousand classes.
     """
-    if find_predictions(study) is not None and len(study.classes) <= _MOST_CLASSES:
-        write_text(path, _to_csv(study))
-
-
-def _to_csv(study: Study) -> str:
     found, names = find_predictions(study), study.classes
-    assert found is not None
-    assert found.answers is not None
-    table = count_confusions(found.labels, found.answers.classes[:, 0], len(names))
+    if found is not None and found.answers is not None and len(names) <= _MOST_CLASSES:
+        write_text(path, _to_csv(count_confusions(found.labels, found.answers.classes[:, 0], len(names)), names))
+
+
+def _to_csv(table: NDArray[np.float64], names: Sequence[str]) -> str:
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(["class", *names])
     rows.writerows([name, *(int(count) for count in row)] for name, row in zip(names, table, strict=True))
     return file.getvalue()
-
-
-def _to_uri(study: Study) -> str:
-    return "data:text/csv;base64," + base64.b64encode(_to_csv(study).encode()).decode()
 
 
 def _shorten(name: str) -> str:
