@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint soak fuzz matrix gpu-check tables pictures docs lock clean
+.PHONY: install demo test lint soak fuzz mutation matrix gpu-check tables pictures docs lock clean
 
 install: $(STAMP)
 
@@ -31,6 +31,10 @@ soak: install  ## random cases for MINUTES on all cores; what fails goes to test
 
 fuzz: install  ## random changes of valid files of every format for MINUTES; counts go to bench/results, files that fail to build/fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+mutation: install  ## faults planted one at a time, SAMPLE in each module (0: all): the tests must catch them; MODULES=parts of paths
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["mutation"])')"
+	$(BIN)/python -m bench.mutation $(MODULES) --sample $(or $(SAMPLE),60)
 
 matrix: install  ## the tests with the oldest and the newest versions, on every Python found: bench/results/matrix.json
 	$(BIN)/python -m bench.matrix

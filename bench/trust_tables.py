@@ -76,19 +76,46 @@ def render_mutation(folder: Path = FOLDER) -> str:
     found = _load("mutation", folder)
     if not found:
         return ""
-    names = ("mutants", "killed", "explained")
-    counted = [(row["module"], *(row.get(name, 0) for name in names)) for one in found for row in one["rows"]]
-    total = [sum(row[column] for row in counted) for column in (1, 2, 3)]
-    rows = [
-        (module, f"{made:,}", f"{killed:,}", f"{100 * killed / max(made, 1):.1f} %", f"{explained:,}")
-        for module, made, killed, explained in counted
+    rows = [row for one in found for row in one["rows"]]
+    packages = dict.fromkeys(row["module"].split("/")[0] for row in rows)
+    sums = [_add_rows(name, [row for row in rows if row["module"].startswith(f"{name}/")]) for name in packages]
+    total = _add_rows("all", rows)
+    left = total["mutants"] - total["killed"] - total["explained"]
+    about = (
+        f"{total['mutants']:,} small faults were planted, one at a time; the tests catch {total['killed']:,} of them"
+    )
+    about += f" ({_share(total)}), {total['explained']:,} that they do not catch are explained"
+    about += f" in `bench/mutation/explained.txt`, and {left or 'none'} are not."
+    drawn = f"They are a random sample of {total['possible']:,} possible ones; intervals are of 95 % (Wilson)."
+    cells = [
+        (row["module"], f"{row['mutants']:,}", f"{row['killed']:,}", _share(row), f"{row['explained']:,}")
+        for row in [*sums, *map(_fill_row, rows)]
     ]
     return _join(
         "## Mutation tests",
-        f"{total[0]:,} small faults were planted, one at a time; the tests catch {total[1]:,} of them"
-        f" ({100 * total[1] / max(total[0], 1):.1f} %), and {total[2]:,} that they do not catch are explained.",
-        _draw(("module", "mutants", "killed", "share", "explained"), rows, right=4),
+        about + (f" {drawn}" if total["possible"] > total["mutants"] else ""),
+        _draw(("module", "mutants", "killed", "share", "explained"), cells, right=4),
     )
+
+
+def _fill_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Counts of a module, with those that older results lack."""
+    return {"explained": 0, "possible": row["mutants"], **row}
+
+
+def _add_rows(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Counts of several modules, added."""
+    counts = ("possible", "mutants", "killed", "explained")
+    return {"module": name, **{count: sum(_fill_row(row)[count] for row in rows) for count in counts}}
+
+
+def _share(row: dict[str, Any]) -> str:
+    """Share of mutants that are killed, with Wilson's interval of 95 % where they are a sample."""
+    n, killed, z = max(row["mutants"], 1), row["killed"], 1.96
+    share, middle = killed / n, (killed + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * (killed * (n - killed) / n + z * z / 4) ** 0.5
+    about = f" [{100 * (middle - half):.0f}, {100 * (middle + half):.0f}]" if row["possible"] > row["mutants"] else ""
+    return f"{100 * share:.1f} %{about}"
 
 
 def render_versions(path: Path = matrix.RESULTS) -> str:

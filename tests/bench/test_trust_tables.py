@@ -49,13 +49,24 @@ def test_counts_of_several_devices_are_added(tmp_path: Path) -> None:
 
 def test_mutants_are_counted_by_module(tmp_path: Path) -> None:
     rows = [
-        {"module": "mosaicaug/plan.py", "mutants": 90, "killed": 85, "explained": 5},
+        {"module": "mosaicaug/plan.py", "mutants": 90, "killed": 85, "explained": 4},
         {"module": "pmsi/data/cache.py", "mutants": 10, "killed": 10},
     ]
     write(tmp_path, "mutation.json", rows=rows)
     page = trust_tables.render_mutation(tmp_path)
-    assert "100 small faults were planted, one at a time; the tests catch 95 of them (95.0 %), and 5 " in page
-    assert "| mosaicaug/plan.py | 90 | 85 | 94.4 % | 5 |" in page
+    assert "100 small faults were planted, one at a time; the tests catch 95 of them (95.0 %), 4 that" in page
+    assert "explained.txt`, and 1 are not." in page
+    assert "| mosaicaug | 90 | 85 | 94.4 % | 4 |\n| pmsi | 10 | 10 | 100.0 % | 0 |\n" in page
+    assert "| mosaicaug/plan.py | 90 | 85 | 94.4 % | 4 |" in page
+    assert "sample" not in page
+
+
+def test_a_sample_of_mutants_has_an_interval(tmp_path: Path) -> None:
+    row = {"module": "mosaicaug/plan.py", "possible": 238, "mutants": 60, "killed": 57, "explained": 3}
+    write(tmp_path, "mutation.json", rows=[row])
+    page = trust_tables.render_mutation(tmp_path)
+    assert "and none are not. They are a random sample of 238 possible ones" in page
+    assert "| mosaicaug/plan.py | 60 | 57 | 95.0 % [86, 98] | 3 |" in page
 
 
 @pytest.mark.parametrize("text", ["a | b", "<script>"])
