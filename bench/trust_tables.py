@@ -13,6 +13,13 @@ from bench.results import FOLDER
 from tests.hostile.case import Case
 from tests.hostile.table import TABLE
 
+_OPERATORS = """\
+`make mutation` plants them: comparisons, operators, signs, conditions, numbers, strings and truth values are changed;
+calls, keyword arguments and returned values are taken away. Left alone are docstrings, annotations, the texts of errors
+and warnings, f-strings, `__repr__`, `assert`, `zip(strict=)`, `non_blocking=`, and the Triton kernel, whose mistakes
+`tests/helpers/ptx/mistakes.py` plants. A fault is tried on tests that run its statement in less than 1.5 s, for a few
+seconds. Tests in Triton's interpreter and of several processes are left out, so the whole suite catches more."""
+
 
 def render_hostile() -> str:
     """All hostile inputs by what is read, each with what happens."""
@@ -94,6 +101,7 @@ def render_mutation(folder: Path = FOLDER) -> str:
     return _join(
         "## Mutation tests",
         about + (f" {drawn}" if total["possible"] > total["mutants"] else ""),
+        _OPERATORS,
         _draw(("module", "mutants", "killed", "share", "explained"), cells, right=4),
     )
 

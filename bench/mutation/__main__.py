@@ -48,19 +48,24 @@ IMPORTED = 4  # test files that are imported for a mutant of what importing runs
 Records = dict[str, dict[str, Any]]
 
 
-def main(modules: Sequence[str], scopes: Sequence[str], most: int, seed: int, budget: float, *, again: bool) -> int:
+def main(
+    modules: Sequence[str], scopes: Sequence[str], most: int, seed: int, budget: float, *, again: bool, own: bool
+) -> int:
     """Try the mutants of each scope, write the results, and list what survives without an explanation."""
     for name in SHARED:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)
     STATE.mkdir(parents=True, exist_ok=True)
     for scope in scopes:
-        pattern, tests = SCOPES[scope]
+        pattern, folders = SCOPES[scope]
         paths = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern))
         chosen = [path for one in modules for path in paths if one in path] if modules else paths
         todo = {path: list_waiting(path, most, seed, again=again) for path in chosen}
+        files = [file for folder in folders for file in list_test_files(ROOT / folder)]
+        if own:
+            files = [file for file in files if any(is_own(file, path) for path in chosen)]
         if any(todo.values()):
-            run_in_child(partial(try_swaps, paths, tests, todo, budget))
+            run_in_child(partial(try_swaps, paths, files, todo, budget))
             for path, mutants in todo.items():
                 try_imports(path, mutants, budget)
     return report(most, seed)
@@ -68,19 +73,14 @@ def main(modules: Sequence[str], scopes: Sequence[str], most: int, seed: int, bu
 
 def list_waiting(path: str, most: int, seed: int, *, again: bool) -> list[Mutant]:
     """The mutants of the sample that were not tried on this source, and with ``again`` those that survived."""
-    mutants, records = draw_mutants(list_mutants(path, read(path)), most, seed), load_records(path)
-    explained = load_explained().get(path, {}) if again else {}
-    return [
-        one
-        for one in mutants
-        if one.name not in records or (again and not records[one.name]["by"] and one.name not in explained)
-    ]
+    mutants, records = list_mutants(path, read(path)), load_records(path)
+    drawn, explained = set(draw_mutants(mutants, most, seed)), load_explained().get(path, {})
+    survived = {name for name, record in records.items() if again and not record["by"] and name not in explained}
+    return [one for one in mutants if one.name in survived or (one in drawn and one.name not in records)]
 
 
-def try_swaps(paths: Sequence[str], folders: Sequence[str], todo: dict[str, list[Mutant]], budget: float) -> None:
+def try_swaps(paths: Sequence[str], files: Sequence[str], todo: dict[str, list[Mutant]], budget: float) -> None:
     """Try the mutants of functions in forks of one process that has collected the tests."""
-    files = [file for folder in folders for file in list_test_files(ROOT / folder)]
-
     recorder = server.make_recorder(ROOT, paths)
 
     def work(session: server.Server) -> None:
@@ -133,9 +133,10 @@ def choose_tests(measured: dict[str, dict[str, Any]], mutant: Mutant, budget: fl
 
     For what importing runs these are the module's own tests, and those that run any line of it.
     """
-    own_files = f"test_{Path(mutant.module).stem}.py", f"test_{Path(mutant.module).parent.name}.py"
     chosen, left = dict[str, float](), {True: 0.7 * budget, False: 0.3 * budget}
-    candidates = [(not name.split("::")[0].endswith(own_files), one["seconds"], name) for name, one in measured.items()]
+    candidates = [
+        (not is_own(name.split("::")[0], mutant.module), one["seconds"], name) for name, one in measured.items()
+    ]
     for other, seconds, name in sorted(candidates):
         lines = measured[name]["lines"]
         imported = not mutant.inside and (mutant.module in lines or not other)
@@ -143,6 +144,12 @@ def choose_tests(measured: dict[str, dict[str, Any]], mutant: Mutant, budget: fl
             chosen[name] = seconds
             left[not other] -= seconds + 0.002
     return chosen
+
+
+def is_own(file: str, module: str) -> bool:
+    """Test for a test file of a module: it has the module's name, or that of the package that is the module."""
+    path = Path(module)
+    return Path(file).name == f"test_{path.parent.name if path.stem == '__init__' else path.stem}.py"
 
 
 def runs(lines: dict[str, list[int]], mutant: Mutant) -> bool:
@@ -261,7 +268,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=4.0, help="seconds of tests for a mutant that survives")
     parser.add_argument("--again", action="store_true", help="try survivors again that nobody has explained")
+    parser.add_argument("--own", action="store_true", help="run tests of the module's own file alone")
     given = parser.parse_args()
-    sys.exit(
-        main(given.modules, given.scope or list(SCOPES), given.sample, given.seed, given.budget, again=given.again)
-    )
+    chosen = given.modules, given.scope or list(SCOPES), given.sample, given.seed, given.budget
+    sys.exit(main(*chosen, again=given.again, own=given.own))

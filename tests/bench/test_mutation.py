@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.mutation import server
 from bench.mutation.mutants import draw_mutants, list_mutants
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +84,61 @@ def test_a_sample_is_the_same_for_one_seed_and_in_order() -> None:
     assert len(set(drawn) - set(draw_mutants(mutants[1:], 20, 1))) <= 1, "the others stay when one goes"
     assert [one.line for one in drawn] == sorted({one.line for one in drawn})
     assert draw_mutants(mutants, 50, 1) == draw_mutants(mutants, 0, 1) == mutants
+
+
+SOURCE = """\
+import functools
+
+LIMIT = 2
+
+@functools.lru_cache
+def double(x):
+    return 2 * x
+
+def make_adder(x):
+    return lambda y: x + y
+
+add_one = make_adder(1)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of three functions, in a file of its own."""
+    path = tmp_path / "planted.py"
+    path.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location("planted", path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    monkeypatch.setitem(sys.modules, "planted", loaded)
+    monkeypatch.setattr(server, "PACKAGES", ("planted",))
+    return loaded
+
+
+def test_functions_that_exist_get_the_code_of_a_mutant(module: Any) -> None:
+    mutants = {one.name.split(" => ")[1]: one for one in list_mutants("planted.py", SOURCE)}
+    functions = [module.double.__wrapped__, module.make_adder, module.add_one]
+    assert (module.double(3), module.add_one(3)) == (6, 4)
+    for change in ("return 2 / x", "return lambda y: x - y"):
+        server.swap_code(functions, mutants[change], SOURCE, Path(module.__file__))
+    assert module.double(4) == 0.5
+    assert module.double(3) == 2 / 3, "what was kept is gone"
+    assert (module.add_one(3), module.make_adder(2)(3)) == (-2, -1)
+
+
+def test_what_importing_runs_is_imported_with_the_mutant(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    [mutant] = [one for one in list_mutants("planted.py", SOURCE) if one.name == "LIMIT = 2 => LIMIT = 3"]
+    assert not mutant.inside
+    finder = server.MutatedImport("planted", Path(module.__file__), mutant.change(SOURCE))
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    del sys.modules["planted"]
+    assert importlib.import_module("planted").LIMIT == 3
+
+
+def test_a_fork_gives_its_result_or_nothing_and_its_own_faults_are_errors() -> None:
+    assert server.fork(lambda: {"by": "a test"}, 5, 60) == {"by": "a test"}
+    assert server.fork(functools.partial(os._exit, 3), 5, 60) is None
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        server.fork(lambda: 1 // 0, 5, 60)

@@ -180,9 +180,21 @@ def test_a_json_log_gives_the_plan_back(batch: int, *, drawn: bool) -> None:
         assert two.numel() == 0 if batch == 0 else torch.equal(two, one)
 
 
+def test_one_image_is_checked_as_well() -> None:
+    with pytest.raises(ValueError, match=r"^Plan: tiles must lie in 0\.\.0, got 1\.\.1$"):
+        Plan.of_tiles(torch.tensor([[1]], dtype=torch.int32), (4, 4))
+
+
+def test_plans_are_told_apart_by_identity() -> None:
+    plan, other = Plan.identity(2, (4, 4)), Plan.identity(2, (4, 4))
+    assert plan == plan
+    assert plan != other
+    assert {plan, other} == {other, plan}
+
+
 def test_from_dict_refuses_missing_and_unknown_fields() -> None:
     values = Plan.identity(2, (4, 4)).to_dict()
-    with pytest.raises(ValueError, match=r"from_dict.*opacity"):
+    with pytest.raises(ValueError, match=r"from_dict: needs the fields \['drawn_share'.* got \['size', 'tiles'"):
         Plan.from_dict({name: value for name, value in values.items() if name != "opacity"})
     with pytest.raises(ValueError, match=r"from_dict.*colour"):
         Plan.from_dict(values | {"colour": 1})
@@ -199,6 +211,11 @@ MALFORMED = {
     "a tile below 0": ({"tiles": _int([[0], [-1]])}, r"tiles.*-1"),
     "a tile past the batch": ({"tiles": _int([[0], [2]])}, r"tiles.*2"),
     "a grid finer than the image": ({"tiles": torch.arange(50, dtype=torch.int32).view(2, 25)}, r"5.*\(4, 6\)"),
+    "a grid finer than one pixel": (
+        {"size": (1, 1), "tiles": torch.arange(8, dtype=torch.int32).view(2, 4)},
+        r".*of 2 ",
+    ),
+    "no tiles": ({"tiles": torch.empty(2, 0, dtype=torch.int32)}, r"tiles.*0"),
     "overlay of another batch": ({"overlay": _int([0, 1, 1])}, r"overlay.*3"),
     "overlay past the batch": ({"overlay": _int([0, 2])}, r"overlay.*2"),
     "overlay below 0": ({"overlay": _int([-1, 0])}, r"overlay.*-1"),
@@ -207,7 +224,7 @@ MALFORMED = {
     "a box past the width": ({"from_box": _int([[0, 0, 4, 7]] * 2)}, r"box"),
     "a box turned round": ({"to_box": _int([[3, 0, 1, 4]] * 2)}, r"box"),
     "a box left of the image": ({"to_box": _int([[0, -1, 1, 4]] * 2)}, r"box"),
-    "nothing to fill a box with": ({"to_box": _int([[0, 0, 2, 2]] * 2)}, r"from_box"),
+    "nothing to fill a box with": ({"to_box": _int([[0, 0, 0, 0], [0, 0, 2, 2]])}, r"image 1 .*from_box"),
     "opacity above 1": ({"opacity": torch.tensor([1.0, 1.5])}, r"opacity"),
     "opacity NaN": ({"opacity": torch.tensor([1.0, float("nan")])}, r"opacity"),
     "opacity of float64": ({"opacity": torch.ones(2, dtype=torch.float64)}, r"opacity.*float64"),

@@ -378,6 +378,26 @@ def test_per_batch_gives_equal_rows(aug: Augmentation) -> None:
         assert (rows == rows[0]).all()
 
 
+def test_seeds_of_batches_stay_what_they_were() -> None:
+    assert batch_generator(5).initial_seed() == 5
+    assert batch_generator(1, 2, 3).initial_seed() == 1 + 2 * 0x9E3779B1 + 3 * 0x85EBCA77
+    assert batch_generator(2**64 - 1, 1).initial_seed() == 0x9E3779B1 - 1  # seeds have 64 bits
+
+
+def test_weights_of_any_size_are_weighed() -> None:
+    for weights in ([1e39, 1e39], [1e-50, 1e-50]):  # beyond float32
+        chosen = sampling.one_of(100, weights, per="sample", generator=seeded(1))
+        assert 30 < int(chosen.sum()) < 70
+
+
+def test_a_box_without_pixels_is_cut_from_nothing() -> None:
+    size = (5, 9)  # wide, so that many boxes have columns and no rows
+    plan = SnapMix(0.3).sample((300, 1, *size), generator=seeded(2))
+    extent = [(box[:, 2:] - box[:, :2]).tolist() for box in (plan.from_box, plan.to_box)]
+    assert all((min(one) > 0) == (min(other) > 0) == (max(other) > 0) for one, other in zip(*extent, strict=True))
+    assert 0 < int(plan.has_overlay.sum()) < 300
+
+
 def test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet() -> None:
     """Torch's generator reads 32 bits of a seed."""
     keys = itertools.product(range(8), [*range(300), 10**6], range(20))

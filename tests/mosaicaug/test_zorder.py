@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from mosaicaug.zorder import SHUFFLES, Permutation, nested_shuffles
+from mosaicaug.zorder import SHUFFLES, Permutation, _make_tables, nested_shuffles
 from tests.helpers.oracle import seeded
 
 
@@ -58,7 +58,15 @@ def test_shuffles_are_all_there_are(permutation: Permutation, count: int) -> Non
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     if permutation == "cyclic":
         assert not any(order[quadrant] == quadrant for order in orders for quadrant in range(4))
+        assert all(order[order[order[quadrant]]] != quadrant for order in orders for quadrant in range(4))
 
 
 def test_no_recursion_moves_nothing() -> None:
     assert nested_shuffles(torch.zeros(3, 0, dtype=torch.float64), "uniform").tolist() == [[0]] * 3
+
+
+def test_tables_are_kept_as_ordinary_tensors() -> None:
+    _make_tables.cache_clear()
+    with torch.inference_mode():
+        tables = _make_tables(1, "uniform")
+    assert not any(table.is_inference() for table in tables)
