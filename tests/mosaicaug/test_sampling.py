@@ -146,6 +146,14 @@ def test_phases_are_drawn_one_by_one_or_stop_earlier() -> None:
     assert (code["shared"] % 7 == 0).all()
 
 
+@pytest.mark.parametrize("per", ["sample", "batch"])
+def test_a_shared_chain_begins_with_what_one_call_draws(per: Literal["sample", "batch"]) -> None:
+    aug, shape = RecursiveMosaic(2, per=per), (5, 1, 8, 8)
+    chain = aug.sample_phases(shape, chain="shared", generator=seeded(3))
+    assert [plan.grid for plan in chain] == [4, 2, 1]
+    assert torch.equal(chain[0].tiles, aug.sample(shape, generator=seeded(3)).tiles)
+
+
 def test_mosaic_of_no_recursion_moves_nothing() -> None:
     plan = RecursiveMosaic(r=0).sample((3, 3, 8, 8))
     assert torch.equal(plan.tiles, plan.home)
