@@ -44,6 +44,7 @@ SLOW_FILES = (
     "test_processes.py",
     "test_resume.py",
 )
+ALSO = {"mosaicaug/rectangles.py": ("tests/mosaicaug/test_annotations.py",)}  # own tests in the file of its only user
 IMPORTED = 4  # test files that are imported for a mutant of what importing runs, its own first
 Records = dict[str, dict[str, Any]]
 
@@ -148,6 +149,8 @@ def choose_tests(measured: dict[str, dict[str, Any]], mutant: Mutant, budget: fl
 
 def is_own(file: str, module: str) -> bool:
     """Test for a test file of a module: it has the module's name, or that of the package that is the module."""
+    if file in ALSO.get(module, ()):
+        return True
     path = Path(module)
     return Path(file).name == f"test_{path.parent.name if path.stem == '__init__' else path.stem}.py"
 

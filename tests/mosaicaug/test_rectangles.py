@@ -38,6 +38,19 @@ def test_rectangles_cover_the_output_once(aug: RecursiveMosaic | Jigsaw, across:
     assert torch.equal(made, copy_pixels(images, plan.to_dict()))
 
 
+@pytest.mark.parametrize("size", [(12, 19), (19, 12)])
+def test_a_margin_on_one_side_alone_stays(size: tuple[int, int]) -> None:
+    images = number_pixels((2, 1, *size))
+    plan = Jigsaw(3).sample(images.shape, generator=seeded(5))
+    made, written = copy_rectangles(images, list_rectangles(plan))
+    assert (written == 1).all()
+    assert torch.equal(made, copy_pixels(images, plan.to_dict()))
+
+
+def test_an_empty_batch_has_one_rectangle_per_image() -> None:
+    assert list_rectangles(Plan.identity(0, (8, 8))).shape == (0, 1, 7)
+
+
 def test_neighbours_that_move_together_are_one_rectangle() -> None:
     assert list_rectangles(Plan.identity(3, (8, 8)).refine(4)).shape == (3, 1, 7)
     for quadrants, count in ([3, 2, 1, 0], 4), ([2, 3, 0, 1], 2), ([0, 1, 3, 2], 3):
@@ -49,6 +62,8 @@ def test_layers_are_the_base_and_the_overlays() -> None:
     like = torch.empty(0, dtype=torch.float64)
     [base] = list_layers(Jigsaw(2).sample((3, 1, *SIZE)), like)
     assert base.cover is None
+    swapped = Plan.of_tiles(torch.tensor([[1], [0]], dtype=torch.int32), (8, 8))
+    assert list_layers(swapped, like)[0].image.tolist() == [[1], [0]]
     cut = CutMix().sample((3, 1, 64, 64), generator=seeded(3))
     base, overlay = list_layers(cut, like)
     assert base.cover is not None
@@ -82,3 +97,4 @@ def test_the_chosen_come_first_and_in_order() -> None:
     chosen = torch.tensor([[False, True, False, True], [True, False, False, False]])
     assert chosen_first(chosen).tolist() == [[1, 3], [0, 1]]
     assert chosen_first(torch.zeros(0, 4, dtype=torch.bool), at_least=1).shape == (0, 1)
+    assert chosen_first(torch.zeros(0, 4, dtype=torch.bool)).shape == (0, 0)

@@ -398,8 +398,8 @@ def test_weights_of_any_size_are_weighed() -> None:
         assert 30 < int(chosen.sum()) < 70
 
 
-def test_a_box_without_pixels_is_cut_from_nothing() -> None:
-    size = (5, 9)  # wide, so that many boxes have columns and no rows
+@pytest.mark.parametrize("size", [(5, 9), (9, 5)])  # so that many boxes have columns and no rows, or rows alone
+def test_a_box_without_pixels_is_cut_from_nothing(size: tuple[int, int]) -> None:
     plan = SnapMix(0.3).sample((300, 1, *size), generator=seeded(2))
     extent = [(box[:, 2:] - box[:, :2]).tolist() for box in (plan.from_box, plan.to_box)]
     assert all((min(one) > 0) == (min(other) > 0) == (max(other) > 0) for one, other in zip(*extent, strict=True))
