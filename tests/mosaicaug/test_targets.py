@@ -330,3 +330,23 @@ def test_what_is_no_tensor_is_refused_in_one_line() -> None:
     for call, message in calls:
         with pytest.raises(TypeError, match=rf"^{message}"):
             call()
+
+
+def test_errors_name_the_function_and_the_argument() -> None:
+    features, weight, labels = torch.rand(2, 3, 4, 4), torch.rand(5, 3), torch.tensor([0, 4])
+    wrong: list[tuple[Callable[..., Any], list[Any], str]] = [
+        (class_activation_map, [[1.0], weight, None, labels], "class_activation_map: features must be a tensor"),
+        (class_activation_map, [features, [1.0], None, labels], "class_activation_map: weight must be a tensor"),
+        (class_activation_map, [features, weight, None, labels + 1], "class_activation_map: num_classes=5"),
+        (class_activation_map, [features, weight, None, "ab"], "class_activation_map: labels must be a tensor"),
+        (cross_entropy, [[1.0], labels], "cross_entropy: logits must be a tensor"),
+        (cross_entropy, [torch.rand(2, 5), "ab"], "cross_entropy: targets must be a tensor"),
+        (mix_labels, [Plan.identity(2, (4, 4)), "ab"], "mix_labels: labels must be a tensor"),
+    ]
+    for function, arguments, message in wrong:
+        with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+            function(*arguments)
+    with pytest.raises(TypeError, match=r"^mix_labels: maps must be a tensor"):
+        mix_labels(Plan.identity(2, (4, 4)), labels, maps=[1.0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^mix_labels: num_classes must be at least 1"):
+        mix_labels(Plan.identity(2, (4, 4)), labels, num_classes=0)
