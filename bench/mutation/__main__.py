@@ -203,25 +203,34 @@ def run_in_child(work: Callable[[], None]) -> None:
 
 
 def report(most: int, seed: int) -> int:
-    """Write the results of all modules that have some, and print the survivors that nobody has explained."""
-    rows, waiting, explained = list[dict[str, Any]](), 0, load_explained()
+    """Write the results of all modules that have some, and print the survivors that nobody has explained.
+
+    Rows of modules that were not tried here stay as they were.
+    """
+    old = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.exists() else []
+    rows, waiting, explained = {row["module"]: row for row in old}, 0, load_explained()
     for path in sorted(
         path.relative_to(ROOT).as_posix() for pattern, _ in SCOPES.values() for path in ROOT.glob(pattern)
     ):
-        mutants, records = list_mutants(path, read(path)), load_records(path)
+        if not (records := load_records(path)):
+            continue
+        mutants = list_mutants(path, read(path))
         tried = [one for one in mutants if one.name in records]
         survived = [one for one in tried if not records[one.name]["by"]]
         open_ones = [one for one in survived if one.name not in explained.get(path, {})]
         for one in open_ones:
             print(f"{path}:{one.line}: {one.name}  ({len(records[one.name]['tests'])} tests)")
         waiting += len(open_ones)
-        if tried:
-            killed = len(tried) - len(survived)
-            row = {"module": path, "possible": len(mutants), "mutants": len(tried), "killed": killed}
-            rows.append(row | {"explained": len(survived) - len(open_ones)})
-            print(f"{path}: {killed} of {len(tried)} killed, {len(open_ones)} not explained; {len(mutants)} possible")
+        killed = len(tried) - len(survived)
+        row = {"module": path, "possible": len(mutants), "mutants": len(tried), "killed": killed}
+        rows[path] = row | {"explained": len(survived) - len(open_ones)}
+        print(f"{path}: {killed} of {len(tried)} killed, {len(open_ones)} not explained; {len(mutants)} possible")
     results = importlib.import_module("bench.results")
-    results.write_results(RESULTS, results.describe_environment("cpu") | {"seed": seed, "sample": most}, rows)
+    results.write_results(
+        RESULTS,
+        results.describe_environment("cpu") | {"seed": seed, "sample": most},
+        [rows[name] for name in sorted(rows)],
+    )
     return int(waiting > 0)
 
 

@@ -48,7 +48,7 @@ def test_a_margin_on_one_side_alone_stays(size: tuple[int, int]) -> None:
 
 
 def test_an_empty_batch_has_one_rectangle_per_image() -> None:
-    assert list_rectangles(Plan.identity(0, (8, 8))).shape == (0, 1, 7)
+    assert list_rectangles(Plan.identity(0, (8, 8)).refine(2)).shape == (0, 1, 7)
 
 
 def test_neighbours_that_move_together_are_one_rectangle() -> None:
