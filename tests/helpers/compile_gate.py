@@ -26,7 +26,8 @@ from bench.gpu.machine_code import WARPS, Cost, count_cost, disassemble, list_pa
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
 from mosaicaug.backends.request import Request, make_empty
 from mosaicaug.backends.triton import kernel as backend
-from mosaicaug.backends.triton.table import Overlay, pack
+from mosaicaug.backends.triton.table import pack
+from mosaicaug.contents import Overlay
 from tests.helpers.ptx.launch import compile_launch
 
 ARCHITECTURES = (80, 90)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 LADDERS: dict[str, list[set[str]]] = {
     "mosaicaug": [
         {"plan", "zorder", "checks"},
+        {"contents"},
         {"sampling", "targets", "rectangles", "backends"},
         {"apply", "settings"},
         {"annotations", "augmentation"},
