@@ -35,7 +35,7 @@ fuzz: install  ## random changes of valid files of every format for MINUTES; cou
 matrix: install  ## the tests with the oldest and the newest versions, on every Python found: bench/results/matrix.json
 	$(BIN)/python -m bench.matrix
 
-gpu-check: install  ## tests on CUDA, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
+gpu-check: install  ## tests on CUDA, kernel times with launch settings, the star of the benchmark and training, in under 8 minutes; ends at once without a GPU
 	$(BIN)/python -m bench.gpu_check
 
 tables: install  ## tables of README and docs/, and docs/images/{scaling,regimes*}.png, from bench/results and the code

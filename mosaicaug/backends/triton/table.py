@@ -121,6 +121,22 @@ class PlanBuffer:
         return self
 
 
+def make_buffers(plans: Sequence[Plan], device: torch.device) -> list[PlanBuffer]:
+    """Make a buffer for each plan, with one upload for all."""
+    tables = [pack([plan]) for plan in plans]
+    gaps = [table.words.new_zeros(-len(table.words) % 4) for table in tables]  # so that each begins at 16 bytes
+    pairs = list(zip(tables, gaps, strict=True))
+    words = upload(torch.cat([part for table, gap in pairs for part in (table.words, gap)]), device)
+    buffers, begin = list[PlanBuffer](), 0
+    for plan, (table, gap) in zip(plans, pairs, strict=True):
+        buffer = PlanBuffer.__new__(PlanBuffer)
+        length = len(table.words)
+        buffer.plan, buffer.table = plan, table._replace(words=words.narrow(0, begin, length))
+        begin += length + len(gap)
+        buffers.append(buffer)
+    return buffers
+
+
 def pack(plans: Sequence[Plan], *, overlay: Overlay = Overlay.NONE, blend: bool = False) -> Table:
     """Make the table of plans, on the CPU.
 
