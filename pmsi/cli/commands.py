@@ -14,8 +14,9 @@ from pmsi.cli.console import Screen, end, print_whole, say
 from pmsi.cli.data import Data, run_data
 from pmsi.cli.evaluate import run_evaluate
 from pmsi.cli.export import run_export
-from pmsi.cli.options import Common, Compare, Describe, Export, Reproduce, Train, name_recipe, parse
+from pmsi.cli.options import Common, Compare, Describe, Export, Reproduce, Serve, Train, name_recipe, parse
 from pmsi.cli.predict import Predict, run_predict
+from pmsi.cli.serve import run_serve
 from pmsi.cli.session import load_data, open_session
 from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import check_folder
@@ -94,6 +95,8 @@ def _carry_out(words: list[str], console: Console) -> int:
         return run_predict(command)
     elif isinstance(command, Export):
         return run_export(command, console)
+    elif isinstance(command, Serve):
+        return run_serve(command, console)
     elif isinstance(command, Data):
         with Screen(console) as screen:
             return run_data(command, console, screen.loading)

@@ -181,7 +181,21 @@ class Export:
     compute: _ComputeGroup = field(default_factory=ComputeOptions)
 
 
-Command = Compare | Train | Reproduce | Describe | Evaluate | Predict | Export | Data
+@dataclass(frozen=True)
+class Serve:
+    """Serve pages on this machine alone: drop photographs to ask a network, and try augmentations on them."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """last.ckpt of a run, or a file that `pmsi export` wrote; Grad-CAM needs a checkpoint or .safetensors."""
+    port: int = 8000
+    """Of this machine's own address, 127.0.0.1; 0 takes a free one."""
+    threshold: float = 0.5
+    """Confidence below which the answer is "not sure", 0 to 1."""
+    examples: Path | None = None
+    """Folder of example images, a folder for each class; by default the training images of the run beside MODEL."""
+
+
+Command = Compare | Train | Reproduce | Describe | Evaluate | Predict | Export | Serve | Data
 
 
 def parse(words: list[str]) -> Command:
@@ -211,6 +225,7 @@ def parse(words: list[str]) -> Command:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Predict, tyro.conf.subcommand("predict"), tyro.conf.PositionalRequiredArgs]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[Data, tyro.conf.subcommand("data")]
     )
     summary = "RMG-PMSI: train and compare networks for fine-grained recognition. `pmsi --version` says which version."
