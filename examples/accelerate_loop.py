@@ -18,7 +18,7 @@ def draw(letter: str) -> torch.Tensor:
     """Draw a letter on a slope of colour: uint8 ``[3, 128, 128]``."""
     image = ImageOps.colorize(Image.linear_gradient("L").resize((128, 128)), COLOURS[letter], "#fff6e0")
     ImageDraw.Draw(image).text((64, 64), letter, "#221f33", ImageFont.load_default(120), anchor="mm")
-    return pil_to_tensor(image)
+    return torch.as_tensor(pil_to_tensor(image))
 
 
 accelerator = Accelerator(cpu=True)  # leave cpu= out where there is a GPU; `accelerate launch` starts several processes

@@ -16,20 +16,21 @@ augment = Compose([RecursiveMosaic(r=2), CutMix(num_classes=5)])
 seen: list[dict[str, torch.Tensor]] = []
 
 
-class MixingTrainer(Trainer):
+class MixingTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     """Trainer that mixes where the network is; its collator would mix the batches of evaluation too."""
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         inputs["pixel_values"], inputs["labels"] = augment(inputs["pixel_values"], inputs["labels"])
         seen.append(dict(inputs))
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
 
 
 def draw(letter: str) -> torch.Tensor:
     """Draw a letter on a slope of colour: float ``[3, 128, 128]``."""
     image = ImageOps.colorize(Image.linear_gradient("L").resize((128, 128)), COLOURS[letter], "#fff6e0")
     ImageDraw.Draw(image).text((64, 64), letter, "#221f33", ImageFont.load_default(120), anchor="mm")
-    return pil_to_tensor(image) / 255
+    return torch.as_tensor(pil_to_tensor(image)) / 255
 
 
 torch.manual_seed(3)

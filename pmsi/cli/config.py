@@ -69,10 +69,10 @@ def read_defaults(path: Path, recipe: str | None, *, weights_typed: bool) -> Def
         source["root"] = Path(source["root"])
 
     # 2. The recipe.
-    name = recipe or found.get("recipe")
-    if name is not None and name not in RECIPES:
-        raise ValueError(f"--config: {path} names the recipe {name!r}; there are {', '.join(RECIPES)}")
-    base = next((one for key, one in RECIPES.items() if key == name), Recipe()).to_dict()
+    chosen = recipe or found.get("recipe")
+    if chosen is not None and chosen not in RECIPES:
+        raise ValueError(f"--config: {path} names the recipe {chosen!r}; there are {', '.join(RECIPES)}")
+    base = next((one for key, one in RECIPES.items() if key == chosen), Recipe()).to_dict()
     values = {key.removeprefix(_PREFIX): value for key, value in found.items() if key.startswith(_PREFIX)}
     if not of_run:
         values = base | {key: value for key, value in found.items() if key in known}

@@ -214,19 +214,17 @@ def parse(words: list[str]) -> Command:
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--data", default="typefaces")
-    first.add_argument("--recipe")
-    first.add_argument("--config", type=Path)
-    first.add_argument("--weights")
+    for word in ("--recipe", "--config", "--weights"):
+        first.add_argument(word)
     known, _ = first.parse_known_args(words)
     name = known.recipe or _choose_recipe(known.data)
     if words[:1] == ["describe"] and known.recipe is None:
         name = Describe.recipe
-    settings = next(
-        (recipe for key, recipe in RECIPES.items() if key == name), Recipe()
-    )  # tyro reports a name that is not there
+    # tyro reports a name that is not there.
+    settings = next((recipe for key, recipe in RECIPES.items() if key == name), Recipe())
     begin = Defaults(settings, Source(), 0)
     if known.config is not None and words[0] in ("compare", "train", "reproduce"):
-        begin = read_defaults(known.config, known.recipe, weights_typed=known.weights is not None)
+        begin = read_defaults(Path(known.config), known.recipe, weights_typed=known.weights is not None)
     given: Any = {"settings": begin.settings, "source": begin.source}
     commands = (
         Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(**given))]

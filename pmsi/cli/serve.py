@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,6 @@ def run_serve(command: Serve, console: Console) -> int:
     if not 0 <= command.threshold <= 1:
         raise ValueError(f"--threshold: must lie in 0..1, got {command.threshold}")
     listener = open_port(command.port)
-    from uvicorn import Config, Server
-
     from pmsi.deployment.serve.app import Desk, make_app
 
     with listener:
@@ -66,8 +65,15 @@ def run_serve(command: Serve, console: Console) -> int:
         # 3. The pages.
         app = make_app(Desk(model, command.model.name, explain, examples, command.threshold))
         say(console, f"Serving {command.model.name} at http://{_HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)")
-        Server(Config(app, log_level="warning", lifespan="off", server_header=False)).run(sockets=[listener])
+        run_server(app, listener)
     return 0
+
+
+def run_server(app: Any, listener: socket.socket) -> None:
+    """Answer requests that come to a port, until Ctrl-C."""
+    from uvicorn import Config, Server
+
+    Server(Config(app, log_level="warning", lifespan="off", server_header=False)).run(sockets=[listener])
 
 
 def open_port(port: int) -> socket.socket:

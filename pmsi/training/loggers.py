@@ -103,7 +103,7 @@ def check_logger(name: LogName) -> None:
 def _open_tensorboard(run: LoggedRun, epoch: int) -> Log:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer: Any = SummaryWriter(str(expand_home(run.folder)), purge_step=epoch)  # type: ignore[no-untyped-call]
+    writer: Any = SummaryWriter(str(expand_home(run.folder)), purge_step=epoch)
 
     def write(values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():

@@ -17,7 +17,7 @@ MAPS = torch.rand(4, 3, 3)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("aug", [RecursiveMosaic(2), Jigsaw(3), CutMix(), MixUp(), SnapMix()], ids=repr)
 def test_pixels_are_those_of_tensors(aug: Augmentation, dtype: type) -> None:
-    images = (255 * np.random.default_rng(0).random((4, 24, 18, 3))).astype(dtype)
+    images: Any = (255 * np.random.default_rng(0).random((4, 24, 18, 3))).astype(dtype)
     tensors = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     labels = torch.arange(4)
     wanted, targets = aug(tensors, labels, maps=MAPS, generator=torch.Generator().manual_seed(3))
