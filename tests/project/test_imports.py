@@ -24,7 +24,7 @@ LADDERS: dict[str, list[set[str]]] = {
         {"apply", "settings", "stream"},
         {"annotations", "augmentation"},
         {"transforms", "compose", "operators"},
-        {"kornia", "dali", "timm", "torchvision", "preview"},
+        {"kornia", "dali", "timm", "torchvision", "huggingface", "arrays", "preview"},
         {"__init__"},
     ],
     "pmsi": [
