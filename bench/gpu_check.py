@@ -1,4 +1,4 @@
-"""Check of a machine with a GPU: tests on CUDA, then the star of both benchmarks; `python -m bench.gpu_check`.
+"""Check of a machine with a GPU: tests on CUDA, kernel times, and both benchmarks; `python -m bench.gpu_check`.
 
 It needs what `pmsi` needs, triton and pytest; pytest-benchmark and the other libraries are used where they are
 installed. Each part is a process with a time limit of its own, and the files are written after each, so that what one
@@ -23,12 +23,13 @@ from typing import Any
 import torch
 
 from bench import results
+from bench.gpu import timing
 from bench.throughput import tables as throughput_tables
 from bench.throughput.rows import compare_with_copies
 from bench.training import tables as engine_tables
 
 TESTS = results.ROOT / "tests"
-LIMITS = {"tests": 175, "benchmark": 150, "engine": 110}  # seconds
+LIMITS = {"tests": 140, "kernel": 75, "benchmark": 115, "engine": 85}  # seconds, and GRACE for each: 8 minutes at most
 GRACE = 15  # seconds to write what there is, after a part was told to stop
 
 Part = dict[str, Any]
@@ -39,10 +40,11 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("gpu-check: no CUDA device on this machine")
         return 1
-    report = {**results.describe_environment("cuda"), "parts": [], "rows": [], "engine": []}
+    report = {**results.describe_environment("cuda"), "parts": [], "rows": [], "kernel": [], "engine": []}
     path = results.results_path("gpu-check", report)
     with tempfile.TemporaryDirectory() as folder:
-        for run, kind in ((run_tests, "rows"), (run_benchmark, "rows"), (run_training, "engine")):
+        runs = ((run_tests, "rows"), (run_kernel, "kernel"), (run_benchmark, "rows"), (run_training, "engine"))
+        for run, kind in runs:
             part, rows = run(Path(folder))
             report["parts"].append(part)
             report[kind] += rows
@@ -57,6 +59,16 @@ def run_tests(folder: Path) -> tuple[Part, list[results.Row]]:
     files = list_tests()
     chosen = ["cuda", *(path.stem for path in files if path.parent.name == "triton")]
     return run_pytest("tests", [*map(str, files), "-k", " or ".join(chosen)], folder), []
+
+
+def run_kernel(folder: Path) -> tuple[Part, list[results.Row]]:
+    """Time the kernel by replayed graphs, with each choice that the model cannot decide."""
+    out = folder / "kernel.json"
+    command = [sys.executable, "-m", "bench.gpu.timing", str(out), str(LIMITS["kernel"] - GRACE)]
+    code, seconds, tail = run_within(command, LIMITS["kernel"])
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    status = {None: f"stopped after {LIMITS['kernel']} s", 0: "passed"}.get(code, "failed")
+    return make_part("kernel", status, seconds=round(seconds, 1), tail="" if code == 0 else tail), rows
 
 
 def run_benchmark(folder: Path) -> tuple[Part, list[results.Row]]:
@@ -157,6 +169,9 @@ def summarise(report: dict[str, Any]) -> str:
     if failures:
         parts.append("## Failures\n\n" + "\n".join(f"- `{name}`" for name in failures))
     parts += [f"## End of the output of {p['name']}\n\n```\n{p['tail']}\n```" for p in report["parts"] if p["tail"]]
+    if report.get("kernel"):
+        found = {"rows": report["kernel"], "winner": timing.name_winner(report["kernel"])}
+        parts.append("## Kernel\n\n" + timing.render(found))
     parts.append("## Throughput\n\n" + throughput_tables.render_device("GPU", report))
     parts.append("## Training\n\n" + engine_tables.render_device("GPU", report, report["engine"]))
     return "\n\n".join(parts) + "\n"

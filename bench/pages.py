@@ -22,6 +22,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "throughput": throughput_tables.render,
         "engine": engine_tables.render,
         "gpu-model": model_tables.render,
+        "host": model_tables.render_host,
     },
     "docs/pmsi.md": {"recipe-fields": source_tables.render_recipe_fields},
     "docs/architecture.md": {
@@ -34,6 +35,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "hostile": trust_tables.render_hostile,
         "fuzz": trust_tables.render_fuzz,
         "soak": trust_tables.render_soak,
+        "launches": trust_tables.render_launches,
         "mutation": trust_tables.render_mutation,
         "versions": trust_tables.render_versions,
     },

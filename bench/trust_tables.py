@@ -78,6 +78,23 @@ def render_soak(folder: Path = FOLDER) -> str:
     return _join(*sections)
 
 
+def render_launches(folder: Path = FOLDER) -> str:
+    """Launches of the compiled kernel that were executed, by facts of the kernel; empty without results."""
+    found = _load("trust-launches", folder)
+    if not found:
+        return ""
+    launches, kernels, failures = (sum(one[name] for one in found) for name in ("launches", "kernels", "failures"))
+    covered: Counter[str] = Counter()
+    for row in (row for one in found for row in one["rows"]):
+        covered[row["fact"]] += row["launches"]
+    return _join(
+        "## Executed launches",
+        f"{launches:,} random launches of {kernels:,} kernels, compiled for sm_80 and sm_90 and executed in numpy: "
+        f"{failures or 'no'} wrong bits, misaligned or out-of-bounds accesses, or bytes written twice or never.",
+        _draw(("of the kernel", "launches"), [(fact, f"{count:,}") for fact, count in covered.items()], right=1),
+    )
+
+
 def render_mutation(folder: Path = FOLDER) -> str:
     """Mutants by module, and how many the tests catch; empty without results."""
     found = _load("mutation", folder)

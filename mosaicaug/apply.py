@@ -236,7 +236,7 @@ def _check_out(
     out: Tensor, images: Tensor, shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format | None
 ) -> None:
     """ValueError unless ``out`` can hold the result and shares no memory with ``images``."""
-    if (tuple(out.shape), out.dtype, out.device) != (shape, dtype, images.device):
+    if out.shape != shape or out.dtype != dtype or out.device != images.device:
         raise ValueError(
             f"apply: out must be {dtype} {list(shape)} on {images.device}, "
             f"got {out.dtype} {list(out.shape)} on {out.device}"
@@ -259,6 +259,8 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     """First byte and the byte after the last that the tensor touches."""
     if tensor.numel() == 0:
         return 0, 0
+    if tensor.is_contiguous():
+        return tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
     last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 

@@ -19,6 +19,7 @@ from mosaicaug.checks import check_chance, check_generator, check_images, check_
 from mosaicaug.plan import Plan
 from mosaicaug.sampling import Per
 from mosaicaug.settings import Setting, check_classes, check_per, check_permutation
+from mosaicaug.stream import stream_plans
 from mosaicaug.targets import Targets, mix_labels
 from mosaicaug.zorder import Permutation
 
@@ -35,8 +36,8 @@ class Augmentation(nn.Module):
     """Base class of all augmentations: ``aug(images)``, or ``aug(images, labels)`` for images and targets.
 
     Images are ``[B, C, H, W]`` or video ``[B, T, C, H, W]`` (one plan per clip) of uint8 or any floating dtype; dtype,
-    device and memory format are kept and the input is not changed. Draws come from torch's CPU generator, so that
-    ``torch.manual_seed`` governs, or from ``generator=``. ``aug.last_plan`` is the plan of the last call.
+    device and memory format are kept and the input is not changed. Draws come from torch's CPU generator
+    (``torch.manual_seed``), or from ``generator=``. ``aug.last_plan`` is the plan of the last call.
 
     ``aug.eval()``, and so ``eval()`` of a network that holds it, switches it off until ``train()``: nothing is drawn,
     images come back untouched, plans move nothing, and targets give each image's own label all the weight.
@@ -117,6 +118,8 @@ class Augmentation(nn.Module):
         else:
             self.last_plan = sampling.draw_plainly(lambda: self.draw(batch, size, generator))
         return self.last_plan
+
+    stream = stream_plans
 
     def _read_shape(self, shape: Sequence[int], generator: Generator | None) -> tuple[int, tuple[int, int]]:
         """Check both arguments of a draw; returns batch and size (height and width, px)."""
@@ -233,15 +236,10 @@ class Augmentation(nn.Module):
         return maps
 
     def collate(self, samples: Sequence[Any]) -> Any:
-        """Stack samples and augment the batch: the ``collate_fn`` of a `DataLoader`, however its workers are started.
-
-        Workers that are not forked get it pickled, which a lambda cannot be.
+        """Stack samples and augment the batch: the ``collate_fn`` of a `DataLoader`; it can be pickled.
 
         Args:
             samples: images, or pairs of an image and its label, as a data set gives them.
-
-        Returns:
-            Images, or images and targets.
 
         >>> import torch
         >>> from mosaicaug import CutMix

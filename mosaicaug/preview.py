@@ -18,6 +18,8 @@ from mosaicaug.transforms import CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix
 
 _SIDE, _GAP, _LINE = 176, 8, 16  # px: of a picture, between two, of a line of text
 _MOST = 24  # pictures of a sheet
+# Decoders that a file may choose by its content; of the rest, EPS would hand it to Ghostscript, which runs programs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
 _AUGMENTATIONS: dict[str, Augmentation] = {
     "RecursiveMosaic(r=1)": RecursiveMosaic(r=1),
     "RecursiveMosaic(r=3)": RecursiveMosaic(r=3),
@@ -129,7 +131,8 @@ def _read(path: Path) -> Tensor:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as opened:
+        Image.init()  # all of Pillow's decoders are known by name
+        with Image.open(path, formats=[one for one in _FORMATS if one in Image.OPEN]) as opened:
             upright = ImageOps.exif_transpose(opened).convert("RGB")
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__

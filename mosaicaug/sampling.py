@@ -21,6 +21,7 @@ import torch
 from torch import Generator, Tensor
 from torch._functorch import pyfunctorch
 
+from mosaicaug.contents import Contents, Overlay, remember_contents
 from mosaicaug.plan import Plan, arange, build_unchecked, no_overlay
 from mosaicaug.zorder import Permutation, nested_shuffles
 
@@ -118,7 +119,7 @@ def snapmix(batch: int, size: tuple[int, int], beta: float, *, p: float, per: Pe
     y0, x0, y1, x1 = boxes.unbind(2)
     filled = ((y1 > y0) & (x1 > x0)).all(0)
     to_box, from_box = _apply_chance(boxes * filled[:, None], cut.block, p).unbind()
-    return _overlay_plan(batch, size, cut.partner, from_box, to_box)
+    return _overlay_plan(batch, size, cut.partner, from_box, to_box, kind=Overlay.RESAMPLED)
 
 
 def draw_snapmix(batch: int, beta: float, *, per: Per, generator: Generator | None) -> BoxDraw:
@@ -226,7 +227,8 @@ def _tile_plan(batch: int, order: Tensor, block: Tensor, size: tuple[int, int], 
     if p < 1:
         order = torch.where(block[:, :1] < p, order, arange(count))
     first = arange(0, batch * count, count)
-    return build_unchecked(size, order + first[:, None], *no_overlay(batch))
+    plan = build_unchecked(size, order + first[:, None], *no_overlay(batch))
+    return remember_contents(plan, Contents(moves_tiles=count > 1))
 
 
 def _beta_variates(uniforms: Tensor, alpha: float) -> Tensor:
@@ -267,7 +269,10 @@ def _overlay_plan(
     *,
     opacity: Tensor | None = None,
     drawn: Tensor | None = None,
+    kind: Overlay = Overlay.IN_PLACE,
 ) -> Plan:
     """Make the plan that cuts each image's overlay from its partner."""
+    contents = Contents(moves_tiles=False, overlay=kind, blends=opacity is not None)
     opacity = torch.ones(batch, dtype=torch.float32, device="cpu") if opacity is None else opacity
-    return build_unchecked(size, arange(batch)[:, None], partner, from_box, to_box, opacity, drawn)
+    plan = build_unchecked(size, arange(batch)[:, None], partner, from_box, to_box, opacity, drawn)
+    return remember_contents(plan, contents)

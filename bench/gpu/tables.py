@@ -1,4 +1,4 @@
-"""Table of the model for docs/benchmarks.md: the slowest case of each augmentation, dtype and layout."""
+"""Tables of the model and of the host's time for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -29,6 +29,25 @@ def render(folder: Path = FOLDER) -> str:
             cells += [f"{one['instructions_per_kb']:.0f}", *(f"{one[chip]['ratio']:.2f}" for chip in CHIPS)]
         lines.append([*cells, row["H200"]["limiter"], f"{row['H200']['fraction_of_copy']:.0%}"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def render_host(folder: Path = FOLDER) -> str:
+    """Host time of each augmentation by parts, as Markdown."""
+    path = folder / "host.json"
+    if not path.exists():
+        return "Not measured yet.\n"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    heads = ["augmentation", "draw, us", "operations", "apply, us", "operations", "draw and apply, us"]
+    heads += [f"with PlanBuffer or stream: a step, us (bar: {found['bar']})", "operations", "drawn ahead, us a step"]
+    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
+    for row in found["rows"]:
+        us, counts = row["us"], row["operations"]
+        cells = [row["augmentation"], f"{us['draw']:.0f}", str(counts["draw"]), f"{us['apply']:.0f}"]
+        cells += [str(counts["apply"]), f"{us['draw_and_apply']:.0f}", f"{us['stream_step']:.0f}"]
+        lines.append([*cells, str(counts["stream_step"]), f"{us['stream_ahead']:.0f}"])
+    about = f"{found['device']}, one thread; python {found['versions']['python']}, torch {found['versions']['torch']}"
+    about += f", triton {found['versions']['triton']}; commit {found['commit']}."
+    return about + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def _slowest(rows: list[Row]) -> dict[tuple[str, str, str, str], dict[str, Any]]:

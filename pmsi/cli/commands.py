@@ -14,8 +14,9 @@ from pmsi.cli.console import Screen, end, print_whole, say
 from pmsi.cli.data import Data, run_data
 from pmsi.cli.evaluate import run_evaluate
 from pmsi.cli.export import run_export
-from pmsi.cli.options import Common, Compare, Describe, Export, Reproduce, Train, name_recipe, parse
+from pmsi.cli.options import Common, Compare, Describe, Export, Reproduce, Serve, Train, name_recipe, parse
 from pmsi.cli.predict import Predict, run_predict
+from pmsi.cli.serve import run_serve
 from pmsi.cli.session import load_data, open_session
 from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import check_folder
@@ -38,7 +39,8 @@ from pmsi.runtime.jobs import start_copies
 from pmsi.runtime.processes import process_rank
 from pmsi.runtime.profiler import Profile
 from pmsi.runtime.signals import Stopped
-from pmsi.training.callbacks import Callback, TensorBoard
+from pmsi.training.callbacks import Callback
+from pmsi.training.loggers import Curves, LoggedRun, check_logger
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,6 +96,8 @@ def _carry_out(words: list[str], console: Console) -> int:
         return run_predict(command)
     elif isinstance(command, Export):
         return run_export(command, console)
+    elif isinstance(command, Serve):
+        return run_serve(command, console)
     elif isinstance(command, Data):
         with Screen(console) as screen:
             return run_data(command, console, screen.loading)
@@ -115,6 +119,8 @@ def _study(
     seeds = command.seeds
     if not seeds or min(seeds) < 0:
         raise ValueError(f"--seeds: give one number or more, each 0 or above, got {list(seeds)}")
+    for logger in command.log:
+        check_logger(logger)
     base, recipe_name = Row(command.settings, command.source), name_recipe(command)
     folder = command.run or Path("runs") / f"{what}-{command.source.data}-{recipe_name}"
     check_folder(folder, base.source, base.recipe, rows=True)
@@ -160,6 +166,8 @@ def _study(
 def _train(command: Train, console: Console) -> None:
     if command.seed < 0:
         raise ValueError(f"--seed: must be 0 or above, got {command.seed}")
+    for logger in command.log:
+        check_logger(logger)
     recipe, name = command.settings, name_recipe(command)
     default = Path("runs") / f"train-{command.source.data}-{name}-{recipe.augmentation}-seed{command.seed}"
     folder = command.run or default
@@ -204,6 +212,11 @@ def _train(command: Train, console: Console) -> None:
 
 
 def _watch(command: Common, screen: Screen, name: str, recipe: Recipe, folder: Path) -> Callback:
-    """Callback of one run: the screen, and TensorBoard where it was asked for."""
-    callback = screen.watch(name, recipe)
-    return TensorBoard(folder, callback) if command.tensorboard and not screen.bars.console.quiet else callback
+    """Callback of one run: the screen, and the loggers that were asked for."""
+    callback: Callback = screen.watch(name, recipe)
+    if screen.bars.console.quiet:
+        return callback
+    for logger in dict.fromkeys(command.log):
+        settings = {**recipe.to_dict(), "data": command.source.data}
+        callback = Curves(logger, LoggedRun(folder, settings, recipe.epochs), callback)
+    return callback

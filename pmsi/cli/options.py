@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from pmsi.cli.config import Defaults, read_defaults
 from pmsi.cli.data import Data
 from pmsi.cli.predict import Predict, read_help
 from pmsi.data.dataset import DataName
@@ -19,6 +20,7 @@ from pmsi.experiments.tables import Choice, Grid
 from pmsi.recipe import METHODS, RECIPES, Method, Recipe, RecipeName
 from pmsi.runtime.devices import Device, Precision
 from pmsi.runtime.files import expand_home
+from pmsi.training.loggers import LogName
 
 # Themes of `--help`: a recipe's field belongs to the theme that the last field named here began, in the recipe's order;
 # a new field needs no entry.
@@ -69,8 +71,11 @@ class Common:
     run: Path | None = None
     """Folder of the run; by default runs/COMMAND-DATA-RECIPE. The same command continues what is there."""
     compute: _ComputeGroup = field(default_factory=ComputeOptions)
-    tensorboard: bool = False
-    """Write curves for TensorBoard to the folder of every run (needs the package tensorboard)."""
+    log: tuple[LogName, ...] = ()
+    """Keep curves of every run: TensorBoard in its folder, Weights & Biases, Trackio or MLflow as their own settings
+    say (WANDB_MODE=offline, MLFLOW_TRACKING_URI). Each needs the package of its name."""
+    config: Path | None = None
+    """Take defaults from the config.json of a run, or from YAML with the same names; what is typed counts more."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,21 @@ class Export:
     compute: _ComputeGroup = field(default_factory=ComputeOptions)
 
 
-Command = Compare | Train | Reproduce | Describe | Evaluate | Predict | Export | Data
+@dataclass(frozen=True)
+class Serve:
+    """Serve pages on this machine alone: drop photographs to ask a network, and try augmentations on them."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """last.ckpt of a run, or a file that `pmsi export` wrote; Grad-CAM needs a checkpoint or .safetensors."""
+    port: int = 8000
+    """Of this machine's own address, 127.0.0.1; 0 takes a free one."""
+    threshold: float = 0.5
+    """Confidence below which the answer is "not sure", 0 to 1."""
+    examples: Path | None = None
+    """Folder of example images, a folder for each class; by default the training images of the run beside MODEL."""
+
+
+Command = Compare | Train | Reproduce | Describe | Evaluate | Predict | Export | Serve | Data
 
 
 def parse(words: list[str]) -> Command:
@@ -195,22 +214,27 @@ def parse(words: list[str]) -> Command:
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--data", default="typefaces")
-    first.add_argument("--recipe")
+    for word in ("--recipe", "--config", "--weights"):
+        first.add_argument(word)
     known, _ = first.parse_known_args(words)
     name = known.recipe or _choose_recipe(known.data)
     if words[:1] == ["describe"] and known.recipe is None:
         name = Describe.recipe
-    settings = next(
-        (recipe for key, recipe in RECIPES.items() if key == name), Recipe()
-    )  # tyro reports a name that is not there
+    # tyro reports a name that is not there.
+    settings = next((recipe for key, recipe in RECIPES.items() if key == name), Recipe())
+    begin = Defaults(settings, Source(), 0)
+    if known.config is not None and words[0] in ("compare", "train", "reproduce"):
+        begin = read_defaults(Path(known.config), known.recipe, weights_typed=known.weights is not None)
+    given: Any = {"settings": begin.settings, "source": begin.source}
     commands = (
-        Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(settings=settings))]
-        | Annotated[Train, tyro.conf.subcommand("train", default=Train(settings=settings))]
-        | Annotated[Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(settings=settings))]
+        Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(**given))]
+        | Annotated[Train, tyro.conf.subcommand("train", default=Train(**given, seed=begin.seed))]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(**given))]
         | Annotated[Describe, tyro.conf.subcommand("describe", default=Describe(settings=settings))]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Predict, tyro.conf.subcommand("predict"), tyro.conf.PositionalRequiredArgs]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[Data, tyro.conf.subcommand("data")]
     )
     summary = "RMG-PMSI: train and compare networks for fine-grained recognition. `pmsi --version` says which version."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +46,15 @@ _FIRST_SIDEWAYS = 5  # from here on, orientations swap height and width
 _SLACK = 1e-3  # of the white, by which floats may leave their range: arithmetic rounds
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(source: Path | BinaryIO) -> Image.Image:
     """Open an image file by one of the decoders of `SUFFIXES`; ValueError for a folder, a pipe or a device."""
-    check_file(path)
-    return Image.open(path, formats=_FORMATS)
+    if isinstance(source, Path):
+        check_file(source)
+    return Image.open(source, formats=_FORMATS)
 
 
-def read_pixels(path: Path) -> NDArray[np.uint8]:
-    """Read one file as RGB, uint8 ``[h, w, 3]``, upright by its EXIF orientation.
+def read_pixels(source: Path | BinaryIO) -> NDArray[np.uint8]:
+    """Read one file, or its content, as RGB, uint8 ``[h, w, 3]``, upright by its EXIF orientation.
 
     More than 8 bits are scaled to 8 (see `_scale_to_bytes`). Of an animation it is the first frame, transparency is
     dropped.
@@ -61,7 +62,7 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: numbers whose range cannot be told; and whatever Pillow raises for a damaged file.
     """
-    with open_image(path) as image:
+    with open_image(source) as image:
         image.load()
         deep = is_deep(image)
         rgb = (Image.fromarray(_scale_to_bytes(image)) if deep else image).convert("RGB")

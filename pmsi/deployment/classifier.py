@@ -120,13 +120,17 @@ def open_classifier(path: Path) -> tuple[Classifier, Description]:
     return classifier.eval().requires_grad_(requires_grad=False), description
 
 
+def check_maps(classifier: Classifier) -> None:
+    """ValueError for a network whose feature maps cannot be caught, and so not explained."""
+    if not catches_maps(classifier.network):
+        raise ValueError("Grad-CAM: the feature maps of this network cannot be caught; ask one of another kind")
+
+
 def explain_answers(classifier: Classifier, images: Tensor, classes: Tensor) -> Tensor:
     """Grad-CAM ``[B, h, w]`` of the last feature map for one class of each image, bytes ``[B, 3, H, W]``.
 
     Raises:
         ValueError: a network whose feature maps cannot be caught.
     """
-    network = classifier.network
-    if not catches_maps(network):
-        raise ValueError("--gradcam: the feature maps of this network cannot be caught; ask one of another kind")
-    return grad_cam(network, classifier.normalise(images), output=classifier.output, classes=classes)[-1]
+    check_maps(classifier)
+    return grad_cam(classifier.network, classifier.normalise(images), output=classifier.output, classes=classes)[-1]

@@ -35,16 +35,33 @@ def test_gpu_check_keeps_what_earlier_parts_found(tmp_path: Path, monkeypatch: p
     def crash(_: Path) -> Any:
         raise RuntimeError("the driver is gone")
 
+    timed = {"case": "x", "choice": "as it is", "kernel_us": 20.0, "copy_us": 18.0, "host_us": 40.0, "of_copy": 0.9}
+    kernel = gpu_check.make_part("kernel", "passed")
+    monkeypatch.setattr(gpu_check, "run_kernel", lambda _: (kernel, [timed | {"modelled_of_copy": {}}]))
     monkeypatch.setattr(gpu_check, "run_benchmark", crash)
     with pytest.raises(RuntimeError, match="the driver is gone"):
         gpu_check.main()
     report = json.loads((tmp_path / "gpu-check-fast-one.json").read_text(encoding="utf-8"))
-    assert report["parts"] == [ran]
+    assert report["parts"] == [ran, kernel]
+    assert report["kernel"][0]["kernel_us"] == 20
     assert report["rows"] == [{**rows[0], "ratio_to_copy": None}]
     summary = (tmp_path / "gpu-check-fast-one.md").read_text(encoding="utf-8")
     assert "- tests: failed (3 passed, 1 failed, 0 skipped, 0 s)" in summary
     assert "`test_apply::test_x[cuda]`" in summary
     assert "| CutMix | float32 | 20 |" in summary
+    assert "| x | as it is | 20.0 | 18.0 | 0.90 | - | 40 |" in summary
+
+
+def test_gpu_check_ends_within_eight_minutes() -> None:
+    assert sum(gpu_check.LIMITS.values()) + gpu_check.GRACE * len(gpu_check.LIMITS) <= 8 * 60
+
+
+def test_gpu_check_keeps_the_end_of_a_kernel_part_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "run_within", lambda *_: (1, 2.0, "no device"))
+    part, rows = gpu_check.run_kernel(tmp_path)
+    assert (part["status"], part["tail"], rows) == ("failed", "no device", [])
+    (tmp_path / "kernel.json").write_text('{"rows": [{"case": "x"}]}')
+    assert gpu_check.run_kernel(tmp_path)[1] == [{"case": "x"}]
 
 
 def test_gpu_check_counts_what_pytest_did(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_every_hostile_input_is_a_row() -> None:
 
 def test_without_results_nothing_is_said(tmp_path: Path) -> None:
     renderers = (trust_tables.render_fuzz, trust_tables.render_soak, trust_tables.render_mutation)
-    assert [render(tmp_path) for render in renderers] == ["", "", ""]
+    assert [render(tmp_path) for render in (*renderers, trust_tables.render_launches)] == [""] * 4
     assert trust_tables.render_versions(tmp_path / "matrix.json") == ""
 
 
@@ -45,6 +45,16 @@ def test_counts_of_several_devices_are_added(tmp_path: Path) -> None:
     assert "3 minutes of random cases on a CPU: no failures." in page
     assert "2,147,483,649 elements, the largest batch 4,096" in page
     assert "| cpu | 1,200,000 |" in page
+
+
+def test_executed_launches_of_several_runs_are_added(tmp_path: Path) -> None:
+    for number in (1, 2):
+        rows = [{"fact": "VEC 4", "launches": 5000}, {"fact": "VEC 1", "launches": 200}]
+        write(tmp_path, f"trust-launches-{number}.json", launches=5200, kernels=300, failures=0, rows=rows)
+    page = trust_tables.render_launches(tmp_path)
+    assert "10,400 random launches of 600 kernels" in page
+    assert "no wrong bits" in page
+    assert "| VEC 4 | 10,000 |" in page
 
 
 def test_mutants_are_counted_by_module(tmp_path: Path) -> None:

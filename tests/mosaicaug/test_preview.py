@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 from mosaicaug import preview
 from mosaicaug.preview import main
@@ -78,6 +78,18 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, capsys: pytest.
         assert line.startswith("mosaicaug: ")
         assert message in line
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_program_that_is_called_a_picture_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was run"))
+    path = tmp_path / "a.jpg"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    assert Image.open(path).format == "EPS"
+    assert main(["preview", str(path), "--out", str(tmp_path / "sheet.png")]) == 2
+    assert "preview: cannot read" in capsys.readouterr().err
 
 
 def test_torch_and_pillow_are_all_it_needs(tmp_path: Path) -> None:

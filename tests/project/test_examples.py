@@ -22,7 +22,15 @@ TRAINING = {  # they make no picture; the last line starts with
     "progressive_loop": "test accuracy ",
     "train_pmsi": "wrote train_pmsi/report.html",
 }
-NEEDS = {"kornia_pipeline": "kornia", "dali_pipeline": "nvidia.dali", "timm_train_step": "timm"}
+NEEDS = {
+    "accelerate_loop": "accelerate",
+    "albumentations_arrays": "albumentations",
+    "dali_pipeline": "nvidia.dali",
+    "huggingface_trainer": "transformers",
+    "kornia_pipeline": "kornia",
+    "lightning_module": "pytorch_lightning",
+    "timm_train_step": "timm",
+}
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in LONG and name not in TRAINING])

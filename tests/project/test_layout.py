@@ -12,7 +12,7 @@ from bench.source_tables import read_imports
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("mosaicaug", "pmsi")
-DOORS = {"kornia", "dali", "timm", "torchvision"}  # tested door by door, each in one file
+DOORS = {"kornia", "dali", "timm", "torchvision", "huggingface", "arrays"}  # tested door by door, each in one file
 LINES = 300
 
 

@@ -1,6 +1,6 @@
 """Arguments of a kernel launch, computed on the host from shapes, strides and the plan's table alone.
 
-`prepare` chooses how wide the kernel reads and writes and how much work a program gets; `upload_inputs` brings the
+`prepare` chooses how wide the kernel reads and writes and how much work a program gets; `place_inputs` brings the
 small tensors (table, index, window, mean, scale) to the device in one transfer.
 """
 
@@ -14,10 +14,13 @@ from torch import Tensor
 
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.resample import compute_dtype
-from mosaicaug.backends.triton.table import Overlay, Table, upload
+from mosaicaug.backends.triton.table import Table
+from mosaicaug.backends.triton.upload import upload_once
+from mosaicaug.contents import Overlay
 
 Launch = tuple[tuple[int], dict[str, Any]]  # number of programs, and the kernel's arguments
 
+SMALL = ("table", "index", "window", "mean", "scale")  # tensors that describe a launch
 CHUNKS = 128  # per program: one for each thread of four warps; two or four where they are small
 MOST_ROWS = 8  # of a chunk
 THREAD_BYTES = 96  # of pixels that a thread makes: two rows of three planes of 16 bytes, in 24 registers
@@ -26,7 +29,7 @@ BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Launch:
-    """Number of programs to launch, and the kernel's arguments by name.
+    """Number of programs to launch, and the kernel's arguments by name, but for those of `place_inputs`.
 
     Args:
         images: ``[N, *lead, C, H, W]``, stored images.
@@ -34,14 +37,14 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         request: the checked arguments of the call.
         out: ``[plans * B, *lead, C, H, W]``, contiguous or channels_last.
     """
-    index, window, mean, scale = request.index, request.window, request.mean, request.scale
+    index, window, mean, std = request.index, request.window, request.mean, request.std
     channels, (height, width) = images.shape[-3], table.size
     frames = math.prod(images.shape[1:-3])
 
     # 1. The dtype of arithmetic, and of elements where there is none.
     compute = None
     interpolates = table.overlay == Overlay.RESAMPLED and not request.nearest
-    if mean is not None or scale is not None or table.blend or interpolates:
+    if mean is not None or std is not None or table.blend or interpolates:
         compute = compute_dtype(images)
     if compute is None and images.dtype == out.dtype:
         images, out = (tensor.view(BITS[tensor.element_size()]) for tensor in (images, out))
@@ -85,7 +88,6 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     arguments = {
         "images_ptr": images,
         "out_ptr": out,
-        **upload_inputs(table, images.device, index=index, window=window, mean=mean, scale=scale),
         "overlay_at": table.overlay_at,
         "stride_n": stride_n,
         "stride_t": stride_t,
@@ -106,7 +108,7 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         "INDEX": index is not None,
         "WINDOW": window is not None,
         "MEAN": mean is not None,
-        "SCALE": scale is not None,
+        "SCALE": std is not None,
         "COMPUTE": compute,
         "INNER": inner,
         "CONTIGUOUS": contiguous,
@@ -121,44 +123,49 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     return (table.outputs * (planes // planes_each) * blocks,), arguments
 
 
-def upload_inputs(table: Table, device: torch.device, **values: Tensor | None) -> dict[str, Tensor | int | None]:
-    """Bring ``table`` and the small tensors ``values`` to the device.
+def place_inputs(
+    table: Table, device: torch.device, request: Request
+) -> tuple[tuple[Tensor | None, ...], tuple[int, ...]]:
+    """Bring ``table`` and the small tensors of ``request`` to the device.
 
-    What is still on the CPU goes there in one upload; what is there already stays where it is.
+    What is still on the CPU goes there in one upload, for the next launch alone; what is there already stays where it
+    is.
 
     Returns:
-        ``table_ptr``; and for each value ``NAME_ptr``, a tensor on the device or None, and ``NAME_at``, its first
-        element there.
+        The tensors of `SMALL` on the device, None where there is none; and the first element of each in its tensor.
 
     Raises:
         ValueError: something is still on the CPU while a CUDA graph is being captured.
     """
     # 1. What has to be uploaded, and what may stay.
-    waiting = {name: value for name, value in values.items() if value is not None and value.device.type == "cpu"}
+    values = (request.index, request.window, request.mean, request.scale)
+    waiting = {
+        place: value for place, value in enumerate(values, 1) if value is not None and value.device.type == "cpu"
+    }
     parts = [table.words] if table.words.device.type == "cpu" else []
     if (waiting or parts) and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        late = [*waiting, *(["plan"] if parts else [])]
+        late = [*(SMALL[place] for place in waiting), *(["plan"] if parts else [])]
         raise ValueError(
             f"apply: a CUDA graph reads fixed memory of the GPU; pass {late} as CUDA tensors or PlanBuffer"
         )
-    arguments: dict[str, Tensor | int | None] = {"table_ptr": table.words}
-    for name, value in values.items():
-        arguments[f"{name}_ptr"], arguments[f"{name}_at"] = None if value is None else value.contiguous(), 0
+    tensors = [table.words, *(None if value is None else value.contiguous() for value in values)]
+    begins = [0] * len(tensors)
 
     # 2. One row of 32-bit words: the table, then each value, padded to a multiple of its element's size.
     begin = sum(map(len, parts))
-    for name, value in waiting.items():
+    for place, value in waiting.items():
         size = value.element_size() // 4 if value.is_floating_point() else 1  # words of an element
         padding = begin % size
         words = value.contiguous().view(torch.int32) if value.is_floating_point() else value.int()
         parts += [words.new_zeros(padding), words.flatten()]
-        arguments[f"{name}_at"] = (begin + padding) // size
+        begins[place] = (begin + padding) // size
         begin += padding + words.numel()
 
     # 3. One upload for all.
     if parts:
-        words = upload(torch.cat(parts), device)
-        arguments.update({f"{name}_ptr": words for name in waiting})
+        words = upload_once(parts[0] if len(parts) == 1 else torch.cat(parts), device)
+        for place in waiting:
+            tensors[place] = words
         if table.words.device.type == "cpu":
-            arguments["table_ptr"] = words
-    return arguments
+            tensors[0] = words
+    return tuple(tensors), tuple(begins)

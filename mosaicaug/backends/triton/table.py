@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mosaicaug.backends.triton.upload import upload
+from mosaicaug.contents import Overlay, read_contents
 from mosaicaug.plan import Plan
 
 
-class Overlay(IntEnum):
-    """Capability of the kernel for overlays; each includes those before it."""
-
-    NONE = 0
-    IN_PLACE = 1  # from_box == to_box
-    ELSEWHERE = 2  # boxes of one size
-    RESAMPLED = 3  # boxes of two sizes
-
-
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Plans of one batch and size, one after another.
 
-    Args:
+    Attributes:
         words: int32 ``[K]``. Per plan its grid and the first word of its tiles; then, if there are overlays, for all
             images the partner, the opacity's bits, ``from_box`` and ``to_box``; then the tiles.
         plans: number of plans.
@@ -97,7 +89,7 @@ class PlanBuffer:
 
     def __init__(self, plan: Plan, device: torch.device | str = "cuda") -> None:
         table = pack([plan])
-        self.plan, self.table = plan, replace(table, words=upload(table.words, torch.device(device)))
+        self.plan, self.table = plan, table._replace(words=upload(table.words, torch.device(device)))
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -129,6 +121,22 @@ class PlanBuffer:
         return self
 
 
+def make_buffers(plans: Sequence[Plan], device: torch.device) -> list[PlanBuffer]:
+    """Make a buffer for each plan, with one upload for all."""
+    tables = [pack([plan]) for plan in plans]
+    gaps = [table.words.new_zeros(-len(table.words) % 4) for table in tables]  # so that each begins at 16 bytes
+    pairs = list(zip(tables, gaps, strict=True))
+    words = upload(torch.cat([part for table, gap in pairs for part in (table.words, gap)]), device)
+    buffers, begin = list[PlanBuffer](), 0
+    for plan, (table, gap) in zip(plans, pairs, strict=True):
+        buffer = PlanBuffer.__new__(PlanBuffer)
+        length = len(table.words)
+        buffer.plan, buffer.table = plan, table._replace(words=words.narrow(0, begin, length))
+        begin += length + len(gap)
+        buffers.append(buffer)
+    return buffers
+
+
 def pack(plans: Sequence[Plan], *, overlay: Overlay = Overlay.NONE, blend: bool = False) -> Table:
     """Make the table of plans, on the CPU.
 
@@ -137,38 +145,25 @@ def pack(plans: Sequence[Plan], *, overlay: Overlay = Overlay.NONE, blend: bool 
         overlay: capability that the kernel has at least.
         blend: True to have the kernel blend even if these plans do not.
     """
-    first = plans[0]
-    kinds = [_overlay_kind(plan) for plan in plans]
-    overlay, blend = max(overlay, *(kind for kind, _ in kinds)), blend or any(blends for _, blends in kinds)
+    first, contents = plans[0], [read_contents(plan) for plan in plans]
+    overlay, blend = max(overlay, *(one.overlay for one in contents)), blend or any(one.blends for one in contents)
     fields: list[Tensor] = []
     if overlay:
-        names = ("overlay", "opacity", "from_box", "to_box")
-        fields = [getattr(plan, name).view(torch.int32).flatten() for name in names for plan in plans]
+        fields = [plan.overlay for plan in plans] + [plan.opacity.view(torch.int32) for plan in plans]
+        fields += [plan.from_box.flatten() for plan in plans] + [plan.to_box.flatten() for plan in plans]
     tiles = [plan.tiles.flatten() for plan in plans]
-    begin, heads = 2 * len(plans) + sum(map(len, fields)), list[int]()
-    for plan, row in zip(plans, tiles, strict=True):
-        heads += [plan.grid, begin]
-        begin += len(row)
-    words = torch.cat([torch.tensor(heads, dtype=torch.int32, device="cpu"), *fields, *tiles])
-    moves = any(plan.moves_tiles for plan in plans)
-    grids = tuple(plan.grid for plan in plans) if moves else ()
-    return Table(words, len(plans), len(first), first.size, grids, overlay, blend)
+    grids = tuple(plan.grid for plan in plans)
+    words = torch.cat([_make_heads(len(first), grids, sum(map(len, fields))), *fields, *tiles])
+    moves = any(one.moves_tiles for one in contents)
+    return Table(words, len(plans), len(first), first.size, grids if moves else (), overlay, blend)
 
 
-def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device, without the host waiting for it."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
-
-
-def _overlay_kind(plan: Plan) -> tuple[Overlay, bool]:
-    """Hardest overlay of a plan, and True if any is blended in."""
-    laid = plan.has_overlay
-    if not laid.any():
-        return Overlay.NONE, False
-    blend = bool((laid & (plan.opacity < 1)).any())
-    apart = (plan.from_box != plan.to_box).any(1) & laid
-    if not apart.any():
-        return Overlay.IN_PLACE, blend
-    extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
-    resampled = (laid[:, None] & (extents[0] != extents[1])).any()
-    return Overlay.RESAMPLED if resampled else Overlay.ELSEWHERE, blend
+@functools.lru_cache(maxsize=64)
+def _make_heads(batch: int, grids: tuple[int, ...], fields: int) -> Tensor:
+    """Per plan its grid and the first word of its tiles, behind ``fields`` words."""
+    heads, begin = list[int](), 2 * len(grids) + fields
+    for grid in grids:
+        heads += [grid, begin]
+        begin += batch * grid**2
+    with torch.inference_mode(False):  # noqa: FBT003
+        return torch.tensor(heads, dtype=torch.int32, device="cpu")

@@ -1,7 +1,7 @@
 """Random launches of the compiled kernel, executed and compared with the reference backend: bits, bounds, alignment.
 
-`python -m tests.helpers.ptx.fuzz MINUTES [FIRST_SEED]` prints every launch that is wrong, and a summary of what was
-covered; the exit code is 1 if any was wrong.
+`python -m tests.helpers.ptx.fuzz MINUTES [FIRST_SEED]` prints every launch that is wrong, and writes what was covered
+to bench/results; the exit code is 1 if any was wrong.
 """
 
 from __future__ import annotations
@@ -20,26 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import results
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
 from mosaicaug.backends import reference
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.triton import kernel as backend
 from mosaicaug.backends.triton.table import pack
-from tests.helpers.ptx.launch import compile_launch, execute
+from tests.helpers.ptx.launch import compile_launch, execute, specialise
 from tests.helpers.ptx.memory import Fault
 
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ARCHITECTURES = (80, 90)
 FILL = 99  # of an output before it is written
-FACTS = (
-    "VEC",
-    "ALIGN",
-    "ROWS",
-    "INNER",
-    "OVERLAY",
-    "CONTIGUOUS",
-    "PACKED",
-)  # of a compiled kernel, that a summary counts
+FACTS = ("VEC", "ALIGN", "ROWS", "INNER", "OVERLAY", "CONTIGUOUS", "PACKED")  # of a kernel, that a summary counts
+EACH = 16  # launches of a seed, with plans and pixels of their own: compiling takes as long as executing 15 of them
+PATH = results.FOLDER / "trust-launches.json"
 
 
 @dataclass(frozen=True)
@@ -68,10 +63,10 @@ class Call:
         return f"{self.label} {list(self.images.shape)} {dtypes} {given} nearest={self.request.nearest}"
 
 
-def draw_call(seed: int) -> Call:
-    """Random arguments: plans, layouts, dtypes, and stages of a pipeline."""
+def draw_call(seed: int, draw: int = 0) -> Call:
+    """Random arguments: plans, layouts, dtypes, and stages of a pipeline; other values in each ``draw`` of a seed."""
     rng = random.Random(seed)
-    torch.manual_seed(rng.randrange(2**31))
+    torch.manual_seed(rng.randrange(2**31) + draw)
     batch, channels = rng.randint(1, 4), rng.choice([1, 1, 2, 3, 3, 3, 4, 5])
     size = rng.randint(4, 70), rng.choice([8, 16, 24, 28, 32, 56, 64, 96, rng.randint(4, 70)])
     lead = () if rng.random() < 0.75 else (rng.randint(1, 4),)
@@ -98,11 +93,19 @@ def draw_call(seed: int) -> Call:
     out_layout, out = _draw_out(rng, (batch * len(plans), *lead, channels, *size), made)
     resident = tuple(name for name in ("index", "window") if name in stages and rng.random() < 0.5)
     request = Request(made, channels_last=False, nearest=nearest, **stages)
-    return Call(images, plans, request, out, resident, f"seed {seed}: {name}, {layout} -> {out_layout}")
+    return Call(images, plans, request, out, resident, f"seed {seed}.{draw}: {name}, {layout} -> {out_layout}")
 
 
-def check_call(call: Call, architecture: int, module: Any = backend) -> dict[str, Any]:
+def check_call(
+    call: Call, architecture: int, module: Any = backend, kernels: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Compile and execute a call, and compare it with the reference backend.
+
+    Args:
+        call: what to launch.
+        architecture: 80 or 90.
+        module: that holds the kernel.
+        kernels: of this architecture and module, compiled by calls before; what is new is added.
 
     Returns:
         The kernel's arguments.
@@ -115,7 +118,11 @@ def check_call(call: Call, architecture: int, module: Any = backend) -> dict[str
     arguments: dict[str, Any] = launch[1]
     for name in call.resident:
         arguments |= {f"{name}_ptr": getattr(call.request, name).contiguous(), f"{name}_at": 0}
-    execute(launch, compile_launch(arguments, architecture, module), module=module)
+    kernels = {} if kernels is None else kernels
+    key = str(specialise(arguments, module._apply_plan_kernel))
+    if key not in kernels:
+        kernels[key] = compile_launch(arguments, architecture, module)
+    execute(launch, kernels[key], module=module)
     for got, plan in zip(torch.split(call.out, len(call.plans[0])), call.plans, strict=True):
         want = reference.run(call.images, plan, call.request, None)
         if not torch.equal(got, want):
@@ -124,26 +131,51 @@ def check_call(call: Call, architecture: int, module: Any = backend) -> dict[str
 
 
 def main() -> int:
-    """Execute random launches for some minutes."""
+    """Execute random launches for some minutes, and add the counts to those of `PATH`."""
     minutes, first = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    end = time.monotonic() + 60 * minutes
-    return check_seeds(itertools.takewhile(lambda _: time.monotonic() < end, itertools.count(first)))
+    start = time.monotonic()
+    found = check_seeds(
+        itertools.takewhile(lambda _: time.monotonic() < start + 60 * minutes, itertools.count(first)), EACH
+    )
+    rows = [{"fact": fact, "launches": count} for fact, count in sorted(found.covered.items())]
+    head = results.describe_environment("cpu") | {
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "first_seed": first,
+        "kernels": found.kernels,
+        "launches": found.launches,
+        "failures": found.wrong,
+    }
+    results.write_results(PATH, head, rows)
+    print(f"{found.launches} launches of {found.kernels} kernels, {found.wrong} wrong; {PATH} is written")
+    return found.wrong
 
 
-def check_seeds(seeds: Iterable[int]) -> int:
-    """Check the calls of seeds, half of them compiled for each architecture; returns how many were wrong."""
-    count, wrong, covered = 0, 0, collections.Counter[str]()
+@dataclass
+class Found:
+    """Counts of a run: launches, those that were wrong, kernels that were compiled, launches by facts of theirs."""
+
+    launches: int = 0
+    wrong: int = 0
+    kernels: int = 0
+    covered: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+
+def check_seeds(seeds: Iterable[int], each: int = 1) -> Found:
+    """Check ``each`` calls of every seed; one seed after the other is compiled for each architecture in turn."""
+    found = Found()
     for seed in seeds:
-        call, architecture = draw_call(seed), ARCHITECTURES[seed % len(ARCHITECTURES)]
-        try:
-            arguments = check_call(call, architecture)
-            covered.update(f"{name} {arguments[name]}" for name in FACTS)
-        except Fault as fault:
-            wrong += 1
-            print(f"sm_{architecture} {call}: {fault}", flush=True)
-        count += 1
-    print(f"{count} launches, {wrong} wrong; {dict(sorted(covered.items()))}")
-    return wrong
+        architecture, kernels = ARCHITECTURES[seed % len(ARCHITECTURES)], dict[str, Any]()
+        for draw in range(each):
+            call = draw_call(seed, draw)
+            try:
+                arguments = check_call(call, architecture, kernels=kernels)
+                found.covered.update(f"{name} {arguments[name]}" for name in FACTS)
+            except Fault as fault:
+                found.wrong += 1
+                print(f"sm_{architecture} {call}: {fault}", flush=True)
+            found.launches += 1
+        found.kernels += len(kernels)
+    return found
 
 
 def _draw_plans(rng: random.Random, batch: int, size: tuple[int, int]) -> tuple[str, list[Plan]]:

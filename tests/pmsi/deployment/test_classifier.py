@@ -38,5 +38,5 @@ def test_maps_explain_an_answer(run: Path) -> None:
     assert maps.shape == (2, 1, 1)
     blue, _, checked = make_blue(2)
     blue.network.backbone = torch.nn.Identity()
-    with pytest.raises(ValueError, match="--gradcam: the feature maps of this network cannot be caught"):
+    with pytest.raises(ValueError, match="Grad-CAM: the feature maps of this network cannot be caught"):
         explain_answers(blue, torch.from_numpy(checked.images), torch.tensor([0, 1]))

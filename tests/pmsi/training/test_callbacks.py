@@ -1,35 +1,17 @@
-"""Callbacks of a run: the console's lines and bars, and TensorBoard's curves."""
+"""Callbacks of a run: the console's lines and bars."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from pmsi.cli.console import Screen
-from pmsi.training.callbacks import TensorBoard
 from tests.helpers.small_run import RECIPE, make_trainer
-
-
-class Stop:
-    """Passes on, and presses Ctrl-C after so many epochs."""
-
-    def __init__(self, watch: Any, epochs: int) -> None:
-        self.watch, self.epochs = watch, epochs
-
-    def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
-        self.watch.on_batch(done, total, losses)
-
-    def on_epoch(self, record: dict[str, Any]) -> None:
-        self.watch.on_epoch(record)
-        if record["epoch"] == self.epochs:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("small_backbone")
@@ -66,22 +48,3 @@ def test_bars_show_the_whole_run(tmp_path: Path) -> None:
     make_trainer(tmp_path).run(watch)
     assert [(done, total) for done, total, _ in seen] == [(k, 6) for k in range(1, 7)]
     assert all(text.startswith("loss ") and len(text.split()) == 5 for *_, text in seen)
-
-
-@pytest.mark.usefixtures("small_backbone")
-def test_tensorboard_holds_one_point_an_epoch(tmp_path: Path) -> None:
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    recipe = replace(RECIPE, epochs=3)
-    with pytest.raises(KeyboardInterrupt):
-        make_trainer(tmp_path, recipe).run(
-            Stop(TensorBoard(tmp_path, Screen(Console(quiet=True)).watch("", recipe)), 1)
-        )
-    trainer = make_trainer(tmp_path, recipe)
-    trainer.run(TensorBoard(tmp_path, Screen(Console(quiet=True)).watch("", recipe)))
-    events = reader.EventAccumulator(str(tmp_path))
-    events.Reload()
-    for name, wanted in (("accuracy/mix", "mix"), ("accuracy/concat", "concat")):
-        assert [(e.step, e.value) for e in events.Scalars(name)] == [
-            (record["epoch"], pytest.approx(record[wanted])) for record in trainer.history
-        ]
-    assert {f"loss/phase {k}" for k in range(1, 5)} <= set(events.Tags()["scalars"])

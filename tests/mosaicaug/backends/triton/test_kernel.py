@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import os
 import re
 import subprocess
@@ -12,13 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from mosaicaug import Jigsaw, RecursiveMosaic, apply
-from mosaicaug.backends.triton.table import Table
+from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
+from mosaicaug.backends.request import Request
+from mosaicaug.backends.triton.table import Table, pack
 from tests.helpers.oracle import number_pixels
 
 triton = pytest.importorskip("triton")
 
+from triton.runtime.jit import JITFunction  # noqa: E402 - where triton is
 
 ROOT = Path(__file__).parents[4]
 SHAPE = (4, 3, 24, 32)
@@ -31,13 +35,16 @@ def run_python(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_every_specialisation_compiles_wide_and_without_spills(capsys: pytest.CaptureFixture[str]) -> None:
-    done = run_python("-m", "tests.helpers.compile_gate")
+@pytest.mark.parametrize(("every", "kernels"), [(4, 40), pytest.param(1, 150, marks=pytest.mark.slow)])
+def test_specialisations_compile_wide_and_without_spills(
+    every: int, kernels: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run_python("-m", "tests.helpers.compile_gate", str(every))
     assert done.returncode == 0, done.stdout + done.stderr
     registers = [
         tuple(map(int, found)) for found in re.findall(r"^sm_(\d+) +(\d+) registers", done.stdout, re.MULTILINE)
     ]
-    assert len(registers) > 150
+    assert len(registers) >= kernels
     with capsys.disabled():
         for architecture in (80, 90):
             counts = [count for seen, count in registers if seen == architecture]
@@ -71,7 +78,7 @@ assert any("spilled" in fault for fault in list_faults(spills, build(spills, 90)
 
 def test_executed_machine_code_gives_the_bits_of_the_reference() -> None:
     """Random launches for sm_80 and sm_90: every access aligned and in bounds, every byte written once."""
-    done = run_python("-c", "from tests.helpers.ptx.fuzz import check_seeds; assert check_seeds(range(40)) == 0")
+    done = run_python("-c", "from tests.helpers.ptx.fuzz import check_seeds; assert check_seeds(range(40)).wrong == 0")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -128,3 +135,94 @@ def test_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"apply: images on a GPU need the package triton.*pip install triton"):
         apply(number_pixels(SHAPE), Jigsaw(2).sample(SHAPE), backend="triton")
+
+
+def list_calls() -> list[tuple[Tensor, Plan, Request, Tensor]]:
+    """Calls of one shape that differ in all that a kernel is compiled for or that is passed to it."""
+    calls = []
+    base = torch.zeros(4, 3, 24, 40, dtype=torch.uint8)
+    last = torch.zeros(4, 24, 32, 3).movedim(-1, -3)
+    meta = torch.empty(SHAPE, device="meta")
+    images: list[Tensor] = [torch.zeros(SHAPE), torch.zeros(SHAPE, dtype=torch.float64), last, meta]
+    images += [base[..., start : start + 32] for start in (0, 1, 4)]  # other addresses, and other strides than dense
+    flat = torch.zeros(4 * 3 * 24 * 32 + 1, dtype=torch.uint8)
+    images += [flat[:-1].view(SHAPE), flat[1:].view(SHAPE)]
+    plans = [Jigsaw(2).sample(SHAPE), Jigsaw(4).sample(SHAPE), CutMix().sample(SHAPE), MixUp().sample(SHAPE)]
+    for one, plan in itertools.product(images, plans):
+        request = Request(one.dtype, channels_last=one.stride(1) == 1)
+        calls.append((one, plan, request, request.make_output(SHAPE, one.device)))
+    still, dense = plans[0], images[0]
+    index, window = torch.tensor([3, 2, 1, 0]), torch.zeros(4, 3, dtype=torch.int64)
+    for stages in (
+        {"index": index},
+        {"index": index.int()},
+        {"window": window},
+        {"mean": torch.ones(3)},
+        {"std": torch.ones(3)},
+        {"index": index, "window": window, "mean": torch.ones(3), "std": torch.ones(3)},
+    ):
+        request = Request(torch.float32, channels_last=False, **stages)  # type: ignore[arg-type]
+        calls.append((dense, still, request, torch.zeros(SHAPE)))
+    for nearest in (False, True):
+        request = Request(torch.float32, channels_last=False, nearest=nearest)
+        calls.append((dense, SnapMix().sample(SHAPE), request, torch.zeros(SHAPE)))
+    halves = torch.zeros(SHAPE, dtype=torch.float16)
+    calls.append((dense, still, Request(halves.dtype, channels_last=False), halves))
+    request = Request(torch.float32, channels_last=False)
+    calls.append((dense, still, request, torch.zeros(dense.numel() + 1)[1:].view(SHAPE)))
+    calls.append((dense, still, request, torch.zeros_like(last)))
+    calls.append((dense[:2], Jigsaw(2).sample((2, *SHAPE[1:])), request, torch.zeros(2, *SHAPE[1:])))
+    return calls
+
+
+def test_launches_that_are_kept_are_those_that_would_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call three times, in turns: whatever changed between them, arguments and compiled code are those of now."""
+    from mosaicaug.backends.triton import kernel as backend
+    from tests.helpers.ptx.launch import specialise
+
+    made: list[dict[str, Any]] = []
+    kept: list[tuple[Any, tuple[int, ...], dict[str, Any]]] = []
+    options: dict[str, Any] = {"do_not_specialize": backend._ANY}
+    real = JITFunction(backend._apply_plan_kernel.fn, **options)
+
+    class Kernel:
+        """Kernel that is not launched: keeps what it was compiled for, and what it is launched with."""
+
+        params = real.params
+
+        def __getitem__(self, programs: tuple[int]) -> Any:
+            def compile_and_launch(**arguments: Any) -> Any:
+                values = {name: arguments[name] for name in real.arg_names}
+                made.append(values)
+                compiled = arguments["images_ptr"].device, specialise(values, real)
+
+                class Compiled:
+                    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+                        names = real.arg_names
+                        return lambda *given: kept.append((compiled, grid, dict(zip(names, given, strict=True))))
+
+                return Compiled()
+
+            return compile_and_launch
+
+    monkeypatch.setattr(backend, "_apply_plan_kernel", Kernel())
+    monkeypatch.setattr(backend, "_kept", {})
+    calls = list_calls()
+    for turn in range(3):
+        for images, plan, request, out in calls:
+            kept.clear()
+            table = pack([plan])
+            backend._launch(images, table, request, out)
+            assert kept or turn == 0
+            for compiled, grid, given in kept:
+                programs, fresh = backend.typed_arguments(images, table, request, out)
+                assert grid == (*programs, 1, 1)
+                assert compiled == (images.device, specialise(fresh, real))
+                for name, value in fresh.items():
+                    if name.endswith("_ptr") and value is not None:  # words are uploaded anew by each call
+                        assert isinstance(given[name], int)
+                    else:
+                        assert given[name] == value, name
+                assert given["images_ptr"] == images.data_ptr()
+                assert given["out_ptr"] == out.data_ptr()
+    assert 40 < len(made) < len(calls)  # indices of 32 and of 64 bits are uploaded as the same words

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, SnapMix
 from mosaicaug.backends.request import Request
-from mosaicaug.backends.triton.launch import prepare, upload_inputs
+from mosaicaug.backends.triton.launch import place_inputs, prepare
 from mosaicaug.backends.triton.table import pack
 
 triton = pytest.importorskip("triton")
@@ -22,20 +22,22 @@ SHAPE = (4, 3, 24, 32)
 def test_small_tensors_travel_together() -> None:
     """Words of 32 bits, those of float64 at even places."""
     table = pack([Jigsaw(3).sample(SHAPE)])
-    values = {
-        "index": torch.tensor([3, 1, 2]),
-        "mean": torch.tensor([1.5, -2.5], dtype=torch.float64),
-        "scale": torch.tensor([0.5, 0.25]).expand(2),
-        "window": None,
-    }
-    placed: dict[str, Any] = upload_inputs(table, torch.device("cpu"), **values)
-    words = placed["table_ptr"]
+    request = Request(
+        torch.float64,
+        channels_last=False,
+        index=torch.tensor([3, 1, 2]),
+        mean=torch.tensor([1.5, -2.5], dtype=torch.float64),
+        std=torch.tensor([2.0, 4.0]).expand(2),
+    )
+    tensors, (_, index_at, window_at, mean_at, scale_at) = place_inputs(table, torch.device("cpu"), request)
+    words = tensors[0]
+    assert words is not None
     assert words[: len(table.words)].equal(table.words)
-    assert all(placed[f"{name}_ptr"] is words for name in ("index", "mean", "scale"))
-    assert words[placed["index_at"] :][:3].tolist() == [3, 1, 2]
-    assert words[2 * placed["mean_at"] :][:4].view(torch.float64).tolist() == [1.5, -2.5]
-    assert words[placed["scale_at"] :][:2].view(torch.float32).tolist() == [0.5, 0.25]
-    assert (placed["window_ptr"], placed["window_at"]) == (None, 0)
+    assert all(tensor is words for tensor in (tensors[1], tensors[3], tensors[4]))
+    assert words[index_at:][:3].tolist() == [3, 1, 2]
+    assert words[2 * mean_at :][:4].view(torch.float64).tolist() == [1.5, -2.5]
+    assert words[scale_at:][:2].view(torch.float32).tolist() == [0.5, 0.25]
+    assert (tensors[2], window_at) == (None, 0)
 
 
 def prepare_for(images: Tensor, plan: Plan, out: Tensor, **values: Any) -> dict[str, Any]:
