@@ -160,6 +160,47 @@ INLINE void copy_pixels(const Job *job, char *to, const char *from, int64_t step
             copy_bytes(to + at * to_step * size, from + at * step * size, pixel * size);
 }
 
+#define COPY_ROWS(type, size, bytes)                                                        \
+    for (; rows > 0; rows--, to += to_row, from += from_row) {                              \
+        type first, last;                                                                   \
+        memcpy(&first, from, size), memcpy(&last, from + (bytes) - size, size);             \
+        memcpy(to, &first, size), memcpy(to + (bytes) - size, &last, size);                 \
+    }
+
+typedef struct {
+    uint64_t part[2];
+} Sixteen;
+typedef struct {
+    uint64_t part[4];
+} ThirtyTwo;
+
+/* A block of `count` pixels of `rows` rows, from element `offset` of the images to element `at` of the output. */
+static void copy_block(const Job *job, int64_t at, int64_t offset, int64_t step, int64_t count, int64_t rows) {
+    int64_t to_row = job->out_row * job->out_bytes, from_row = job->in_row * job->in_bytes;
+    int64_t bytes = count * job->pixel * job->in_bytes;
+    char *to = job->out + at * job->out_bytes;
+    const char *from = job->images + offset * job->in_bytes;
+    if (step != job->pixel || job->out_column != job->pixel)
+        for (; rows > 0; rows--, to += to_row, from += from_row)
+            copy_pixels(job, to, from, step, count);
+    else if (to_row == bytes && from_row == bytes)
+        memcpy(to, from, (size_t)(rows * bytes));
+    else if (bytes > 64)
+        for (; rows > 0; rows--, to += to_row, from += from_row)
+            copy_bytes(to, from, bytes);
+    else if (bytes >= 32) /* two moves, which may overlap: a call of memcpy takes longer */
+        COPY_ROWS(ThirtyTwo, 32, bytes)
+    else if (bytes >= 16)
+        COPY_ROWS(Sixteen, 16, bytes)
+    else if (bytes >= 8)
+        COPY_ROWS(uint64_t, 8, bytes)
+    else if (bytes >= 4)
+        COPY_ROWS(uint32_t, 4, bytes)
+    else
+        for (; rows > 0; rows--, to += to_row, from += from_row)
+            copy_bytes(to, from, bytes);
+}
+
 /* 3. Conversions: rows to float32, and back, rounded once. */
 
 INLINE float widen(uint16_t half) {
@@ -185,6 +226,11 @@ INLINE uint8_t round_byte(float value) { /* clamped, to the nearest, halves to e
     do {                                                                                    \
         if (to_step == pixel && step == pixel)                                              \
             EACH(int64_t at = 0; at < count * pixel; at++) to[at] = convert(source[at]);    \
+        else if (pixel == 1 && to_step == 1 && step == -1)                                  \
+            EACH(int64_t x = 0; x < count; x++) to[x] = convert(source[-x]);                \
+        else if (pixel == 1)                                                                \
+            for (int64_t x = 0; x < count; x++)                                             \
+                to[x * to_step] = convert(source[x * step]);                                \
         else                                                                                \
             for (int64_t x = 0; x < count; x++)                                             \
                 for (int64_t part = 0; part < pixel; part++)                                \
@@ -296,42 +342,43 @@ INLINE void resample(const Job *job, int64_t image, int64_t plane, int64_t y, fl
 
 /* 6. Rows of the output. */
 
-/* Base of the pixels `begin` to `end` of a row: copied to the output, or loaded to `to`. */
-INLINE void make_base(const Job *job, const Run *runs, int64_t count, int64_t shift, int64_t begin, int64_t end,
-                      char *row, float *to) {
+/* Base of the pixels `begin` to `end` of a row as float32 `to`. */
+INLINE void load_base(const Job *job, const Run *runs, int64_t count, int64_t shift, int64_t begin, int64_t end,
+                      float *to) {
     for (const Run *run = runs; run < runs + count; run++) {
         int64_t first = run->x > begin ? run->x : begin, last = run->x + run->count;
         last = last < end ? last : end;
-        if (first >= last)
-            continue;
-        int64_t offset = run->offset + (first - run->x) * run->step + shift;
-        if (to)
-            load(job, to + (first - begin) * job->pixel, offset, run->step, last - first);
-        else
-            copy_pixels(job, row + first * job->out_column * job->out_bytes, job->images + offset * job->in_bytes,
-                        run->step, last - first);
+        if (first < last)
+            load(job, to + (first - begin) * job->pixel, run->offset + (first - run->x) * run->step + shift, run->step,
+                 last - first);
+    }
+}
+
+/* Base of the pixels `begin` to `end` of several rows, copied; `shift` and `at` lead to the first row. */
+INLINE void copy_base(const Job *job, const Run *runs, int64_t count, int64_t shift, int64_t at, int64_t begin,
+                      int64_t end, int64_t rows) {
+    for (const Run *run = runs; rows > 0 && run < runs + count; run++) {
+        int64_t first = run->x > begin ? run->x : begin, last = run->x + run->count;
+        last = last < end ? last : end;
+        if (first < last)
+            copy_block(job, at + first * job->out_column, run->offset + (first - run->x) * run->step + shift, run->step,
+                       last - first, rows);
     }
 }
 
 /* Overlay of a row: the nearest pixels, copied to the output. */
-INLINE void copy_overlay(const Job *job, int64_t image, int64_t plane, int64_t y, char *row, Scratch *scratch,
-                         int resampled) {
+INLINE void copy_nearest(const Job *job, int64_t image, int64_t plane, int64_t y, char *row, const Scratch *scratch) {
     const int32_t *from = job->from_box + 4 * image, *box = job->to_box + 4 * image;
-    int64_t count = box[3] - box[1];
-    int32_t top = (int32_t)(y - box[0]), far;
-    if (resampled && find_tap(top, from[2] - from[0], box[2] - box[0], &top, &far) > 0.5f)
+    int64_t count = box[3] - box[1], step = job->out_column * job->out_bytes;
+    int32_t top, far;
+    if (find_tap(y - box[0], from[2] - from[0], box[2] - box[0], &top, &far) > 0.5f)
         top = far;
     Run run = locate(job, job->overlay[image], from[0] + top, from[1], count);
     const char *source = job->images + (run.offset + job->in_plane[plane]) * job->in_bytes;
-    char *to = row + box[1] * job->out_column * job->out_bytes;
-    if (!resampled)
-        copy_pixels(job, to, source, run.step, count);
-    else
-        for (int64_t x = 0; x < count; x++) {
-            int64_t at = scratch->across[x] > 0.5f ? scratch->far[x] : scratch->near[x];
-            copy_bytes(to + x * job->out_column * job->out_bytes, source + at * run.step * job->in_bytes,
-                       job->pixel * job->in_bytes);
-        }
+    for (int64_t x = 0; x < count; x++) {
+        int64_t at = scratch->across[x] > 0.5f ? scratch->far[x] : scratch->near[x];
+        copy_bytes(row + (box[1] + x) * step, source + at * run.step * job->in_bytes, job->pixel * job->in_bytes);
+    }
 }
 
 /* Overlay of a row as float32: over base values `below`, or alone where it is opaque. */
@@ -354,57 +401,94 @@ INLINE void mix_overlay(const Job *job, int64_t image, int64_t plane, int64_t y,
         blend(to, below, over, keep, weight, count * job->pixel);
 }
 
-/* Rows `first` to `last` of one image, one row of tiles after another. */
-INLINE void make_band(const Job *job, int64_t image, int64_t first, int64_t last, Scratch *scratch) {
+/* Rows `top` to `bottom` of a plane, in another dtype or normalised: by way of float32. */
+static void convert_rows(const Job *job, int64_t image, int64_t plane, int64_t top, int64_t bottom, int64_t shift,
+                         const Run *runs, int64_t count, int covers, int resampled, Scratch *scratch) {
     const int32_t *box = job->to_box + 4 * image;
-    int covers = box[2] > box[0] && box[3] > box[1], resampled = covers && is_resampled(job, image);
-    int opaque = job->opacity[image] == 1.0f, converts = job->in_type != job->out_type || job->mean || job->scale;
-    int copied = opaque && (!resampled || job->nearest);
+    int opaque = job->opacity[image] == 1.0f;
+    int64_t part = job->pixel > 1 ? 0 : plane % job->channels * job->width;
+    int64_t at = image * job->out_image + job->out_plane[plane];
+    for (int64_t y = top; y < bottom; y++, shift += job->in_row) {
+        int here = covers && y >= box[0] && y < box[2];
+        int64_t left = here ? box[1] : job->width, right = here ? box[3] : job->width;
+        float *base = scratch->base, *span = base + left * job->pixel;
+        load_base(job, runs, count, shift, 0, here && opaque ? left : job->width, base);
+        if (here && opaque)
+            load_base(job, runs, count, shift, right, job->width, base + right * job->pixel);
+        if (here)
+            mix_overlay(job, image, plane, y, span, span, scratch, resampled);
+        subtract_and_scale(base, job->mean ? scratch->mean + part : NULL, job->scale ? scratch->scale + part : NULL,
+                           job->width * job->pixel);
+        store(job, at + y * job->out_row, base, job->width);
+    }
+}
+
+/* Rows `top` to `bottom` of an overlay that is blended or resampled, over a base of the output's dtype. */
+static void lay_rows(const Job *job, int64_t image, int64_t plane, int64_t top, int64_t bottom, int64_t shift,
+                     const Run *runs, int64_t count, int resampled, Scratch *scratch) {
+    const int32_t *box = job->to_box + 4 * image;
+    int opaque = job->opacity[image] == 1.0f;
+    int direct = job->out_type == FLOAT32 && job->out_column == job->pixel;
+    int64_t left = box[1], right = box[3];
+    for (int64_t y = top; y < bottom; y++, shift += job->in_row) {
+        int64_t at = image * job->out_image + job->out_plane[plane] + y * job->out_row + left * job->out_column;
+        float *to = direct ? (float *)job->out + at : scratch->base;
+        const float *below = scratch->base;
+        if (!opaque && count == 1) /* read where it lies: one pass less over the row */
+            below = view(job, scratch->base, runs->offset + left * runs->step + shift, runs->step, right - left);
+        else if (!opaque)
+            load_base(job, runs, count, shift, left, right, scratch->base);
+        mix_overlay(job, image, plane, y, below, to, scratch, resampled);
+        if (!direct)
+            store(job, at, to, right - left);
+    }
+}
+
+/* Rows `first` to `last` of one image, one row of tiles after another. */
+static void make_band(const Job *job, int64_t image, int64_t first, int64_t last, Scratch *scratch) {
+    const int32_t *box = job->to_box + 4 * image, *from = job->from_box + 4 * image;
+    int covers = box[2] > box[0] && box[3] > box[1] && box[0] < last && box[2] > first;
+    int resampled = covers && is_resampled(job, image);
+    int copied = job->opacity[image] == 1.0f && (!resampled || job->nearest);
+    int converts = job->in_type != job->out_type || job->mean || job->scale;
     int64_t tiled = job->grid * job->tile_height;
-    if (resampled && box[0] < last && box[2] > first)
+    const Run *runs = scratch->runs;
+    if (resampled)
         find_columns(job, image, scratch);
     for (int64_t top = first, bottom; top < last; top = bottom) {
         int64_t tile_row = top < tiled ? top / job->tile_height : job->grid, begin = tile_row * job->tile_height;
         bottom = top < tiled && begin + job->tile_height < last ? begin + job->tile_height : last;
         int64_t count = list_runs(job, image, tile_row, scratch->runs);
-        for (int64_t plane = 0; plane < job->planes; plane++)
-            for (int64_t y = top; y < bottom; y++) {
-                int64_t shift = job->in_plane[plane] + (y - begin) * job->in_row;
-                int64_t at = image * job->out_image + job->out_plane[plane] + y * job->out_row;
-                char *row = job->out + at * job->out_bytes;
-                int here = covers && y >= box[0] && y < box[2];
-                int64_t left = here ? box[1] : job->width, right = here ? box[3] : job->width;
-                if (converts) {
-                    float *base = scratch->base, *span = base + left * job->pixel;
-                    make_base(job, scratch->runs, count, shift, 0, here && opaque ? left : job->width, row, base);
-                    if (here && opaque)
-                        make_base(job, scratch->runs, count, shift, right, job->width, row, base + right * job->pixel);
-                    if (here)
-                        mix_overlay(job, image, plane, y, span, span, scratch, resampled);
-                    int64_t part = job->pixel > 1 ? 0 : plane % job->channels * job->width;
-                    subtract_and_scale(base, job->mean ? scratch->mean + part : NULL,
-                                       job->scale ? scratch->scale + part : NULL, job->width * job->pixel);
-                    store(job, at, base, job->width);
-                    continue;
-                }
-                make_base(job, scratch->runs, count, shift, 0, left, row, NULL);
-                make_base(job, scratch->runs, count, shift, right, job->width, row, NULL);
-                if (here && copied) {
-                    copy_overlay(job, image, plane, y, row, scratch, resampled);
-                } else if (here) {
-                    int direct = job->out_type == FLOAT32 && job->out_column == job->pixel;
-                    float *to = direct ? (float *)job->out + at + left * job->pixel : scratch->base;
-                    const float *below = scratch->base;
-                    if (!opaque && count == 1) /* read where it lies: one pass less over the row */
-                        below = view(job, scratch->base, scratch->runs->offset + left * scratch->runs->step + shift,
-                                     scratch->runs->step, right - left);
-                    else if (!opaque)
-                        make_base(job, scratch->runs, count, shift, left, right, row, scratch->base);
-                    mix_overlay(job, image, plane, y, below, to, scratch, resampled);
-                    if (!direct)
-                        store(job, at + left * job->out_column, to, right - left);
-                }
+        /* The overlay's rows among these. */
+        int64_t upper = !covers || box[0] > bottom ? bottom : box[0] > top ? box[0] : top;
+        int64_t lower = !covers || box[2] < upper ? upper : box[2] < bottom ? box[2] : bottom;
+        for (int64_t plane = 0; plane < job->planes; plane++) {
+            int64_t shift = job->in_plane[plane] - begin * job->in_row;
+            int64_t at = image * job->out_image + job->out_plane[plane];
+            if (converts) {
+                convert_rows(job, image, plane, top, bottom, shift + top * job->in_row, runs, count, covers, resampled,
+                             scratch);
+                continue;
             }
+            copy_base(job, runs, count, shift + top * job->in_row, at + top * job->out_row, 0, job->width, upper - top);
+            copy_base(job, runs, count, shift + lower * job->in_row, at + lower * job->out_row, 0, job->width,
+                      bottom - lower);
+            if (upper == lower)
+                continue;
+            int64_t source = shift + upper * job->in_row, to = at + upper * job->out_row;
+            copy_base(job, runs, count, source, to, 0, box[1], lower - upper);
+            copy_base(job, runs, count, source, to, box[3], job->width, lower - upper);
+            if (!copied) {
+                lay_rows(job, image, plane, upper, lower, source, runs, count, resampled, scratch);
+            } else if (resampled) {
+                for (int64_t y = upper; y < lower; y++)
+                    copy_nearest(job, image, plane, y, job->out + (at + y * job->out_row) * job->out_bytes, scratch);
+            } else {
+                Run run = locate(job, job->overlay[image], from[0] + upper - box[0], from[1], box[3] - box[1]);
+                copy_block(job, to + box[1] * job->out_column, run.offset + job->in_plane[plane], run.step, run.count,
+                           lower - upper);
+            }
+        }
     }
 }
 
