@@ -40,7 +40,9 @@ def compile_kernel(library: Path = LIBRARY) -> None:
 def describe_failure(error: Exception) -> str:
     """Line on a kernel that could not be compiled."""
     lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-    return f"the CPU kernel was not compiled, torch's operations do its work more slowly: {lines[0] if lines else error}"
+    return (
+        f"the CPU kernel was not compiled, torch's operations do its work more slowly: {lines[0] if lines else error}"
+    )
 
 
 try:

@@ -13,8 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -48,9 +47,9 @@ def list_cases() -> list[Case]:
 def make_sides(case: Case, batch: Batch) -> dict[str, Run]:
     """Sides of a case by name.
 
-    ``ours`` makes fresh images from a plan; ``ready`` writes them into a buffer; ``one`` does so on one thread; ``call``
-    draws the plan too, as ``dali`` does; ``copy`` fills a ready buffer; ``plain`` is what a user would write, where
-    that is more than a copy.
+    ``ours`` makes fresh images from a plan; ``ready`` writes them into a buffer, ``one`` on one thread; ``call`` draws
+    the plan too, as ``dali`` does; ``copy`` fills a ready buffer; ``plain`` is what a user would write, where that is
+    more than a copy.
     """
     plan, options = draw(case, batch)
     out = torch.empty(case.shape, dtype=case.torch_dtype)
@@ -63,10 +62,8 @@ def make_sides(case: Case, batch: Batch) -> dict[str, Run]:
     }
     if case.augmentation in ("mixup", "snapmix"):
         sides["plain"] = make_plain(case, batch.images, plan)
-    try:
+    with suppress(UnfitError):
         sides["dali"] = make_run(case, "dali", batch)
-    except UnfitError:
-        pass
     return sides
 
 

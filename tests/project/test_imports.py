@@ -20,7 +20,7 @@ LADDERS: dict[str, list[set[str]]] = {
     "mosaicaug": [
         {"plan", "zorder", "checks"},
         {"sampling", "targets", "rectangles", "backends"},
-        {"apply", "settings"},
+        {"apply", "settings", "config"},
         {"annotations", "augmentation"},
         {"transforms", "compose", "operators"},
         {"kornia", "dali", "timm", "torchvision", "preview"},

@@ -26,18 +26,21 @@ HUGE_BYTES = 2**22  # of fresh memory from which on huge pages are asked for
 WRONG = {1: "tiles", 2: "overlay", 3: "boxes", 4: "index", 5: "window"}  # what `check_job` finds
 CALCULATES = 6
 
-_NUMBERS = (
-    "stored stored_height stored_width batch height width planes channels pixel grid tile_height tile_width "
-    "in_image in_row in_column out_image out_row out_column in_type out_type in_bytes out_bytes nearest "
-    "unit_images unit_rows units next done failed"
-).split()
-_ADDRESSES = "images out in_plane out_plane index window tiles overlay from_box to_box opacity mean scale".split()
+_FIELDS = """
+stored stored_height stored_width batch height width planes channels pixel grid tile_height tile_width
+in_image in_row in_column out_image out_row out_column in_type out_type in_bytes out_bytes nearest
+unit_images unit_rows units next done failed
+*images *out *in_plane *out_plane *index *window *tiles *overlay *from_box *to_box *opacity *mean *scale
+"""  # numbers of 64 bits, and addresses
 
 
 class Job(ctypes.Structure):
     """Arguments of one call, as kernel.c lays them out."""
 
-    _fields_ = [*((name, ctypes.c_int64) for name in _NUMBERS), *((name, ctypes.c_void_p) for name in _ADDRESSES)]
+    _fields_ = [
+        (name.removeprefix("*"), ctypes.c_void_p if name.startswith("*") else ctypes.c_int64)
+        for name in _FIELDS.split()
+    ]
 
 
 @functools.cache
@@ -92,7 +95,7 @@ def run(images: Tensor, plan: Plan, request: Request, out: Tensor, *, fresh: boo
     if wrong == CALCULATES:
         return False
     if wrong:
-        raise ValueError(f"apply: {WRONG[wrong]} point outside the batch or the image; plans may not be changed in place")
+        raise ValueError(f"apply: {WRONG[wrong]} point outside the batch or the image; do not change a plan in place")
     if fresh and out.nbytes >= HUGE_BYTES:
         library.advise_huge_pages(out.data_ptr(), out.nbytes)
     elif not fresh and not out.is_inference():

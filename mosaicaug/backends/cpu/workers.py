@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 _local = threading.local()
+_lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -34,6 +37,27 @@ def finish(started: list[Future[None]]) -> None:
         future.result()
 
 
+def share(make: Callable[[T], None], units: Sequence[T]) -> None:
+    """Make every unit by torch's operations, in as many threads as torch may use; each calculates on one.
+
+    The caller only waits: its own operations would open a parallel region each.
+    """
+    threads, inference = min(torch.get_num_threads(), len(units)), torch.is_inference_mode_enabled()
+    queue = iter(units)
+
+    def work() -> None:
+        use_one_thread()
+        with torch.inference_mode(inference), torch.no_grad():
+            for unit in queue:
+                make(unit)
+
+    started = start(work, threads) if threads > 1 else []
+    for future in started:
+        future.result()
+    for unit in queue:
+        make(unit)
+
+
 def use_one_thread() -> None:
     """Let torch calculate on one thread in the calling helper; what it does elsewhere stays as it was.
 
@@ -42,18 +66,19 @@ def use_one_thread() -> None:
     """
     if getattr(_local, "alone", False):
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    restorer = threading.Thread(target=torch.set_num_threads, args=(threads,))
-    restorer.start()
-    restorer.join()
+    with _lock:  # another helper would read the 1 of this one
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        restorer = threading.Thread(target=torch.set_num_threads, args=(threads,))
+        restorer.start()
+        restorer.join()
     _local.alone = True
 
 
 def _forget() -> None:
-    """Forget the pool in a forked process, where its threads do not exist."""
-    global _pool  # noqa: PLW0603
-    _pool = None
+    """Forget pool and lock in a forked process, where the threads that hold them do not exist."""
+    global _lock, _pool
+    _lock, _pool = threading.Lock(), None
 
 
 if hasattr(os, "register_at_fork"):
