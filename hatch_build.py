@@ -37,6 +37,12 @@ def compile_kernel(library: Path = LIBRARY) -> None:
         made.replace(library)
 
 
+def is_current() -> bool:
+    """True if the library in the source tree is newer than what it is made of."""
+    made_of = (SOURCE, Path(__file__))
+    return LIBRARY.exists() and LIBRARY.stat().st_mtime > max(path.stat().st_mtime for path in made_of)
+
+
 def describe_failure(error: Exception) -> str:
     """Line on a kernel that could not be compiled."""
     lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
@@ -56,7 +62,8 @@ else:
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
             try:
-                compile_kernel()
+                if not is_current():
+                    compile_kernel()
             except (OSError, subprocess.CalledProcessError) as error:
                 self.app.display_warning(describe_failure(error))
                 return

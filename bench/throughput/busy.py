@@ -7,6 +7,7 @@ timed. Beside `WORD`s, only cases whose names hold one of them are run, and the 
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import os
 import statistics
@@ -14,6 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,14 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.measure import Run
-from bench.results import Row, describe_environment, results_path, round_figure, write_results
+from bench.results import FOLDER, Row, describe_environment, results_path, round_figure, write_results
 from bench.throughput.batch import MEAN, STD, Batch, UnfitError, draw_index, make_batch
 from bench.throughput.cases import Case, centre
 from bench.throughput.sides import make_run, ours
+from bench.throughput.tables import TITLES
 from mosaicaug import Plan, apply
 
-SIZES = {448: 32, 224: 32, 32: 128}  # px: images of a batch
-ROUNDS = {"idle": 5, "busy": 3}
+SIZES = {32: 128, 224: 32, 448: 32}  # px: images of a batch
+ROUNDS = {"idle": 4, "busy": 3}
 SECONDS = 0.02  # of a side's calls in one round, at the least
 TILES = ("rmg", "jigsaw", "cutmix")
 
@@ -129,7 +134,7 @@ def time_sides(sides: dict[str, Run], rounds: int) -> dict[str, list[tuple[float
         for _ in range(4 if name == "dali" else 1):  # DALI has made two batches ahead
             run()
         calls, start, worked = 0, time.perf_counter(), time.process_time()
-        while calls < 2 or time.perf_counter() - start < SECONDS:
+        while calls < 1 or time.perf_counter() - start < SECONDS:
             run()
             calls += 1
         times[name].append(((time.perf_counter() - start) / calls, (time.process_time() - worked) / calls))
@@ -187,19 +192,54 @@ def describe(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def render(folder: Path = FOLDER) -> str:
+    """Table of the results for docs/benchmarks.md."""
+    paths = sorted(folder.glob("busy-*.json"))
+    if not paths:
+        return "Not measured yet.\n"
+    results = json.loads(paths[0].read_text(encoding="utf-8"))
+    heads = "augmentation | dtype | px | work / copy | work / plain | idle, ms | / copy | / plain | / DALI "
+    heads += "| busy, ms | / one thread | / plain | / DALI"
+    lines = [f"| {heads} |", f"|{' --- |' * 2}{' ---: |' * 11}"]
+    rows: dict[Case, dict[tuple[str, str], Row]] = {}
+    for row in results["rows"]:
+        case = Case(**{field.name: row[field.name] for field in fields(Case)})
+        rows.setdefault(case, {})[row["load"], row["side"]] = row
+    for case, found in rows.items():
+        idle, busy = (partial(divide, found, load) for load in ROUNDS)
+        name = TITLES[case.augmentation] + (", pipeline" if case.task == "pipeline" else "")
+        cells = [name, "uint8 to float32" if case.task == "pipeline" else case.dtype, str(case.size)]
+        cells += [idle("cpu_ms", "ready", "copy"), idle("cpu_ms", "ours", "plain")]
+        cells += [f"{found['idle', 'ready']['fastest_ms']:.3g}"]
+        cells += [idle("fastest_ms", *pair) for pair in (("ready", "copy"), ("ours", "plain"), ("call", "dali"))]
+        cells += [f"{found['busy', 'ready']['median_ms']:.3g}"]
+        cells += [busy("median_ms", *pair) for pair in (("ready", "one"), ("ours", "plain"), ("call", "dali"))]
+        lines.append(f"| {' | '.join(cells)} |")
+    head = f"**CPU**: {results['device']}, {results['threads']} threads; commit {results['commit']}."
+    return "\n".join([head, "", *lines]) + "\n"
+
+
+def divide(found: dict[tuple[str, str], Row], load: str, field: str, ours: str, other: str) -> str:
+    """Ratio of two sides of a case under one load, as text; "-" where the other side was not measured."""
+    if (load, other) not in found:
+        return "-"
+    return f"{found[load, ours][field] / found[load, other][field]:.2f}"
+
+
 def main(words: list[str]) -> None:
     """Measure the cases that hold one of ``words``, and keep the results of all."""
     rows: list[Row] = []
+    environment = describe_environment("cpu")
+    path = results_path("busy", environment)
     for case in list_cases():
         if words and not any(word in case.name for word in words):
             continue
         found = measure(case)
         print(f"{case.name}\n{describe(found)}", flush=True)
         rows += found
+        if not words:  # after every case: a run takes a while, and its end may be cut off
+            write_results(path, environment, rows)
     if not words:
-        environment = describe_environment("cpu")
-        path = results_path("busy", environment)
-        write_results(path, environment, rows)
         print(f"results are in {path}")
 
 
