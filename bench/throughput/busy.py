@@ -33,20 +33,20 @@ from bench.throughput.tables import TITLES
 from mosaicaug import Plan, apply
 
 SIZES = {32: 128, 224: 32, 448: 32}  # px: images of a batch
-ROUNDS = {"idle": 4, "busy": 3}
+ROUNDS = {"idle": 3, "busy": 3}
 SECONDS = 0.02  # of a side's calls in one round, at the least
 TILES = ("rmg", "jigsaw", "cutmix")
 
 
 def list_cases() -> list[Case]:
     """Cases of all augmentations, sizes and two dtypes; and the fused pipelines from stored uint8 images."""
-    cases = [
+    pipelines = [centre(name, task="pipeline") for name in TILES]
+    return pipelines + [
         centre(name, batch=batch, size=size, dtype=dtype)
         for (size, batch), dtype, name in itertools.product(
             SIZES.items(), ("float32", "uint8"), (*TILES, "mixup", "snapmix")
         )
     ]
-    return cases + [centre(name, task="pipeline") for name in TILES]
 
 
 def make_sides(case: Case, batch: Batch) -> dict[str, Run]:
