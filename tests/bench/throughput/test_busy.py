@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_plain_code_that_differs_is_not_timed() -> None:
 def test_a_case_becomes_rows_and_a_line_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(busy, "ROUNDS", {"idle": 1, "busy": 1})
     monkeypatch.setattr(busy, "SECONDS", 0)
-    monkeypatch.setattr(busy.os, "cpu_count", lambda: 0)  # no loops
+    monkeypatch.setattr(os, "cpu_count", lambda: 0)  # no loops
     assert busy.render(tmp_path) == "Not measured yet.\n"
     rows = busy.measure(centre("mixup", batch=2, size=16))
     assert len(rows) == 2 * len({row["side"] for row in rows})
