@@ -11,7 +11,7 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py mosaicaug/backends/cpu
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'make: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'make: this Python cannot make virtual environments; on Debian: apt-get install python3-venv'; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -19,14 +19,15 @@ demo: install  ## the main job on the embedded data: six augmentations on few im
 	$(BIN)/pmsi compare --recipe few-shot --train-per-class 10 --jobs 2
 
 test: install lint  ## a process for each core, with one thread each: threads of many processes get in each other's way
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-soak: install  ## random cases for MINUTES on all cores; what fails goes to tests/properties/failures, which `make test` tries
+soak: install  ## slow tests, then random cases for MINUTES on all cores; what fails goes to tests/properties/failures, which `make test` tries
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.properties.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 fuzz: install  ## random changes of valid files of every format for MINUTES; counts go to bench/results, files that fail to build/fuzz

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import types
 from collections.abc import Iterator
 from dataclasses import fields
@@ -91,10 +92,20 @@ def read_arrows(folder: Path) -> dict[str, set[str]]:
 def read_imports(path: Path, root: Path) -> Iterator[tuple[str, str | None]]:
     """Read every module that a file below ``root`` imports, anywhere in it, and the name taken from it."""
     package = path.relative_to(root).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in list_nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *([node.module] if node.module else [])])
             yield from ((module, alias.name) for alias in node.names)
+
+
+def list_nodes(path: Path) -> list[ast.AST]:
+    """List the syntax nodes of a Python file, parsed once for each content."""
+    return _list_nodes(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _list_nodes(text: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(text)))

@@ -96,6 +96,26 @@ def comparison_table(tests: Sequence[PairedTest]) -> Table:
     return Table(caption, head, tuple(rows))
 
 
+def seeds_table(tests: Mapping[int, Sequence[PairedTest]]) -> Table:
+    """Paired comparisons in each seed alone: a statement about these two networks, not about other seeds.
+
+    Args:
+        tests: those of each seed.
+    """
+    pairs = list(dict.fromkeys((one.first, one.second) for found in tests.values() for one in found))
+    rows = []
+    for pair in pairs:
+        cells = []
+        for found in tests.values():
+            one = next((test.found for test in found if (test.first, test.second) == pair), None)
+            words = "{:+.1f} ({:+.1f} to {:+.1f}), {}"
+            cells.append("" if one is None else words.format(one.difference, *one.interval, one.verdict))
+        rows.append((" vs ".join(pair), *cells))
+    shares = sorted({f"{100 * one.found.confidence:.3g} %" for found in tests.values() for one in found})
+    caption = f"In each seed alone, in points, with bootstrap intervals over images ({', '.join(shares)})."
+    return Table(caption, ("methods", *(f"seed {seed}" for seed in tests)), tuple(rows))
+
+
 def describe_order(
     number: int, ours: Mapping[str, Summary], test_images: int, labels: Mapping[str, str] | None = None
 ) -> str:

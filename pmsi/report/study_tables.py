@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from pmsi.evaluation.accuracy import Evaluation
 from pmsi.evaluation.robustness import Robustness
@@ -26,6 +28,7 @@ from pmsi.report.sections import (
     hardest_classes_table,
     pointing_table,
     robustness_table,
+    seeds_table,
 )
 from pmsi.report.table import Table
 from pmsi.training.phases import AUGMENTATIONS
@@ -130,23 +133,34 @@ def _compare_rows(study: Study, name: str, rows: Rows, recipes: Mapping[str, Rec
     if base in found and len(found) > 1:
         labels, reference = found[base]
         share = 1 - 0.05 / (len(found) - 1)  # of one interval, so that all hold in 95 of 100 studies
-        tests = [
-            PairedTest(
-                row,
-                base,
-                compare_paired(labels, predicted, reference, confidence=share),
-                _paper_difference(name, row, base),
-            )
-            for row, (_, predicted) in found.items()
-            if row != base
-        ]
+        tests, alone = [], defaultdict[int, list[PairedTest]](list)
+        for row, (_, predicted) in found.items():
+            if row == base:
+                continue
+            whole = compare_paired(labels, predicted, reference, confidence=share)
+            tests.append(PairedTest(row, base, whole, _paper_difference(name, row, base)))
+            for seed, first, second in _pair_seeds(rows[row], predicted, rows[base], reference):
+                one = compare_paired(labels, first, second, confidence=share)
+                alone[seed].append(PairedTest(row, base, one))
         tables.append(comparison_table(tests))
+        if len(alone) > 1:
+            tables.append(seeds_table(dict(sorted(alone.items()))))
     detailed = "rmg" if name == "table4" else next(iter(rows), "") if name == "run" else ""
     if detailed in found:
         labels, predicted = found[detailed]
         tables.append(hardest_classes_table(list_classes(labels, predicted, study.classes)))
         tables.append(confusions_table(list_confusions(labels, predicted, study.classes)))
     return tables
+
+
+def _pair_seeds(
+    first: Sequence[Mapping[str, Any]], predicted: Tensor, second: Sequence[Mapping[str, Any]], reference: Tensor
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each seed that two rows share, with the predictions ``[N]`` of both."""
+    others = {run["seed"]: answers for run, answers in zip(second, reference, strict=True)}
+    for run, answers in zip(first, predicted, strict=True):
+        if run["seed"] in others:
+            yield run["seed"], answers, others[run["seed"]]
 
 
 def _changes_table(recipes: Mapping[str, Recipe], ours: Mapping[str, Mapping[str, Summary]]) -> Table:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,12 +48,28 @@ def test_the_option_times_what_was_selected(tmp_path: Path) -> None:
     assert kornia["skipped"]
 
 
-def test_the_option_names_what_is_missing() -> None:
-    done = run_pytest("--benchmark", "-p", "no:benchmark")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert done.stderr.strip() == "ERROR: --benchmark needs pytest-benchmark: pip install 'mosaicaug[bench]'"
+def test_the_option_names_what_is_missing(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks = load_hooks(pytestconfig)
+    monkeypatch.setattr(pytestconfig.option, "benchmark", True)
+    monkeypatch.setattr(pytestconfig.pluginmanager, "hasplugin", lambda name: name != "benchmark")
+    with pytest.raises(
+        pytest.UsageError, match=r"--benchmark needs pytest-benchmark: pip install 'mosaicaug\[bench\]'"
+    ):
+        hooks.pytest_configure(pytestconfig)
 
 
-def test_without_the_option_nothing_is_timed() -> None:
-    done = run_pytest("--collect-only", "bench")
-    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout + done.stderr
+def test_without_the_option_nothing_is_timed(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks = load_hooks(pytestconfig)
+    assert hooks.pytest_ignore_collect(ROOT / "bench/throughput", pytestconfig) is True
+    assert hooks.pytest_ignore_collect(ROOT / "tests/bench", pytestconfig) is None
+    monkeypatch.setattr(pytestconfig.option, "benchmark", True)
+    assert hooks.pytest_ignore_collect(ROOT / "bench/throughput", pytestconfig) is None
+
+
+def load_hooks(config: pytest.Config) -> Any:
+    """Hooks of the project's conftest.py, as pytest loaded them."""
+    return next(
+        plugin
+        for plugin in config.pluginmanager.get_plugins()
+        if getattr(plugin, "__file__", None) == str(ROOT / "conftest.py")
+    )

@@ -115,13 +115,13 @@ def test_every_device_draws_the_same_plan(make: Make, device: torch.device) -> N
 @five_augs
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("lead", [(5,), (5, 2)], ids=["images", "video"])
+@pytest.mark.parametrize("lead", [(5,), (3, 2)], ids=["images", "video"])
 def test_images_keep_their_kind(
     make: Make, lead: tuple[int, ...], dtype: torch.dtype, layout: str, device: torch.device
 ) -> None:
-    aug, images = make(), number_pixels((*lead, 3, 12, 19), dtype, layout).to(device)
+    aug, images = make(), number_pixels((*lead, 2, 8, 11), dtype, layout).to(device)
     before, version = images.clone(), images._version
-    got, _ = aug(images, torch.arange(5, device=device))
+    got, _ = aug(images, torch.arange(lead[0], device=device))
     assert (got.dtype, got.device, got.shape) == (images.dtype, images.device, images.shape)
     assert (got.stride(-3) == 1) == (layout == "channels_last")
     assert torch.equal(images, before)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.source_tables import count_levels, read_arrows, read_imports
+from bench.source_tables import count_levels, list_nodes, read_arrows, read_imports
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,7 +95,7 @@ def find_hidden_names(path: Path, public: set[str]) -> list[str]:
     """`mosaicaug.x` where x is not public."""
     return [
         f"pmsi/{path.name}: mosaicaug.{node.attr}"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in list_nodes(path)
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id == "mosaicaug"
@@ -117,7 +117,7 @@ def find_draws(root: Path) -> list[str]:
         f"{path.name}: {node.attr}"
         for path in sorted((root / "mosaicaug").rglob("*.py"))
         if path.name != "sampling.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in list_nodes(path)
         if isinstance(node, ast.Attribute) and node.attr.rstrip("_") in drawing
     ]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+from bench.source_tables import list_nodes
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("mosaicaug", "pmsi", "bench", "examples")
@@ -19,13 +22,13 @@ def list_unsafe(root: Path, packages: tuple[str, ...] = PACKAGES) -> list[str]:
         f"{path.relative_to(root).as_posix()}:{line} {what}"
         for package in packages
         for path in sorted((root / package).rglob("*.py"))
-        for line, what in list_unsafe_nodes(ast.parse(path.read_text(encoding="utf-8")))
+        for line, what in list_unsafe_nodes(list_nodes(path))
     ]
 
 
-def list_unsafe_nodes(tree: ast.Module) -> list[tuple[int, str]]:
+def list_unsafe_nodes(nodes: Iterable[ast.AST]) -> list[tuple[int, str]]:
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             found += [(node.lineno, name) for name in names if name.partition(".")[0] in MODULES]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.source_tables import list_nodes
+
 ROOT = Path(__file__).parents[2]
 OPENINGS = re.compile(
     r"(what|where|who|whose|which|of|whether|how|as|with|if|when|why|the same|it|its|they|their)\b", re.IGNORECASE
@@ -22,9 +24,15 @@ def list_riddles(root: Path) -> list[str]:
         f"{path.relative_to(root).as_posix()} {name}: {line}"
         for package in ("mosaicaug", "pmsi", "bench")
         for path in sorted((root / package).rglob("*.py"))
-        for name, line in read_first_lines(ast.parse(path.read_text(encoding="utf-8")))
+        for name, line in read_first_lines(read_module(path))
         if OPENINGS.match(line)
     ]
+
+
+def read_module(path: Path) -> ast.Module:
+    tree = list_nodes(path)[0]
+    assert isinstance(tree, ast.Module)
+    return tree
 
 
 def read_first_lines(tree: ast.Module | ast.ClassDef, above: str = "") -> Iterator[tuple[str, str]]:
@@ -45,7 +53,7 @@ def list_hidden_arguments(root: Path) -> list[str]:
         f"{path.relative_to(root).as_posix()}:{node.lineno} {name}"
         for package in ("mosaicaug", "pmsi")
         for path in sorted((root / package).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in list_nodes(path)
         if isinstance(node, ast.AnnAssign | ast.arg) and node.annotation is not None
         if (name := ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else node.arg) in ("how", "options")
         if re.fullmatch(r"(dict|Mapping)\[str, Any\]", ast.unparse(node.annotation).strip("'"))

@@ -46,6 +46,19 @@ def test_rows_without_predictions_are_not_tested() -> None:
     assert [row[0] for row in tests.rows] == ["jigsaw vs none"]
 
 
+def test_each_seed_is_tested_alone_where_there_are_several() -> None:
+    study = make_study(none=[(80, 82), (81, 84)], rmg=[(79, 81.5), (79, 90)], jigsaw=[(79, 81)])
+    alone = list_tables(study)["table4"][2]
+    assert alone.head == ("methods", "seed 0", "seed 1")
+    rmg, jigsaw = alone.rows
+    assert (rmg[0], jigsaw[0]) == ("rmg vs none", "jigsaw vs none")
+    assert rmg[1].endswith("not told apart")
+    assert rmg[2].startswith("+6.0 (")
+    assert rmg[2].endswith(", better")
+    assert jigsaw[1].startswith("-1.0 (")
+    assert jigsaw[2] == ""  # that seed was not run
+
+
 def test_nothing_finished_is_a_table_of_rows_not_run() -> None:
     (table,) = list_tables(make_study(none=[], rmg=[]))["table4"]
     assert {cell for row in table.rows for cell in row[3:]} == {"not run"}

@@ -42,13 +42,15 @@ def test_bf16_computes_in_bf16_and_keeps_label_weights(tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("small_backbone")
-@pytest.mark.parametrize(("method", "backend"), [("rmg", "aot_eager"), ("cutmix", "inductor")])
+@pytest.mark.parametrize(
+    ("method", "backend"), [("rmg", "aot_eager"), pytest.param("cutmix", "inductor", marks=pytest.mark.slow)]
+)
 def test_compiled_phases_train_as_eager_ones(
     tmp_path: Path, method: Any, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses of a first epoch within 1e-4: dropout, whose draws a compiler makes its own way, is off.
 
-    Generating code for a CPU takes a minute, so one method does.
+    Generating code for a CPU takes a minute: slow, and one method does.
     """
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     recipe = replace(RECIPE, augmentation=method, dropout=0.0, epochs=1, lr_backbone=1e-4, lr_new=1e-3)

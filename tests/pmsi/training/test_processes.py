@@ -92,7 +92,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("small_backbone")
-@pytest.mark.parametrize(("job", "epochs", "batches"), [("kill", 1, 0), ("stop", 1, 2)])
+@pytest.mark.parametrize(
+    ("job", "epochs", "batches"), [pytest.param("kill", 1, 0, marks=pytest.mark.slow), ("stop", 1, 2)]
+)
 def test_a_process_that_ends_ends_the_job_and_it_goes_on(
     job: str, epochs: int, batches: int, tmp_path: Path, whole: list[dict[str, Any]]
 ) -> None:
@@ -111,17 +113,24 @@ def test_a_process_that_ends_ends_the_job_and_it_goes_on(
 
 
 def test_the_command_runs_under_torchrun(photos: Path, tmp_path: Path) -> None:
-    """One voice, one result, and the same from one process."""
-    tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 4 --epochs 1 --freeze-epochs 0"
-    tiny += " --lr-backbone 1e-4 --lr-new 1e-3"
-    data = ["--data", "folder", "--root", str(photos), "--cache", str(tmp_path / "kept")]
-    words = ["-m", "--", "pmsi", "train", "--device", "cpu", *tiny.split(), *data, "--run", str(tmp_path / "run")]
-    done = torchrun(*words)
+    """One voice and one result."""
+    done = train_photos(photos, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1/1") == done.stdout.count("Checkpoint: ") == 1
     assert (tmp_path / "run/result.json").exists()
-    refused = torchrun(*words[:-1], str(tmp_path / "other"), "--root", str(tmp_path / "nowhere"))
+
+
+@pytest.mark.slow
+def test_an_error_of_the_command_under_torchrun_is_said_once(tmp_path: Path) -> None:
+    refused = train_photos(tmp_path / "nowhere", tmp_path / "run")
     assert refused.returncode != 0
     assert "pmsi: folder: there is no folder" in refused.stderr
     assert "process 1: stopped, because another process failed" in refused.stderr
     assert "pmsi/cli.py" not in refused.stderr  # torchrun's own traceback is all there is
+
+
+def train_photos(root: Path, run: Path) -> subprocess.CompletedProcess[str]:
+    tiny = "--resize 36 --crop 32 --feature-width 16 --hidden-width 8 --batch-size 4 --epochs 1 --freeze-epochs 0"
+    tiny += " --lr-backbone 1e-4 --lr-new 1e-3"
+    data = ["--data", "folder", "--root", str(root), "--cache", str(run.parent / "kept")]
+    return torchrun("-m", "--", "pmsi", "train", "--device", "cpu", *tiny.split(), *data, "--run", str(run))
