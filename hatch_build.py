@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "mosaicaug" / "backends" / "cpu"
-SOURCE, LIBRARY = FOLDER / "kernel.c", FOLDER / "kernel.so"
+SOURCE, LIBRARY = FOLDER / "kernel.c", FOLDER / "kernel.native"
 # Products and sums are rounded one by one, as torch rounds them: the bits must be the same.
 OPTIONS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", "-shared"]
 

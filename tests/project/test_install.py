@@ -108,7 +108,7 @@ def test_the_version_is_the_packages_own(metadata: email.message.Message) -> Non
 
 
 def test_a_source_without_a_compiler_makes_a_wheel_for_every_platform(tmp_path: Path) -> None:
-    skip = shutil.ignore_patterns("__pycache__", "*.so")
+    skip = shutil.ignore_patterns("__pycache__", "*.native")
     for folder in ("mosaicaug", "pmsi"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=skip)
     for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py"):
@@ -124,7 +124,7 @@ def test_a_source_without_a_compiler_makes_a_wheel_for_every_platform(tmp_path: 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_a_wheel_with_the_kernel_is_for_one_platform(metadata: email.message.Message) -> None:
     assert metadata["Name"] == "mosaicaug"
-    assert (ROOT / "mosaicaug" / "backends" / "cpu" / "kernel.so").exists()
+    assert (ROOT / "mosaicaug" / "backends" / "cpu" / "kernel.native").exists()
     assert compiled._load()[1] == ""
 
 

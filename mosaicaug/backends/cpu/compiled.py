@@ -17,7 +17,7 @@ from mosaicaug.backends.request import Request
 from mosaicaug.plan import Plan
 
 SOURCE = Path(__file__).with_name("kernel.c")
-LIBRARY = Path(__file__).with_name("kernel.so")
+LIBRARY = Path(__file__).with_name("kernel.native")  # not .so: it is no Python module
 TYPES = {torch.uint8: 0, torch.bfloat16: 1, torch.float32: 2}  # that the kernel calculates with
 COPIED = 3  # any other dtype
 UNIT_BYTES = 2**17  # of the output that a thread makes at a time
