@@ -8,7 +8,7 @@ from functools import partial
 from bench import paper_tables, source_tables, trust_tables
 from bench.gpu import tables as model_tables
 from bench.results import ROOT
-from bench.throughput import scaling_plot
+from bench.throughput import busy, scaling_plot
 from bench.throughput import tables as throughput_tables
 from bench.training import tables as engine_tables
 
@@ -20,6 +20,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"summary": throughput_tables.render_summary},
     "docs/benchmarks.md": {
         "throughput": throughput_tables.render,
+        "busy": busy.render,
         "engine": engine_tables.render,
         "gpu-model": model_tables.render,
         "host": model_tables.render_host,

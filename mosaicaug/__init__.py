@@ -16,6 +16,7 @@ from mosaicaug.apply import apply
 from mosaicaug.augmentation import Augmentation
 from mosaicaug.backends.triton.table import PlanBuffer
 from mosaicaug.compose import Compose, OneOf
+from mosaicaug.config import show_config
 from mosaicaug.plan import Plan
 from mosaicaug.targets import Targets, class_activation_map, cross_entropy, mix_labels
 from mosaicaug.transforms import CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix
@@ -42,4 +43,5 @@ __all__ = [
     "class_activation_map",
     "cross_entropy",
     "mix_labels",
+    "show_config",
 ]

@@ -18,6 +18,7 @@ if not torch.cuda.is_available() and os.environ.get("KERNEL") != "ptx":
 
 from PIL import Image
 
+from mosaicaug.backends.cpu import compiled
 from mosaicaug.backends.triton import launch
 from tests.helpers.interpreter import round_to_bfloat16
 from tests.helpers.small_run import make_backbone, make_dataset
@@ -69,6 +70,12 @@ def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
     request.getfixturevalue("large_programs")
     interpreter = pytest.importorskip("triton.runtime.interpreter")
     monkeypatch.setattr(interpreter, "_convert_float", round_to_bfloat16(interpreter._convert_float))
+
+
+@pytest.fixture
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU backend has no compiled kernel, as where no C compiler was found."""
+    monkeypatch.setattr(compiled, "load", lambda: None)
 
 
 @pytest.fixture

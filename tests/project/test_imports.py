@@ -21,7 +21,7 @@ LADDERS: dict[str, list[set[str]]] = {
         {"plan", "zorder", "checks"},
         {"contents"},
         {"sampling", "targets", "rectangles", "backends"},
-        {"apply", "settings", "stream"},
+        {"apply", "settings", "stream", "config"},
         {"annotations", "augmentation"},
         {"transforms", "compose", "operators"},
         {"kornia", "dali", "timm", "torchvision", "huggingface", "arrays", "preview"},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +17,7 @@ import pytest
 import yaml
 
 import mosaicaug
+from mosaicaug.backends.cpu import compiled
 from pmsi.cli import EXTRA
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +105,27 @@ def test_augmentations_draw_the_same_without_numpy() -> None:
 
 def test_the_version_is_the_packages_own(metadata: email.message.Message) -> None:
     assert metadata["Version"] == mosaicaug.__version__
+
+
+def test_a_source_without_a_compiler_makes_a_wheel_for_every_platform(tmp_path: Path) -> None:
+    skip = shutil.ignore_patterns("__pycache__", "*.native")
+    for folder in ("mosaicaug", "pmsi"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=skip)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "dist"]
+    environment = {**os.environ, "CC": str(tmp_path / "none")}
+    done = subprocess.run(build, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert "the CPU kernel was not compiled" in done.stdout + done.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_wheel_with_the_kernel_is_for_one_platform(metadata: email.message.Message) -> None:
+    assert metadata["Name"] == "mosaicaug"
+    assert (ROOT / "mosaicaug" / "backends" / "cpu" / "kernel.native").exists()
+    assert compiled._load()[1] == ""
 
 
 def test_links_are_seen() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from mosaicaug import Plan, apply, apply_masks
 from mosaicaug.apply import Backend, apply_each
 from mosaicaug.backends import cpu, reference
-from mosaicaug.backends.cpu import tiles
+from mosaicaug.backends.cpu import compiled, tiles
 from mosaicaug.backends.triton import launch
 from tests.helpers.dense_oracle import Sources, trace_sources
 from tests.helpers.interpreter import round_to_bfloat16
@@ -31,11 +31,11 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def list_backends() -> list[str]:
-    """Backends that this machine can run."""
+    """Backends that this machine can run; "operations" is the CPU backend without its compiled kernel."""
     if torch.cuda.is_available():
-        return ["cpu", "reference", "cuda"]
+        return ["cpu", "operations", "reference", "cuda"]
     interprets = os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
-    return ["cpu", "reference", *(["interpreter"] if interprets else [])]
+    return ["cpu", "operations", "reference", *(["interpreter"] if interprets else [])]
 
 
 def check_kernel(case: Case) -> None:
@@ -59,7 +59,7 @@ def check_launch(case: Case) -> None:
         calls["one launch"] += 1
 
 
-def check_pixels(case: Case, backends: Sequence[str] = ("cpu", "reference")) -> None:
+def check_pixels(case: Case, backends: Sequence[str] = ("cpu", "operations", "reference")) -> None:
     """AssertionError unless every backend makes the oracle's pixels, and all of them the same bits."""
     fields, images = case.make_fields(), case.make_images()
     plan, options, before = Plan.from_dict(fields), case.make_options(images), images.clone()
@@ -85,6 +85,8 @@ def run_backend(name: str, case: Case, images: Tensor, plan: Plan, options: dict
     with contextlib.ExitStack() as stack:
         if name == "reference":
             stack.enter_context(mock.patch.object(cpu, "run", reference.run))
+        if name == "operations":
+            stack.enter_context(mock.patch.object(compiled, "load", return_value=None))
         if case.small_blocks:
             stack.enter_context(mock.patch.multiple(tiles, SCRATCH_BYTES=600, STAGE_BYTES=600))
         if name == "interpreter":

@@ -1,8 +1,10 @@
-"""CPU backend (no gradients): copies contiguous runs of pixels instead of indexing single pixels.
+"""CPU backend (no gradients): a compiled kernel, or torch's operations on contiguous runs of pixels.
 
-A row of a tile is one run of memory, so a position is computed once per run. The output is made block by block (some
-whole images, or a band of rows of one), so that the memory a block needs beside the output is small and stays in the
-cache. The arithmetic is that of the reference backend, step by step and bit for bit.
+The kernel does what its dtypes allow, if it was compiled when the package was installed. Torch's operations do the
+rest. A row of a tile is one run of memory, so a position is computed once per run. The output is made block by block
+(some whole images, or a band of rows of one), so that the memory a block needs beside the output is small and stays in
+the cache. Either way threads take units of work as they come free, and each has one thread's arithmetic: that of the
+reference backend, step by step and bit for bit.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mosaicaug.backends.cpu import tiles
+from mosaicaug.backends.cpu import compiled, tiles, workers
 from mosaicaug.backends.cpu.overlays import Overlays, round_into
 from mosaicaug.backends.cpu.tiles import Block, TiledBase, View
 from mosaicaug.backends.request import Request
@@ -32,8 +34,11 @@ def run(images: Tensor, plan: Plan, request: Request, out: Tensor | None) -> Ten
     Returns:
         ``out``, or fresh memory.
     """
+    fresh = out is None
     if out is None:
         out = request.make_output((len(plan), *images.shape[1:-2], *plan.size), images.device)
+    if compiled.run(images, plan, request, out, fresh=fresh):
+        return out
     mean, scale = request.mean_and_scale(images.device)
     view = View(images, request.index, request.window, plan.size)
     compute = compute_dtype(images)
@@ -56,7 +61,8 @@ def run(images: Tensor, plan: Plan, request: Request, out: Tensor | None) -> Ten
     scratch = base.scratch_bytes(stage) * (not written) + overlays.scratch_bytes(stage) + staged * stage.itemsize
     mean, scale = (None if values is None else _spread(values, out) for values in (mean, scale))
     bands = (rereads or not written) and (staged or overlays.blend or not base.crops_first)
-    for block in _blocks(out, scratch, bands=bands):
+
+    def make(block: Block) -> None:
         target = out[block[0], ..., block[1], :]
         made = torch.empty_like(target, dtype=stage) if staged else target
         if not written:
@@ -68,6 +74,8 @@ def run(images: Tensor, plan: Plan, request: Request, out: Tensor | None) -> Ten
             made.mul_(scale)
         if staged:
             round_into(made, target)
+
+    workers.share(make, list(_blocks(out, scratch, bands=bands)))
     return out
 
 

@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
+from mosaicaug.backends.cpu import workers
 from mosaicaug.plan import Plan, arange
 
 SCRATCH_BYTES = 3 * 2**18  # that a block may take beside the output, by a rough count
@@ -162,7 +163,7 @@ class TiledBase:
         """Fill the whole output if memory is nothing but rows of tiles, which `index_select` copies as wholes.
 
         Rows are picked from a fresh copy of their images, which the cache still holds. That copy is put where the last
-        images of the output go, which are made last.
+        images of the output go, which are made last. Each thread has images of its own.
 
         Returns:
             False, and nothing is written, if memory is not like that or a tile comes from another image.
@@ -187,19 +188,27 @@ class TiledBase:
 
         # 3. Several blocks' row numbers at a time; per block, copy its images to the stage and pick rows from there.
         first_row, first_plane = _row_numbers(height, grid, rows // plane, block)
-        stage, staged = out[-block:], batch - block
-        for top in range(0, batch, chunk := max(SCRATCH_BYTES // (12 * plane * block), 1) * block):
-            in_plane = (self.source_rows[top : top + chunk] + first_row).view(-1, 1, plane)
-            for first in range(top, min(top + chunk, batch), block):
-                picked = in_plane[first - top : first - top + block] + first_plane[: batch - first]
-                last = first + len(picked)
-                if last > staged:  # these overwrite the stage itself, so they are picked from the images
-                    source = images[first:last] if index is None else images[int(index[first]), None]
-                elif index is None:
-                    source = stage.copy_(images[first:last])
-                else:
-                    source = torch.index_select(images, 0, index[first:last], out=stage)
-                torch.index_select(source.view(-1, width), 0, picked.flatten(), out=out[first:last].view(-1, width))
+        chunk = max(SCRATCH_BYTES // (12 * plane * block), 1) * block
+        source_rows = self.source_rows
+
+        def pick(part: range) -> None:
+            stage, staged = out[part.stop - block : part.stop], part.stop - block
+            for top in range(part.start, part.stop, chunk):
+                end = min(top + chunk, part.stop)
+                in_plane = (source_rows[top:end] + first_row).view(-1, 1, plane)
+                for first in range(top, end, block):
+                    last = min(first + block, part.stop)
+                    picked = in_plane[first - top : last - top] + first_plane[: last - first]
+                    if last > staged:  # these overwrite the stage itself, so they are picked from the images
+                        source = images[first:last] if index is None else images[int(index[first]), None]
+                    elif index is None:
+                        source = stage.copy_(images[first:last])
+                    else:
+                        source = torch.index_select(images, 0, index[first:last], out=stage)
+                    torch.index_select(source.view(-1, width), 0, picked.flatten(), out=out[first:last].view(-1, width))
+
+        parts = max(min(torch.get_num_threads(), batch // block), 1)
+        workers.share(pick, [range(batch * i // parts, batch * (i + 1) // parts) for i in range(parts)])
         return True
 
     def _write_cropped(self, entry: int, into: Tensor) -> None:

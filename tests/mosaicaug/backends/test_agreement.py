@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
 from mosaicaug.backends import reference
-from mosaicaug.backends.cpu import tiles
+from mosaicaug.backends.cpu import compiled, tiles
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.triton import launch
 from tests.helpers.oracle import DTYPES, number_pixels
@@ -115,12 +115,16 @@ def expect_same(got: Tensor, want: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("poison")
-@pytest.mark.parametrize("scratch", [tiles.SCRATCH_BYTES, 3000])
+@pytest.mark.parametrize("block", [None, tiles.SCRATCH_BYTES, 3000])
 @pytest.mark.parametrize("seed", range(10))
-def test_runs_give_the_bits_of_the_reference(seed: int, scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of several images, and bands of a few rows."""
-    monkeypatch.setattr(tiles, "SCRATCH_BYTES", scratch)
-    monkeypatch.setattr(tiles, "STAGE_BYTES", scratch)
+def test_a_cpu_gives_the_bits_of_the_reference(seed: int, block: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled kernel; or torch's operations, by blocks of several images and by bands of a few rows."""
+    if block is None:
+        monkeypatch.setattr(compiled, "UNIT_BYTES", 1000)
+    else:
+        monkeypatch.setattr(compiled, "load", lambda: None)
+        monkeypatch.setattr(tiles, "SCRATCH_BYTES", block)
+        monkeypatch.setattr(tiles, "STAGE_BYTES", block)
     for part in range(30):
         images, plan, options = Draw(100 * seed + part).call()
         before = images.clone()

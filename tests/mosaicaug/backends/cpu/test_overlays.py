@@ -15,6 +15,7 @@ from mosaicaug.backends.cpu.tiles import View
 from tests.helpers.oracle import number_pixels, seeded
 
 
+@pytest.mark.usefixtures("no_kernel")
 @pytest.mark.parametrize("left", range(0, 25, 3))
 def test_one_box_for_all_may_lie_anywhere(left: int) -> None:
     """Its columns divide the image's width, but it does not begin at a multiple of them."""

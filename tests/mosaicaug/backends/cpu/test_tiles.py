@@ -17,7 +17,7 @@ from tests.helpers.oracle import copy_pixels, number_pixels
 LAYOUTS = ["contiguous", "channels_last", "strided"]
 
 
-@pytest.mark.usefixtures("poison")
+@pytest.mark.usefixtures("poison", "no_kernel")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 7, 10])
 def test_rows_are_picked_from_a_copy_that_lies_in_the_output(
@@ -34,7 +34,7 @@ def test_rows_are_picked_from_a_copy_that_lies_in_the_output(
         assert torch.equal(apply(images, plan, index=picked), want)
 
 
-@pytest.mark.usefixtures("poison")
+@pytest.mark.usefixtures("poison", "no_kernel")
 @pytest.mark.parametrize("lead", [(3,), (2, 3)])
 @pytest.mark.parametrize("wanted", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)

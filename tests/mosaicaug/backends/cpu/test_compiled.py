@@ -1,0 +1,128 @@
+"""The compiled kernel: found or not, shared by threads, and never led outside the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
+from mosaicaug.backends.cpu import compiled, workers
+from mosaicaug.backends.request import Request
+from tests.helpers.oracle import copy_pixels, number_pixels, seeded
+
+needs_kernel = pytest.mark.skipif(compiled.load() is None, reason=f"no compiled kernel: {compiled.describe()}")
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Three threads, small units; counts the helpers that are asked for."""
+    monkeypatch.setattr(compiled, "UNIT_BYTES", 500)
+    monkeypatch.setattr(compiled, "SHARED_BYTES", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    asked: list[int] = []
+    start = workers.start
+
+    def count(work: Callable[[], None], helpers: int) -> list[Future[None]]:
+        asked.append(helpers)
+        return start(work, helpers)
+
+    monkeypatch.setattr(workers, "start", count)
+    return asked
+
+
+@needs_kernel
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32])
+def test_threads_make_every_unit_once(dtype: torch.dtype, threads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    images = number_pixels((9, 3, 24, 20), dtype)
+    for aug in (RecursiveMosaic(2), Jigsaw(4), CutMix(), MixUp(), SnapMix()):
+        plan = aug.sample(images.shape, generator=seeded(4))
+        got = apply(images, plan)
+        with monkeypatch.context() as context:
+            context.setattr(compiled, "load", lambda: None)
+            want = apply(images, plan)
+        assert torch.equal(got, want)
+    assert len([helpers for helpers in threads if helpers == 2]) >= 5
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("field", "values", "named"),
+    [
+        ("tiles", [[4]], "tiles"),
+        ("tiles", [[-1]], "tiles"),
+        ("overlay", [2], "overlay"),
+        ("from_box", [[0, 0, 9, 8]], "boxes"),
+        ("to_box", [[0, 0, 8, 9]], "boxes"),
+        ("to_box", [[-1, 0, 8, 8]], "boxes"),
+    ],
+)
+def test_a_plan_changed_in_place_reads_no_foreign_memory(field: str, values: list[list[int]], named: str) -> None:
+    images = torch.rand(2, 3, 8, 8)
+    box = torch.tensor([[0, 0, 8, 8]] * 2, dtype=torch.int32)
+    plan = dataclasses.replace(Plan.identity(2, (8, 8)), from_box=box, to_box=box.clone())
+    getattr(plan, field)[:1] = torch.tensor(values, dtype=torch.int32)
+    with pytest.raises(ValueError, match=f"{named} point outside"):
+        apply(images, plan)
+
+
+@needs_kernel
+def test_an_output_that_autograd_keeps_is_marked_as_changed() -> None:
+    images, out = torch.rand(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    weight = torch.ones(2, 1, 4, 4, requires_grad=True)
+    loss = (weight * out).sum()
+    apply(images, Plan.identity(2, (4, 4)), out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_images_whose_sign_is_a_flag_are_read_with_their_sign() -> None:
+    images = torch.complex(torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)).conj().imag
+    assert images.is_neg()
+    assert torch.equal(apply(images, Plan.identity(2, (4, 4))), images.clone())
+
+
+def test_without_the_kernel_the_pixels_are_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    images = number_pixels((4, 3, 8, 8))
+    plan = Jigsaw(4).sample(images.shape)
+    monkeypatch.setattr(compiled, "load", lambda: compiled._load()[0])
+    for name, content in (("missing.so", None), ("broken.so", b"no library")):
+        library = tmp_path / name
+        if content is not None:
+            library.write_bytes(content)
+        monkeypatch.setattr(compiled, "LIBRARY", library)
+        found, reason = compiled._load()
+        assert found is None
+        assert ("not compiled" if content is None else "does not load") in reason
+        assert torch.equal(apply(images, plan), copy_pixels(images, plan.to_dict()))
+
+
+@needs_kernel
+def test_a_kernel_of_another_source_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = tmp_path / "kernel.c"
+    source.write_bytes(compiled.SOURCE.read_bytes() + b"\n")
+    monkeypatch.setattr(compiled, "SOURCE", source)
+    found, reason = compiled._load()
+    assert found is None
+    assert "another version" in reason
+
+
+def test_dtypes_that_the_kernel_only_copies_are_calculated_by_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    made: list[bool] = []
+    run = compiled.run
+
+    def note(images: Tensor, plan: Plan, request: Request, out: Tensor, *, fresh: bool) -> bool:
+        made.append(run(images, plan, request, out, fresh=fresh))
+        return made[-1]
+
+    monkeypatch.setattr(compiled, "run", note)
+    for aug in (Jigsaw(2), CutMix(), MixUp()):
+        apply(images, aug.sample(images.shape))
+    assert made == [compiled.load() is not None] * 2 + [False]
