@@ -153,7 +153,12 @@ _GONE = "what came is deleted, and the same command begins anew"
 DOWNLOADS = (
     Case("a server that breaks off", sends(stop_after=1000), "the server broke off", _KEPT, (_PART,)),
     Case("a server that stalls", sends(stop_after=1000, stall=True), "timed out", _KEPT, (_PART,)),
-    Case("a server that sends other bytes", sends(content=CONTENT[:-1] + b"!"), "and was deleted", _GONE),
+    Case(
+        "a server that sends other bytes",
+        sends(content=CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])),
+        "and was deleted",
+        _GONE,
+    ),
     Case("a page of HTML with status 200", sends(content=_HTML), "and was deleted", _GONE),
     Case(
         "a range that begins elsewhere than was asked for",
