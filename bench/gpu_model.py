@@ -18,7 +18,7 @@ from bench.gpu.roofline import CHIPS, count, make_row
 from bench.results import FOLDER, ROOT, write_results
 from bench.throughput.batch import stored_size
 from bench.throughput.cases import DTYPES, LAYOUTS, PEERS, SIZES, Case, centre, list_pairs
-from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix
+from bench.throughput.sides.ours import make_augmentation
 from mosaicaug.backends.request import Request, make_empty
 from mosaicaug.backends.triton import kernel as backend
 from mosaicaug.backends.triton.launch import Launch
@@ -45,16 +45,9 @@ def list_cases() -> list[Case]:
 
 def make_launch(case: Case, images: int = IMAGES) -> Launch:
     """Launch of a case on few images; a pipeline crops and flips stored uint8 images of its layout."""
-    augmentations: dict[str, Augmentation] = {
-        "rmg": RecursiveMosaic(case.level or 0),
-        "jigsaw": Jigsaw(case.level or 1),
-        "cutmix": CutMix(),
-        "mixup": MixUp(),
-        "snapmix": SnapMix(),
-    }
     last, device = case.layout == "channels_last", torch.device("cpu")
     shape, generator = (images, 3, case.size, case.size), torch.Generator().manual_seed(0)
-    plan = augmentations[case.augmentation].sample(shape, generator=generator)
+    plan = make_augmentation(case).sample(shape, generator=generator)
     request = Request(case.torch_dtype, channels_last=last)
     stored = case.torch_dtype, case.size
     if case.task == "pipeline":

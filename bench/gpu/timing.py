@@ -24,7 +24,8 @@ from torch import Tensor
 
 from bench.results import FOLDER, Row
 from bench.throughput.cases import Case, centre
-from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, PlanBuffer, RecursiveMosaic, SnapMix, apply
+from bench.throughput.sides.ours import make_augmentation
+from mosaicaug import Augmentation, PlanBuffer, apply
 from mosaicaug.backends.triton import chunks, kernel, launch
 from tests.helpers.ptx.launch import load_module
 
@@ -126,14 +127,7 @@ def measure_case(
 ) -> Iterator[Row]:
     """Rows of a case: kernel, copy and host, us, one row for each choice until the time ``end``."""
     # 1. Images in sets, a plan in the memory of the GPU, and the model's word.
-    augmentations: dict[str, Augmentation] = {
-        "rmg": RecursiveMosaic(case.level or 0),
-        "jigsaw": Jigsaw(case.level or 1),
-        "cutmix": CutMix(),
-        "mixup": MixUp(),
-        "snapmix": SnapMix(),
-    }
-    aug = augmentations[case.augmentation]
+    aug = make_augmentation(case)
     images = [_make_images(case, device) for _ in range(SETS)]
     outs = [torch.empty_like(one) for one in images]
     buffer = PlanBuffer(aug.sample(case.shape), device)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pmsi.cli.console import say
 from pmsi.data.check import Inspection, Pair, inspect_images, write_sheet
 from pmsi.data.download import ArchiveName, download_dataset
 from pmsi.data.layouts import LayoutName, list_images, recognise_layout
@@ -62,14 +63,14 @@ def run_data(command: Data, console: Console, progress: Callable[[str, int, int]
     if isinstance(chosen, Get):
         folder = download_dataset(chosen.name, root, progress)
         listing = list_images(chosen.name, root)
-        _say(console, f"{folder.resolve()}: {len(listing.train):,} training and {len(listing.test):,} test images")
+        say(console, f"{folder.resolve()}: {len(listing.train):,} training and {len(listing.test):,} test images")
         return 0
     listing = list_images(chosen.data or recognise_layout(root), root)
     checked = inspect_images(listing, progress, chosen.workers)
     print_checked(checked, console, root)
     if chosen.sheet is not None:
         write_sheet(listing, chosen.sheet)
-        _say(console, f"Contact sheet: {chosen.sheet.resolve()}")
+        say(console, f"Contact sheet: {chosen.sheet.resolve()}")
     return 1 if checked.findings else 0
 
 
@@ -106,16 +107,14 @@ def print_checked(checked: Inspection, console: Console, root: Path) -> None:
     for title, lines in lists.items():
         if lines:
             more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
-            _say(console, "\n  ".join([f"{title} ({len(lines):,}):", *map(escape, lines[:_SHOWN]), *more]))
+            say(console, f"{title} ({len(lines):,}):")
+            for line in [*lines[:_SHOWN], *more]:
+                say(console, f"  {line}")
     found = "; ".join(checked.findings)
-    _say(console, f"Wrong: {found}." if found else "Nothing is wrong.")
+    say(console, f"Wrong: {found}." if found else "Nothing is wrong.")
 
 
 def _describe_spread(lengths: Sequence[int]) -> str:
     if not lengths:
         return "unknown"
     return f"{min(lengths):,} to {max(lengths):,} px, median {median(lengths):,.0f}"
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

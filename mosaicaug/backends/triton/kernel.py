@@ -29,6 +29,24 @@ TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.int32: tl.i
 _ANY = ("overlay_at", "index_at", "window_at", "mean_at", "scale_at", "batch", "outputs")
 
 
+@triton.jit
+def _misses_box(
+    boxes_ptr,
+    HEIGHT: tl.constexpr,
+    ROW: tl.constexpr,  # chunks of a row
+    GROUPS: tl.constexpr,  # of planes, each made by programs of its own
+    ROWS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """True if none of this program's rows meets the box of its output image."""
+    BLOCKS: tl.constexpr = ((HEIGHT + ROWS - 1) // ROWS * ROW + CHUNKS - 1) // CHUNKS  # programs of an image
+    program = tl.program_id(0)
+    box_ptr = boxes_ptr + 4 * (program // (BLOCKS * GROUPS))
+    top = program % BLOCKS * CHUNKS // ROW * ROWS
+    bottom = ((program % BLOCKS + 1) * CHUNKS - 1) // ROW * ROWS + ROWS
+    return (top >= tl.load(box_ptr + 2)) | (bottom <= tl.load(box_ptr))
+
+
 @triton.jit(do_not_specialize=_ANY)
 def _apply_plan_kernel(
     images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
@@ -63,30 +81,17 @@ def _apply_plan_kernel(
 
     Resampling costs much: programs whose rows miss the box leave it out.
     """
-    if OVERLAY == 3:
-        ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
-        BLOCKS: tl.constexpr = ((HEIGHT + ROWS - 1) // ROWS * ROW + CHUNKS - 1) // CHUNKS  # programs of an image
-        program = tl.program_id(0)
-        image = program // (BLOCKS * (FRAMES * CHANNELS // INNER // PLANES))
-        top = program % BLOCKS * CHUNKS // ROW * ROWS
-        bottom = ((program % BLOCKS + 1) * CHUNKS - 1) // ROW * ROWS + ROWS
-        box_ptr = table_ptr + overlay_at + 6 * outputs + 4 * image
-        if (top < tl.load(box_ptr + 2)) & (bottom > tl.load(box_ptr)):
-            make_chunks(
-                images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
-                overlay_at, index_at, window_at, mean_at, scale_at, stride_n, stride_t, stride_c, stride_y, stride_x,
-                batch, outputs, HEIGHT, WIDTH, CHANNELS, FRAMES, TILES, GRID, PLANS, OVERLAY, BLEND,
-                INDEX, WINDOW, MEAN, SCALE, COMPUTE, INNER, CONTIGUOUS, ALIGN, PACKED, OFFSET, VEC, PLANES, ROWS,
-                CHUNKS,
-            )  # fmt: skip
-        else:
-            make_chunks(
-                images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
-                overlay_at, index_at, window_at, mean_at, scale_at, stride_n, stride_t, stride_c, stride_y, stride_x,
-                batch, outputs, HEIGHT, WIDTH, CHANNELS, FRAMES, TILES, GRID, PLANS, 0, 0,
-                INDEX, WINDOW, MEAN, SCALE, COMPUTE, INNER, CONTIGUOUS, ALIGN, PACKED, OFFSET, VEC, PLANES, ROWS,
-                CHUNKS,
-            )  # fmt: skip
+    if OVERLAY == 3 and _misses_box(
+        table_ptr + overlay_at + 6 * outputs, HEIGHT, WIDTH * INNER // VEC, FRAMES * CHANNELS // INNER // PLANES, ROWS,
+        CHUNKS,
+    ):  # fmt: skip
+        make_chunks(
+            images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
+            overlay_at, index_at, window_at, mean_at, scale_at, stride_n, stride_t, stride_c, stride_y, stride_x,
+            batch, outputs, HEIGHT, WIDTH, CHANNELS, FRAMES, TILES, GRID, PLANS, 0, 0,
+            INDEX, WINDOW, MEAN, SCALE, COMPUTE, INNER, CONTIGUOUS, ALIGN, PACKED, OFFSET, VEC, PLANES, ROWS,
+            CHUNKS,
+        )  # fmt: skip
     else:
         make_chunks(
             images_ptr, out_ptr, table_ptr, index_ptr, window_ptr, mean_ptr, scale_ptr,
