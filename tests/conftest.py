@@ -99,6 +99,13 @@ def poison() -> Iterator[None]:
     torch.use_deterministic_algorithms(mode=was_on, warn_only=warned)
 
 
+@pytest.fixture
+def sync_mode() -> Iterator[None]:
+    """Whatever a test says of waiting for the GPU, the next may wait again."""
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

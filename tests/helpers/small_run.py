@@ -138,3 +138,8 @@ def catch_inputs(module: nn.Module) -> list[Tensor]:
     seen: list[Tensor] = []
     module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
     return seen
+
+
+def flatten_state(trainer: Trainer) -> Tensor:
+    """Weights and batch-norm statistics of a trainer's network as one vector, float64."""
+    return torch.cat([value.detach().flatten().double() for value in trainer.network.state_dict().values()])
