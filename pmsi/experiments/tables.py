@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from pmsi.experiments.source import Source
 from pmsi.models.registry import network_class
-from pmsi.recipe import METHODS, MODERN, RECIPES, Method, NetworkName, Recipe
+from pmsi.recipe import METHODS, MODERN, RECIPES, Method, Recipe
+from pmsi.recipe.networks import NetworkName
 
 PaperName = Literal["table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
 Name = Literal[PaperName, "candidates", "modern", "regimes"]

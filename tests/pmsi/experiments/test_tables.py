@@ -11,7 +11,8 @@ from pmsi.experiments.source import Source
 from pmsi.experiments.tables import CANDIDATES, NAMES, Grid, Name, Row, name_run, rival_recipe, table_rows
 from pmsi.models.registry import network_class
 from pmsi.paper import TABLES
-from pmsi.recipe import MODERN, NETWORKS, RECIPES, Recipe
+from pmsi.recipe import MODERN, RECIPES, Recipe
+from pmsi.recipe.networks import NETWORKS
 from tests.helpers.small_study import SHORT
 
 

@@ -15,7 +15,8 @@ from pmsi.experiments.tables import rival_recipe
 from pmsi.models.backbones import Backbone
 from pmsi.models.base import Logits, Network
 from pmsi.models.registry import make_network
-from pmsi.recipe import NETWORKS, RECIPES, Recipe
+from pmsi.recipe import RECIPES, Recipe
+from pmsi.recipe.networks import NETWORKS
 from tests.helpers.small_run import RECIPE, make_identity_backbone
 
 
