@@ -52,6 +52,7 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("smooth."):
             module.momentum = recipe.batch_norm_momentum
     network.label_smoothing = recipe.label_smoothing
+    network.distill_weight = recipe.distill_weight if recipe.progressive else 0.0  # else no stage was trained
     tune_layers(network)
     return network.to(memory_format=torch.channels_last)
 

@@ -81,14 +81,18 @@ class Recipe:
     """Learning rate of the pretrained backbone (peak of "onecycle")."""
     lr_new: float = 1e-3
     """Learning rate of the newly added layers (peak of "onecycle")."""
+    layer_decay: float = 1.0
+    """Learning rate of each level of the backbone as a share of that of the next deeper one; the deepest has all."""
     schedule: Literal["cosine", "released", "onecycle"] = "cosine"
     """Per mini-batch: to 0 over the run; the released code's (period in images, so all but constant); or one cycle."""
     warmup: float = 0.25
     """Share of the run in which "onecycle" rises to its peak."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW with torch's betas."""
     momentum: float = 0.9
     """Of SGD."""
     weight_decay: float = 5e-4
-    """Of SGD, on all parameters."""
+    """On all parameters; AdamW's is apart from the gradient, times the learning rate."""
     label_smoothing: float = 0.0
     """Share of every label that is spread over all classes."""
     ema_decay: float | None = None
@@ -96,6 +100,9 @@ class Recipe:
     tests the weights themselves."""
     concat_weight: float = 2.0
     """Weight of the concat phase's loss (both published codes; not in the paper's text)."""
+    distill_weight: float = 0.0
+    """Weight of the cross entropy between Concat and the probabilities of Mix, its teacher, in the concat phase of
+    progressive training; concat_weight is on top."""
     zero_idle_grads: bool = True
     """Zero gradients between phases rather than drop them, so that idle layers keep weight decay and momentum."""
 
@@ -109,8 +116,12 @@ class Recipe:
     """Mosaics of one iteration: drawn anew in every phase, or steps of one recursion (the paper's Fig. 3)."""
     mosaic_p: float = 1.0
     """Chance of a mosaic or jigsaw."""
+    mosaic_until: float = 1.0
+    """Share of the run with mosaics or jigsaws; in the mini-batches after it all phases see the raw images."""
     max_recursions: int = 3
     """Upper bound of r (the paper's r <= 3, which matters for more than three stages)."""
+    concat_recursions: int = 0
+    """r of the concat phase's mosaic, or log2 of its jigsaw's tiles per side; 0 is the paper's raw image."""
     cutmix_alpha: float = 3.0
     """Beta(alpha, alpha) of CutMix."""
     cutmix_p: float = 1.0
@@ -145,6 +156,11 @@ class Recipe:
         if self.width_mult != 1 and self.backbone != "mobilenet_v2":
             raise ValueError(
                 f"recipe: width_mult={self.width_mult} is for mobilenet_v2, so {self.backbone} needs width_mult=1.0"
+            )
+        if self.layer_decay != 1 and self.backbone.startswith("timm:"):
+            raise ValueError(
+                f"recipe: layer_decay={self.layer_decay} needs a backbone whose levels are known, and those of "
+                f"{self.backbone} are not; set layer_decay=1.0"
             )
         self._check_network()
 
@@ -189,6 +205,7 @@ _ABOVE_ZERO = (
     "hidden_width",
     "lr_backbone",
     "lr_new",
+    "layer_decay",
     "concat_weight",
     "cutmix_alpha",
     "mixup_alpha",
@@ -201,7 +218,10 @@ _RANGES: Mapping[str, tuple[float, float] | Callable[[Recipe], tuple[float, floa
     "resize": lambda recipe: (recipe.crop, inf),
     "label_smoothing": (0, 1),
     "ema_decay": (0, 1),
+    "layer_decay": (0, 1),
+    "distill_weight": (0, inf),
     "mosaic_p": (0, 1),
+    "mosaic_until": (0, 1),
     "batch_size": (2, inf),  # batch norm needs two
     "dropout": (0, 1),
     "batch_norm_momentum": (0, 1),
@@ -214,6 +234,7 @@ _RANGES: Mapping[str, tuple[float, float] | Callable[[Recipe], tuple[float, floa
     "snapmix_p": (0, 1),
     "warmup": (0, 1),
     "max_recursions": (0, 10),
+    "concat_recursions": lambda recipe: (0, recipe.max_recursions),
 }
 
 # The text's figures (section IV-A) with the published code's law of the mosaic.
