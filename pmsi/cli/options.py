@@ -52,6 +52,8 @@ class ComputeOptions:
     """Threads of torch on a CPU, of each process; None leaves its own choice, and says so where fewer are faster."""
     compile: bool = False
     """Compile network and loss of every phase: minutes at the start for faster steps."""
+    graphs: bool = True
+    """On one GPU, replay the phases of a mini-batch as one CUDA graph, in float32 and bf16, when not compiled."""
 
 
 _Flat = tyro.conf.arg(name="")

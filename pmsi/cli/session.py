@@ -20,7 +20,7 @@ from pmsi.runtime.threads import set_threads
 
 def open_session(command: Any, compute: ComputeOptions, console: Console) -> Session:
     """Open the launched Fabric of a command (a dataclass); all processes were given the same one."""
-    session = Session(open_fabric(compute.device, compute.precision), compute.compile)
+    session = Session(open_fabric(compute.device, compute.precision), compute.compile, compute.graphs)
     session.processes.check_same(name_settings(asdict(command)))
     if session.fabric.device.type == "cpu" and (advice := set_threads(compute.threads)) is not None:
         say(console, advice)

@@ -13,7 +13,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.profiler import record_function
 
 from pmsi.data.dataset import Dataset
 from pmsi.data.preprocess import describe_preprocessing
@@ -36,9 +35,10 @@ from pmsi.training.epoch import EpochState, read_progress
 from pmsi.training.inputs import PhaseInput, PhaseInputs
 from pmsi.training.memory import advise_batch, check_host, measure_peak
 from pmsi.training.objective import make_objective
-from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule, zero_gradients
+from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule
 from pmsi.training.phases import list_phases, needs_maps
 from pmsi.training.snapmix import SnapMixHead, measure_maps
+from pmsi.training.step import PhaseSteps, make_steps
 
 
 class Trainer:
@@ -57,8 +57,8 @@ class Trainer:
             and precision.
         folder: gets ``last.ckpt``, ``previous.ckpt`` (the one before) and ``metrics.jsonl`` after every epoch, and when
             the run is stopped; a checkpoint there is continued, also in the middle of an epoch. None keeps nothing.
-        session: device, precision, processes, and whether network and loss of every phase are compiled; None opens the
-            best device of this machine.
+        session: device, precision, processes, and whether phases are compiled or replayed as CUDA graphs; None opens
+            the best device of this machine.
 
     Attributes:
         network: the network that is trained.
@@ -103,6 +103,8 @@ class Trainer:
         optimizer = make_optimizer(recipe, self.network)
         objective = make_objective(self.network, phases=len(self.phases), compiled=self.session.compile)
         self.objective, self.optimizer = self.fabric.setup(objective, optimizer)
+        steps = PhaseSteps(self.phases, self.objective, self.optimizer, self.fabric, zero_idle=recipe.zero_idle_grads)
+        self.steps = make_steps(steps, self.session)
         self.schedule = make_schedule(recipe, optimizer, len(self.train.labels))
         self.average = None if recipe.ema_decay is None else MovingAverage(self.network, recipe.ema_decay)
         self.tested = self.network if self.average is None else self.average.network
@@ -154,17 +156,7 @@ class Trainer:
             inputs: normalised images ``[B, 3, H, W]`` on the network's device and their targets, for each of
                 ``phases``; of this process's share.
         """
-        losses = []
-        for phase, (images, targets) in zip(self.phases, self.epoch.time_inputs(inputs), strict=True):
-            with record_function("pmsi: forward"):
-                loss = phase.weight * self.objective(images, targets, phase.output)
-            with record_function("pmsi: backward"):
-                zero_gradients(self.optimizer, idle=self.recipe.zero_idle_grads)
-                self.fabric.backward(loss)
-            with record_function("pmsi: update"):
-                self.optimizer.step()
-            losses.append(loss.detach())
-        return torch.stack(losses)
+        return self.steps(self.epoch.time_inputs(inputs))
 
     def _train_epoch(self, callback: Callback, interrupter: GracefulStop, profile: Profile | None) -> None:
         """Train the mini-batches that are left of the current epoch."""
