@@ -22,8 +22,7 @@ from pmsi.runtime.devices import Device, Precision
 from pmsi.runtime.files import expand_home
 from pmsi.training.loggers import LogName
 
-# Themes of `--help`: a recipe's field belongs to the theme that the last field named here began, in the recipe's order;
-# a new field needs no entry.
+# Themes of `--help`: a field belongs to the theme that the last field of the recipe named here began.
 _BEGINNINGS = {
     "network": "network",
     "resize": "images",
@@ -109,9 +108,8 @@ class Reproduce(Common):
     Any number of these may work on one folder at a time."""
 
     names: Annotated[tuple[Choice, ...], tyro.conf.Positional] = ("all",)
-    """Which; "all" are the paper's. Beyond it, "candidates" changes our training one thing at a time, on images held
-    out of the training images (--hold-out), "modern" compares what was kept of them with the paper's, and "regimes"
-    trains methods on more and more images, longer and longer."""
+    """Which; "all" are the paper's. Beyond it, "candidates" tries changes of our training on held-out training images
+    (--hold-out), "modern" compares those that were kept, and "regimes" trains on more images, longer and longer."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
     jobs: int = 1

@@ -10,22 +10,31 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from pmsi.experiments.source import Source
 from pmsi.models.registry import network_class
-from pmsi.recipe import METHODS, MODERN, RECIPES, Method, NetworkName, Recipe
+from pmsi.recipe import METHODS, MODERN, RECIPES, Method, Recipe
+from pmsi.recipe.networks import NetworkName
 
 PaperName = Literal["table2", "table3", "table4", "table5", "table6", "table7", "figure4"]
 Name = Literal[PaperName, "candidates", "modern", "regimes"]
 Choice = Literal["all", Name]
 NAMES: tuple[Name, ...] = get_args(Name)
 PAPER_NAMES: tuple[PaperName, ...] = get_args(PaperName)  # "all"
-# Ways to train that may be better than the paper's, one at a time.
+# Ways to train that may be better than the paper's: single changes, or settings that belong together.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "one cycle": {"schedule": "onecycle"},
     "a draw per image": {"per": "sample"},
     "uniform shuffles": {"permutation": "uniform"},
     "shared chain": {"chain": "shared"},
     "half of the images": {"mosaic_p": 0.5},
+    "uniform, half, per image": {"per": "sample", "permutation": "uniform", "mosaic_p": 0.5},
+    "mosaics in the first half": {"mosaic_until": 0.5},
+    "mosaics in three quarters": {"mosaic_until": 0.75},
+    "concat sees mosaics": {"concat_recursions": 1},
+    "Mix teaches Concat": {"distill_weight": 1.0},
     "label smoothing": {"label_smoothing": 0.1},
     "averaged weights": {"ema_decay": 0.999},
+    "smoothing and average": {"label_smoothing": 0.1, "ema_decay": 0.999},
+    "AdamW": {"optimizer": "adamw", "lr_backbone": 1e-4, "lr_new": 1e-3, "weight_decay": 0.01},
+    "rates fall with depth": {"layer_decay": 0.7},
     "whole test images": {"test_whole": True},
 }
 
@@ -87,8 +96,9 @@ class Point(NamedTuple):
 def table_rows(name: Name, base: Row, grid: Grid | None = None) -> dict[str, Row]:
     """Rows of a table by their names in `pmsi.paper`, or of the figure: ``base`` with one thing changed in each.
 
-    Three are not the paper's. "candidates": RMG-PMSI under ``base``, each of `CANDIDATES` that ``base`` does not have
-    already, and all that were kept; "modern": the first and the last of these; "regimes": the points of ``grid``.
+    Three are not the paper's. "candidates": RMG-PMSI under ``base``, the same without augmentation ("none"), each of
+    `CANDIDATES` that ``base`` does not have already, and all that were kept; "modern": the first two and the last of
+    these; "regimes": the points of ``grid``.
     """
     if name == "regimes":
         return {
@@ -132,7 +142,7 @@ def _table_recipes(name: Name, base: Recipe) -> dict[str, Recipe]:
     if name in ("candidates", "modern"):
         tried = CANDIDATES if name == "candidates" else {}
         changed = {row: replace(ours, **change) for row, change in {**tried, "modern": MODERN}.items()}
-        return {"rmg": ours, **{row: recipe for row, recipe in changed.items() if recipe != ours}}
+        return {"rmg": ours, "none": plain, **{row: recipe for row, recipe in changed.items() if recipe != ours}}
     return {"baseline": baseline, "pmsi": ours} if name == "table7" else {"pmsi": ours}
 
 

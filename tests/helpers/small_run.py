@@ -16,7 +16,7 @@ from pmsi.data.storage import Split
 from pmsi.experiments.folder import make_identity
 from pmsi.experiments.source import Source
 from pmsi.models.backbones import Backbone
-from pmsi.recipe import Recipe
+from pmsi.recipe import METHODS, Recipe
 from pmsi.runtime.devices import Precision, open_fabric
 from pmsi.runtime.session import Session
 from pmsi.training.trainer import Trainer
@@ -32,6 +32,18 @@ RECIPE = Recipe(
     lr_backbone=1e-3,
     lr_new=1e-2,
 )
+# Every augmentation as published, and RMG with all that candidates change in the step.
+CHANGES: list[dict[str, Any]] = [
+    *({"augmentation": method} for method in METHODS),
+    {
+        "optimizer": "adamw",
+        "layer_decay": 0.7,
+        "mosaic_until": 0.5,
+        "concat_recursions": 1,
+        "distill_weight": 1.0,
+        "label_smoothing": 0.1,
+    },
+]
 BATCHES = 3  # of one epoch
 TIMES = ("seconds", "waited", "speed", "created", "environment")  # what two equal runs may differ in
 

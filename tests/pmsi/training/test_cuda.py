@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmsi.recipe import METHODS, NETWORKS, Method, NetworkName
+from pmsi.recipe import Method
+from pmsi.recipe.networks import NETWORKS, NetworkName
 from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.session import Session
 from pmsi.training.batches import plan_epoch
 from pmsi.training.step import GraphedSteps
-from tests.helpers.small_run import RECIPE, Watch, flatten_state, make_dataset, make_trainer
+from tests.helpers.small_run import CHANGES, RECIPE, Watch, flatten_state, make_dataset, make_trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -87,10 +88,10 @@ def test_a_batch_that_does_not_fit_a_gpu_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_graph_on_a_gpu_trains_as_eager_steps_do(tmp_path: Path, method: Method, precision: Any) -> None:
+@pytest.mark.parametrize("changes", CHANGES)
+def test_a_graph_on_a_gpu_trains_as_eager_steps_do(tmp_path: Path, changes: dict[str, Any], precision: Any) -> None:
     """MobileNetV2, whose backbone thaws after one epoch; every draw of dropout is that of the eager run."""
-    recipe = replace(RECIPE, augmentation=method, freeze_epochs=1, epochs=2, lr_backbone=1e-4, lr_new=1e-4)
+    recipe = replace(RECIPE, freeze_epochs=1, epochs=2, lr_backbone=1e-4, lr_new=1e-4, **changes)
     recipe = replace(recipe, resize=68, crop=64, batch_size=8)
     dataset, found = make_dataset(side=68, train_images=40), []
     for graphs in (False, True):

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from pmsi.recipe import METHODS, Method, Recipe
+from pmsi.recipe import Recipe
 from pmsi.runtime.session import Session
 from pmsi.training import step
 from pmsi.training.batches import plan_epoch
 from pmsi.training.step import EAGER_STEPS, GraphedSteps
 from pmsi.training.trainer import Trainer
-from tests.helpers.small_run import RECIPE, Watch, flatten_state, make_session, make_trainer
+from tests.helpers.small_run import CHANGES, RECIPE, Watch, flatten_state, make_session, make_trainer
 
 Call = Callable[[], None]
 
@@ -44,10 +44,10 @@ def make_graphed(folder: Path, recipe: Recipe) -> tuple[Trainer, Recorder]:
 
 
 @pytest.mark.usefixtures("small_backbone")
-@pytest.mark.parametrize("method", METHODS)
-def test_a_replayed_run_is_the_eager_run(tmp_path: Path, method: Method) -> None:
+@pytest.mark.parametrize("changes", CHANGES)
+def test_a_replayed_run_is_the_eager_run(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Six mini-batches, the backbone thawing after three, rates falling: losses, weights and checkpoint."""
-    recipe = replace(RECIPE, augmentation=method, freeze_epochs=1, epochs=3)
+    recipe = replace(RECIPE, freeze_epochs=1, epochs=3, **changes)
     eager = make_trainer(tmp_path / "eager", recipe)
     graphed, recorder = make_graphed(tmp_path / "graphed", recipe)
     for trainer in (eager, graphed):
@@ -55,7 +55,10 @@ def test_a_replayed_run_is_the_eager_run(tmp_path: Path, method: Method) -> None
     assert (recorder.captures, recorder.replays) == (2, 9 - 2 * EAGER_STEPS)
     for one, other in zip(eager.history, graphed.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-5)
-    torch.testing.assert_close(flatten_state(eager), flatten_state(graphed), rtol=1e-4, atol=1e-5)
+    wanted, found = flatten_state(eager), flatten_state(graphed)
+    assert (wanted - found).norm() <= 1e-4 * wanted.norm()
+    if recipe.optimizer == "sgd":  # AdamW moves biases below a batch norm at full rate, by mere rounding
+        torch.testing.assert_close(wanted, found, rtol=1e-4, atol=1e-5)
     assert all(isinstance(group["lr"], float) for group in graphed.optimizer.param_groups)
 
 
