@@ -12,7 +12,7 @@ MixMethod = Literal["none", "cutmix", "mixup", "snapmix"]
 TileMethod = Literal["jigsaw", "rmg"]
 Method = Literal[MixMethod, TileMethod]
 NetworkName = Literal["pmsi", "baseline", "bcnn", "hbp", "pc", "api", "cnl", "pmg"]
-RecipeName = Literal["paper", "released", "modern", "quick", "demo", "few-shot"]
+RecipeName = Literal["paper", "released", "modern", "mobile", "quick", "demo", "few-shot"]
 METHODS: tuple[Method, ...] = get_args(Method)
 WIDTH_MULTS = (0.35, 1.4)  # least and greatest width multiplier of MobileNetV2 (Sandler et al. 2018, section 6.1)
 
@@ -78,6 +78,8 @@ class Recipe:
     """Channels of the feature vectors; None is half the last stage's (640 for MobileNetV2)."""
     hidden_width: int | None = None
     """Hidden units of convolutions, MLP and classifiers; None is a quarter of the last stage's (320)."""
+    smooth: Literal["full", "separable"] = "full"
+    """3x3 of the smooth convolutions: the published one, or a depthwise one before a pointwise one, a ninth of it."""
     dropout: float = 0.5
     """Between the layers of the interaction's MLP."""
     batch_norm_momentum: float = 0.1
@@ -167,13 +169,9 @@ class Recipe:
             if part is not None and self.batch_size % part:
                 raise ValueError(f"recipe: batch_size must be a multiple of {name}, got {self.batch_size} and {part}")
         if self.augmentation in get_args(TileMethod) and not self.progressive:
-            raise ValueError(
-                f"recipe: {self.augmentation} makes the inputs of the phases, so it needs progressive=True"
-            )
+            raise ValueError(f"recipe: {self.augmentation} makes the phases' inputs, so it needs progressive=True")
         if self.width_mult != 1 and self.backbone != "mobilenet_v2":
-            raise ValueError(
-                f"recipe: width_mult={self.width_mult} is for mobilenet_v2, so {self.backbone} needs width_mult=1.0"
-            )
+            raise ValueError(f"recipe: width_mult={self.width_mult} is for mobilenet_v2; {self.backbone} needs 1.0")
         self._check_network()
 
     def _check_network(self) -> None:
@@ -250,6 +248,8 @@ _PAPER = Recipe()
 # Ours: the same network, trained otherwise. Of the changes that `pmsi reproduce candidates` tries on images held out of
 # the training images, those under which accuracy rose (docs/reproduced.md); "half of the images" needs a draw for each.
 MODERN: dict[str, Any] = {"per": "sample", "mosaic_p": 0.5, "ema_decay": 0.999}
+# Heads for a phone, of those that `pmsi reproduce mobile` tries on held-out images.
+MOBILE: dict[str, Any] = {"stages": 3, "feature_width": 320, "hidden_width": 96, "smooth": "separable"}
 
 # Minutes on two cores, from pretrained weights: small images, narrow heads, one cycle. So few steps underfit: hence
 # less dropout, gentler mixing, and a draw for every image.
@@ -287,6 +287,7 @@ _DEMO = replace(
 RECIPES: dict[RecipeName, Recipe] = {
     "paper": _PAPER,
     "modern": replace(_PAPER, **MODERN),
+    "mobile": replace(_PAPER, **MOBILE),
     # The published code's figures: its cosine's period counts images, its steps batches, so the rate hardly falls; it
     # ran on two GPUs with 16 images each.
     "released": replace(_PAPER, lr_backbone=3e-4, lr_new=3e-3, schedule="released", batch_norm_images=16),
