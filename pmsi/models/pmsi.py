@@ -24,6 +24,7 @@ class PMSI(Network):
         hidden_width: of the convolutions, the MLP and the classifiers; by the rule a quarter.
         smooth: "full" is the published 3x3 convolution; "separable" is a depthwise and a pointwise one in its place
             (Howard et al. 2017, section 3.1).
+        smooth_width: channels between the layers of the smooth convolutions; None is the hidden width.
         dropout: between the layers of the MLP, in training.
 
     Raises:
@@ -45,6 +46,7 @@ class PMSI(Network):
         feature_width: int | None = None,
         hidden_width: int | None = None,
         smooth: Literal["full", "separable"] = "full",
+        smooth_width: int | None = None,
         dropout: float = 0.5,
     ) -> None:
         super().__init__(backbone, num_classes)
@@ -55,7 +57,9 @@ class PMSI(Network):
         width = feature_width or backbone.widths[-1] // 2
         hidden = hidden_width or backbone.widths[-1] // 4
         self.interaction = interaction
-        self.smooth = nn.ModuleList(_SMOOTH[smooth](channels, hidden, width) for channels in backbone.widths[-stages:])
+        self.smooth = nn.ModuleList(
+            _SMOOTH[smooth](channels, smooth_width or hidden, width) for channels in backbone.widths[-stages:]
+        )
         self.mlp = nn.Sequential()
         if interaction:  # no activation between the layers, as published
             self.mlp = nn.Sequential(nn.Linear(stages * width, hidden), nn.Dropout(dropout), nn.Linear(hidden, width))
@@ -75,6 +79,7 @@ class PMSI(Network):
             feature_width=recipe.feature_width,
             hidden_width=recipe.hidden_width,
             smooth=recipe.smooth,
+            smooth_width=recipe.smooth_width,
             dropout=recipe.dropout,
         )
 

@@ -97,19 +97,18 @@ def costs_table(study: Study, name: str) -> Table:
     fitting = [point.row for point in list_cost_points(study, name) if point.fits and point.row != PLAIN]
     note = f"Within {MOST_MACS:g} times plain MobileNetV2's multiply-accumulates and {MOST_MEGABYTES:g} MB: "
     head = ("network", "MACs, M", "of plain", "int8, MB", "Concat", "minus full", "Mix", "minus full")
-    return Table(caption, head, tuple(cells), frozenset(fitting), (note + (", ".join(fitting) or "none") + ".",))
+    return Table(caption, head, tuple(cells), frozenset(fitting), (note + ("; ".join(fitting) or "none") + ".",))
 
 
 def changes_table(study: Study, name: str) -> Table:
-    """Settings of the heads of each network."""
-    settings = ("stages", "smooth", "feature_width", "hidden_width")
-    rows = tuple(
-        (row, *(str(getattr(recipe, one) or "published") for one in settings))
-        for row, recipe in _list_recipes(study, name).items()
-        if row != PLAIN
-    )
-    head = ("network", *(one.replace("_", " ") for one in settings))
-    return Table("Heads of the networks.", head, rows)
+    """Settings that each network changes in the published heads."""
+    recipes = _list_recipes(study, name)
+    full, rows = recipes[FULL].to_dict(), []
+    for row, recipe in recipes.items():
+        if row not in (PLAIN, FULL):
+            changes = {key: value for key, value in recipe.to_dict().items() if value != full[key]}
+            rows.append((row, ", ".join(f"{key} {value}" for key, value in changes.items())))
+    return Table("Settings that each network changes in full PMSI.", ("network", "changes"), tuple(rows), words=True)
 
 
 def _show_test(test: Comparison) -> str:

@@ -18,7 +18,7 @@ from pmsi.report.mistakes import show_answers
 from pmsi.report.mobile import BUDGET, list_cost_points
 from pmsi.report.regimes import INTERVALS, measure_points
 from pmsi.report.sections import classes_table, describe_order, runs_table, standard_error
-from pmsi.report.study_tables import BASE, LABELS, METHOD_LABELS, TITLES, list_all_classes, list_tables, row_recipes
+from pmsi.report.study_tables import BASES, LABELS, METHOD_LABELS, TITLES, list_all_classes, list_tables, row_recipes
 from pmsi.report.table import Table, render_page, render_part
 from pmsi.runtime.files import write_text
 
@@ -107,7 +107,7 @@ def _make_section(study: Study, name: str, tables: Sequence[Table]) -> Section:
         parts += [render_part("heading", "Learning curves"), curves] if curves else []
     if name == "run":
         parts += show_answers(study)
-    classes = list_all_classes(study, rows, row_recipes(study, name)) if name in (*BASE, "run") else {}
+    classes = list_all_classes(study, rows, row_recipes(study, name)) if name in (*BASES, "run") else {}
     if classes:
         table = classes_table({labels.get(row, row): one for row, one in classes.items()})
         parts.append(render_part("folded", "All classes", table.to_html()))

@@ -41,8 +41,14 @@ LABELS: Mapping[str, Mapping[str, str]] = {
     "table5": {"pmsi": "RMG-PMSI (the paper's)", "cnl": "CNL (not in the paper)"},
     "table6": {f"{key} pmsi": f"{key} + RMG-PMSI" for key in ("mobilenet_v2", "resnet18", "resnet34")},
 }
-# Row that the others are tested against, by table.
-BASE = {"table3": "baseline", "table4": "none", "table5": "pmg", "candidates": "rmg", "modern": "rmg"}
+# Rows that the others are tested against, by table.
+BASES: Mapping[str, tuple[str, ...]] = {
+    "table3": ("baseline",),
+    "table4": ("none",),
+    "table5": ("pmg",),
+    "candidates": ("rmg", "none"),
+    "modern": ("rmg", "none"),
+}
 TITLES = {
     **{f"table{number}": f"Table {roman}" for number, roman in enumerate(("II", "III", "IV", "V", "VI", "VII"), 2)},
     "figure4": "Figure 4: Grad-CAM",
@@ -132,31 +138,38 @@ def _list_tables(study: Study, name: str) -> list[Table]:
 
 
 def _compare_rows(study: Study, name: str, rows: Rows, recipes: Mapping[str, Recipe]) -> list[Table]:
-    """Compare every row with the table's base on the same test images, and where one network goes wrong."""
+    """Compare every row with each of the table's bases, and say where one network goes wrong."""
     joined = {row: study.join_predictions(recipes[row], runs) for row, runs in rows.items()}
     found = {row: one for row, one in joined.items() if one is not None}
-    base, tables = BASE.get(name), []
-    if base in found and len(found) > 1:
-        labels, reference = found[base]
-        share = 1 - 0.05 / (len(found) - 1)  # of one interval, so that all hold in 95 of 100 studies
-        tests, alone = [], defaultdict[int, list[PairedTest]](list)
-        for row, (_, predicted) in found.items():
-            if row == base:
-                continue
-            whole = compare_paired(labels, predicted, reference, confidence=share)
-            tests.append(PairedTest(row, base, whole, _paper_difference(name, row, base)))
-            for seed, first, second in _pair_seeds(rows[row], predicted, rows[base], reference):
-                one = compare_paired(labels, first, second, confidence=share)
-                alone[seed].append(PairedTest(row, base, one))
-        tables.append(comparison_table(tests))
-        if len(alone) > 1:
-            tables.append(seeds_table(dict(sorted(alone.items()))))
+    tables = [table for base in BASES.get(name, ()) for table in _compare_with(base, name, rows, found)]
     detailed = "rmg" if name == "table4" else next(iter(rows), "") if name == "run" else ""
     if detailed in found:
         labels, predicted = found[detailed]
         tables.append(hardest_classes_table(list_classes(labels, predicted, study.classes)))
         tables.append(confusions_table(list_confusions(labels, predicted, study.classes)))
     return tables
+
+
+def _compare_with(base: str, name: str, rows: Rows, found: Mapping[str, tuple[Tensor, Tensor]]) -> list[Table]:
+    """Compare every row but ``base`` with it on the same test images, over all seeds and in each alone.
+
+    Args:
+        found: labels and predictions of rows that have them.
+    """
+    if base not in found or len(found) < 2:
+        return []
+    labels, reference = found[base]
+    share = 1 - 0.05 / (len(found) - 1)  # of one interval, so that all of a table hold in 95 of 100 studies
+    tests, alone = [], defaultdict[int, list[PairedTest]](list)
+    for row, (_, predicted) in found.items():
+        if row == base:
+            continue
+        whole = compare_paired(labels, predicted, reference, confidence=share)
+        tests.append(PairedTest(row, base, whole, _paper_difference(name, row, base)))
+        for seed, first, second in _pair_seeds(rows[row], predicted, rows[base], reference):
+            one = compare_paired(labels, first, second, confidence=share)
+            alone[seed].append(PairedTest(row, base, one))
+    return [comparison_table(tests), *([seeds_table(dict(sorted(alone.items())))] if len(alone) > 1 else [])]
 
 
 def _pair_seeds(

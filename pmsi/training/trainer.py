@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from pmsi.data.dataset import Dataset
 from pmsi.data.preprocess import describe_preprocessing
@@ -35,7 +35,7 @@ from pmsi.training.epoch import EpochState, read_progress
 from pmsi.training.inputs import PhaseInput, PhaseInputs
 from pmsi.training.memory import advise_batch, check_host, measure_peak
 from pmsi.training.objective import make_objective
-from pmsi.training.optim import MovingAverage, make_optimizer, make_schedule
+from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule
 from pmsi.training.phases import list_phases, needs_maps
 from pmsi.training.snapmix import SnapMixHead, measure_maps
 from pmsi.training.step import PhaseSteps, make_steps
@@ -242,10 +242,10 @@ class Trainer:
 
     def _snapmix_maps(self, images: Tensor, labels: Tensor) -> Tensor:
         """SnapMix's maps ``[B, h, w]`` from the raw images of this process and the labels of the whole batch."""
-        lr = self.optimizer.param_groups[1]["lr"]
+        lr = self.optimizer.param_groups[NEW_LAYERS]["lr"]
         return measure_maps(self.snapmix, self.network.backbone, images, labels, self.session, lr=lr)
 
-    def _list_parts(self, optimizer: SGD) -> dict[str, Any]:
+    def _list_parts(self, optimizer: Optimizer) -> dict[str, Any]:
         """List what a checkpoint holds besides the run's history: parts with a state, by their names there."""
         parts: dict[str, Any] = {"model": self.network, "optimizer": optimizer, "schedule": self.schedule}
         if self.average is not None:

@@ -21,7 +21,8 @@ from pmsi.experiments.tables import (
 )
 from pmsi.models.registry import network_class
 from pmsi.paper import TABLES
-from pmsi.recipe import MOBILE, MODERN, NETWORKS, RECIPES, Recipe
+from pmsi.recipe import MOBILE, MODERN, RECIPES, Recipe
+from pmsi.recipe.networks import NETWORKS
 from tests.helpers.small_study import SHORT
 
 
@@ -120,18 +121,16 @@ def test_an_empty_grid_is_refused(change: dict[str, Any], message: str) -> None:
         Grid(**change)
 
 
-def test_candidates_change_one_thing_each_and_modern_what_was_kept() -> None:
+def test_candidates_change_what_they_say_and_modern_what_was_kept() -> None:
     base = RECIPES["paper"]
     rows = list_recipes("candidates", base)
-    first = rows["rmg"].to_dict()
-    assert set(rows) == {"rmg", *CANDIDATES, "modern"}
-    for row, recipe in rows.items():
-        changed = {key: value for key, value in recipe.to_dict().items() if value != first[key]}
-        assert changed == ({} if row == "rmg" else MODERN if row == "modern" else CANDIDATES[row]), row
+    changes = {"rmg": {}, "none": {"augmentation": "none"}, **CANDIDATES, "modern": MODERN}
+    assert rows == {row: replace(rows["rmg"], **change) for row, change in changes.items()}
+    assert len({*rows.values()}) == len(rows)
     assert rows["modern"] == RECIPES["modern"]
     short = list_recipes("candidates", RECIPES["quick"])
     assert "one cycle" not in short  # it has it already
-    assert list_recipes("modern", base) == {"rmg": rows["rmg"], "modern": rows["modern"]}
+    assert list_recipes("modern", base) == {row: rows[row] for row in ("rmg", "none", "modern")}
     network = {"stages", "interaction", "network", "backbone", "feature_width", "hidden_width"}
     assert not network & {*MODERN}  # the same network at inference
 
@@ -139,13 +138,13 @@ def test_candidates_change_one_thing_each_and_modern_what_was_kept() -> None:
 def test_networks_for_phones_change_the_published_heads_alone() -> None:
     base = RECIPES["quick"]
     rows = list_recipes("mobile", base)
-    full, heads = rows["full"], {"stages", "feature_width", "hidden_width", "smooth"}
+    full, heads = rows["full"], {"stages", "feature_width", "hidden_width", "smooth", "smooth_width"}
     assert list(rows) == ["baseline", "full", *MOBILE_VARIANTS]
     assert rows["baseline"] == list_recipes("table3", base)["baseline"]
     assert full == replace(base, feature_width=None, hidden_width=None)
     for row, changes in MOBILE_VARIANTS.items():
         assert rows[row] == replace(full, **changes)
-        assert changes.keys() <= heads
+        assert changes.keys() <= {*heads, "distill_weight"}
     assert len({name_run(Row(recipe), 0) for recipe in rows.values()}) == len(rows)
     final = list_recipes("mobile-final", base)
     assert list(final) == ["baseline", "full", "mobile"]

@@ -156,7 +156,7 @@ def test_other_numbers_of_stages_are_refused(stages: int) -> None:
 
 
 def test_separable_convolutions_are_a_depthwise_and_a_pointwise_one() -> None:
-    network = PMSI(make_backbone(), 3, feature_width=16, hidden_width=8, smooth="separable").eval()
+    network = PMSI(make_backbone(), 3, feature_width=16, hidden_width=6, smooth="separable", smooth_width=8).eval()
     for smooth, channels in zip(network.smooth, (8, 10, 12), strict=True):
         assert isinstance(smooth, nn.Sequential)
         shapes = [tuple(one.weight.shape) for one in smooth if isinstance(one, nn.Conv2d)]
@@ -172,8 +172,8 @@ def test_separable_convolutions_are_a_depthwise_and_a_pointwise_one() -> None:
 
 def test_recipe_chooses_the_smooth_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pmsi.models.registry.make_backbone", lambda *_, **__: make_backbone())
-    names = build.make_network(replace(RECIPES["paper"], smooth="separable"), 3).state_dict()
-    assert "smooth.0.6.weight" in names
+    state = build.make_network(replace(RECIPES["paper"], smooth="separable", smooth_width=7), 3).state_dict()
+    assert state["smooth.0.6.weight"].shape == (6, 7, 1, 1)
     assert "smooth.0.6.weight" not in build.make_network(RECIPES["paper"], 3).state_dict()
     odd: Any = "depthwise"
     with pytest.raises(ValueError, match="PMSI: smooth must be one of full, separable; got 'depthwise'"):

@@ -61,11 +61,11 @@ def test_without_the_full_network_nothing_is_compared(study: Study) -> None:
     assert {cell for row in rows for cell in (row[5], row[7])} == {"-"}
 
 
-def test_heads_are_listed(study: Study) -> None:
-    rows = {row[0]: row[1:] for row in changes_table(study, "mobile").rows}
-    assert rows["full"] == ("3", "full", "published", "published")
-    assert rows["separable 320"] == ("3", "separable", "320", "96")
-    assert "baseline" not in rows
+def test_changes_of_each_network_are_listed(study: Study) -> None:
+    rows = {row[0]: row[1] for row in changes_table(study, "mobile").rows}
+    assert rows["narrow"] == "feature_width 256, hidden_width 128"
+    assert rows["separable"] == "smooth separable"
+    assert not {"baseline", "full"} & rows.keys()
 
 
 def test_values_of_the_picture_are_kept_and_shown(study: Study, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_values_of_the_picture_are_kept_and_shown(study: Study, tmp_path: Path) 
     assert kept["points"] == [point._asdict() for point in list_cost_points(study, "mobile")]
     write_page(study, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for words in ("Networks for a phone", "hollow marks", "<svg", "Heads of the networks."):
+    for words in ("Networks for a phone", "hollow marks", "<svg", "Settings that each network changes"):
         assert words in page, words
 
 

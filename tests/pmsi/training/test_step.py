@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmsi.recipe import METHODS, NETWORKS, Method, NetworkName, Recipe
+from pmsi.recipe import METHODS, Recipe
+from pmsi.recipe.networks import NETWORKS, NetworkName
 from pmsi.runtime.devices import open_fabric
 from pmsi.runtime.session import Session
 from pmsi.training import step
@@ -22,6 +23,18 @@ from tests.helpers.small_run import RECIPE, Watch, make_dataset, make_session, m
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 Call = Callable[[], None]
+# Every augmentation as published, and RMG with all that candidates change in the step.
+CHANGES: list[dict[str, Any]] = [
+    *({"augmentation": method} for method in METHODS),
+    {
+        "optimizer": "adamw",
+        "layer_decay": 0.7,
+        "mosaic_until": 0.5,
+        "concat_recursions": 1,
+        "distill_weight": 1.0,
+        "label_smoothing": 0.1,
+    },
+]
 TOLERANCE = {"32": 1e-4, "bf16": 2e-2}  # of losses: rounding, after six mini-batches
 
 
@@ -52,10 +65,10 @@ def weigh(trainer: Trainer) -> Tensor:
 
 
 @pytest.mark.usefixtures("small_backbone")
-@pytest.mark.parametrize("method", METHODS)
-def test_a_replayed_run_is_the_eager_run(tmp_path: Path, method: Method) -> None:
+@pytest.mark.parametrize("changes", CHANGES)
+def test_a_replayed_run_is_the_eager_run(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Six mini-batches, the backbone thawing after three, rates falling: losses, weights and checkpoint."""
-    recipe = replace(RECIPE, augmentation=method, freeze_epochs=1, epochs=3)
+    recipe = replace(RECIPE, freeze_epochs=1, epochs=3, **changes)
     eager = make_trainer(tmp_path / "eager", recipe)
     graphed, recorder = make_graphed(tmp_path / "graphed", recipe)
     for trainer in (eager, graphed):
@@ -63,7 +76,10 @@ def test_a_replayed_run_is_the_eager_run(tmp_path: Path, method: Method) -> None
     assert (recorder.captures, recorder.replays) == (2, 9 - 2 * EAGER_STEPS)
     for one, other in zip(eager.history, graphed.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-5)
-    torch.testing.assert_close(weigh(eager), weigh(graphed), rtol=1e-4, atol=1e-5)
+    wanted, found = weigh(eager), weigh(graphed)
+    assert (wanted - found).norm() <= 1e-4 * wanted.norm()
+    if recipe.optimizer == "sgd":  # AdamW moves biases below a batch norm at full rate, by mere rounding
+        torch.testing.assert_close(wanted, found, rtol=1e-4, atol=1e-5)
     assert all(isinstance(group["lr"], float) for group in graphed.optimizer.param_groups)
 
 
@@ -111,10 +127,10 @@ def test_a_cpu_trains_as_it_did(tmp_path: Path) -> None:
 
 @ON_GPU
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_graph_on_a_gpu_trains_as_eager_steps_do(tmp_path: Path, method: Method, precision: Any) -> None:
+@pytest.mark.parametrize("changes", CHANGES)
+def test_a_graph_on_a_gpu_trains_as_eager_steps_do(tmp_path: Path, changes: dict[str, Any], precision: Any) -> None:
     """MobileNetV2, whose backbone thaws after one epoch; every draw of dropout is that of the eager run."""
-    recipe = replace(RECIPE, augmentation=method, freeze_epochs=1, epochs=2, lr_backbone=1e-4, lr_new=1e-4)
+    recipe = replace(RECIPE, freeze_epochs=1, epochs=2, lr_backbone=1e-4, lr_new=1e-4, **changes)
     recipe = replace(recipe, resize=68, crop=64, batch_size=8)
     dataset, found = make_dataset(side=68, train_images=40), []
     for graphs in (False, True):
