@@ -103,13 +103,12 @@ class Train(Common):
 
 @dataclass(frozen=True)
 class Reproduce(Common):
-    """Train the runs of the paper's tables and figure, or what is missing of them, and set them beside the paper's.
-
-    Any number of these may work on one folder at a time."""
+    """Train the runs of the paper's tables and figure, or what is missing of them, and set them beside the paper's; any
+    number of these may work on one folder at a time."""
 
     names: Annotated[tuple[Choice, ...], tyro.conf.Positional] = ("all",)
-    """Which; "all" are the paper's. Beyond it, "candidates" tries changes of our training on held-out training images
-    (--hold-out), "modern" compares those that were kept, and "regimes" trains on more images, longer and longer."""
+    """Which; "all" are the paper's. "candidates" and "mobile" try changes of training and cheap heads on held-out
+    images (--hold-out), "modern" and "mobile-final" compare what was kept; "regimes" varies images and epochs."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
     jobs: int = 1

@@ -14,10 +14,11 @@ from pmsi.evaluation.accuracy import Evaluation
 from pmsi.evaluation.robustness import Robustness
 from pmsi.evaluation.statistics import ClassAccuracy, Summary, compare_paired, list_classes, list_confusions, summarise
 from pmsi.experiments.results import Rows, Study, list_runs
-from pmsi.experiments.tables import Name, Row, table_rows
+from pmsi.experiments.tables import COSTED, Name, Row, table_rows
 from pmsi.paper import TABLES
 from pmsi.recipe import Recipe
 from pmsi.report.differences import differences_table
+from pmsi.report.mobile import changes_table, costs_table, list_cost_points
 from pmsi.report.regimes import measure_points, regimes_table
 from pmsi.report.sections import (
     PairedTest,
@@ -53,6 +54,8 @@ TITLES = {
     "figure4": "Figure 4: Grad-CAM",
     "candidates": "Beyond the paper: changes of training, one at a time",
     "modern": "Beyond the paper: the recipe modern",
+    "mobile": "Networks for a phone",
+    "mobile-final": "The recipe mobile",
     "regimes": "Where a mosaic pays off",
     "run": "Accuracy",
 }
@@ -83,7 +86,8 @@ def describe_tables(study: Study) -> dict[str, Any]:
 
 def _list_drawn(study: Study, name: str) -> dict[str, Any]:
     """Values of a table's picture, where it has one that is drawn from them alone."""
-    return {"points": [point._asdict() for point in measure_points(study)]} if name == "regimes" else {}
+    points = measure_points(study) if name == "regimes" else list_cost_points(study, name)
+    return {"points": [point._asdict() for point in points]} if points else {}
 
 
 def row_recipes(study: Study, name: str) -> Mapping[str, Recipe]:
@@ -110,6 +114,8 @@ def _list_tables(study: Study, name: str) -> list[Table]:
         return [robustness_table({row: _average(runs) for row, runs in measured.items()})] if measured else []
     if name == "regimes":
         return [regimes_table(study)] if rows else []
+    if name in COSTED:
+        return [costs_table(study, name), changes_table(study, name)] if rows else []
     tests = _compare_rows(study, name, rows, recipes)
     if name == "run":
         (run,) = (runs[0] for runs in rows.values())

@@ -8,10 +8,20 @@ from typing import Any
 import pytest
 
 from pmsi.experiments.source import Source
-from pmsi.experiments.tables import CANDIDATES, NAMES, Grid, Name, Row, name_run, rival_recipe, table_rows
+from pmsi.experiments.tables import (
+    CANDIDATES,
+    MOBILE_VARIANTS,
+    NAMES,
+    Grid,
+    Name,
+    Row,
+    name_run,
+    rival_recipe,
+    table_rows,
+)
 from pmsi.models.registry import network_class
 from pmsi.paper import TABLES
-from pmsi.recipe import MODERN, RECIPES, Recipe
+from pmsi.recipe import MOBILE, MODERN, RECIPES, Recipe
 from pmsi.recipe.networks import NETWORKS
 from tests.helpers.small_study import SHORT
 
@@ -30,7 +40,8 @@ def test_rows_are_the_papers(name: Name) -> None:
     elif name.startswith("table"):
         assert set(TABLES[int(name[-1])].rows) == {*rows} - {"cnl"}
     else:
-        assert next(iter(rows)) == ("none, 5 a class, 25 epochs" if name == "regimes" else "rmg")
+        first = {"regimes": "none, 5 a class, 25 epochs", "mobile": "baseline", "mobile-final": "baseline"}
+        assert next(iter(rows)) == first.get(name, "rmg")
 
 
 def test_each_row_changes_what_it_says() -> None:
@@ -122,3 +133,20 @@ def test_candidates_change_what_they_say_and_modern_what_was_kept() -> None:
     assert list_recipes("modern", base) == {row: rows[row] for row in ("rmg", "none", "modern")}
     network = {"stages", "interaction", "network", "backbone", "feature_width", "hidden_width"}
     assert not network & {*MODERN}  # the same network at inference
+
+
+def test_networks_for_phones_change_the_published_heads_alone() -> None:
+    base = RECIPES["quick"]
+    rows = list_recipes("mobile", base)
+    full, heads = rows["full"], {"stages", "feature_width", "hidden_width", "smooth", "smooth_width"}
+    assert list(rows) == ["baseline", "full", *MOBILE_VARIANTS]
+    assert rows["baseline"] == list_recipes("table3", base)["baseline"]
+    assert full == replace(base, feature_width=None, hidden_width=None)
+    for row, changes in MOBILE_VARIANTS.items():
+        assert rows[row] == replace(full, **changes)
+        assert changes.keys() <= {*heads, "distill_weight"}
+    assert len({name_run(Row(recipe), 0) for recipe in rows.values()}) == len(rows)
+    final = list_recipes("mobile-final", base)
+    assert list(final) == ["baseline", "full", "mobile"]
+    assert final["mobile"] == replace(full, **MOBILE)
+    assert list_recipes("mobile", RECIPES["mobile"])["full"] == RECIPES["paper"]  # whatever the base is
