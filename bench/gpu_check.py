@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import subprocess
@@ -111,7 +112,7 @@ def run_pytest(name: str, words: Sequence[str], folder: Path) -> Part:
     """Run pytest as a part: its counts, and the names of the tests that failed."""
     xml = folder / f"{name}.xml"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=line", f"--junitxml={xml}", *words]
-    code, seconds, tail = run_within(command, LIMITS[name])
+    code, seconds, tail = run_within(command, LIMITS[name], threads=1 if "-n" in words else None)
     counts = read_junit(xml)
     fine = "passed" if counts.get("passed") else "nothing ran"
     status = {None: f"stopped after {LIMITS[name]} s", 0: fine}.get(code, "failed")
@@ -124,15 +125,21 @@ def make_part(name: str, status: str, **found: Any) -> Part:
     return {"name": name, "status": status, **empty, **found}
 
 
-def run_within(command: Sequence[str], limit: float, grace: float = GRACE) -> tuple[int | None, float, str]:
+def run_within(
+    command: Sequence[str], limit: float, grace: float = GRACE, threads: int | None = None
+) -> tuple[int | None, float, str]:
     """Run a command within ``limit`` seconds; afterwards it is interrupted, and killed ``grace`` seconds later.
+
+    Args:
+        threads: of each process; those of many get in each other's way.
 
     Returns:
         Exit code (None if it ran out of time), seconds, and the last 30 lines of its output.
     """
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        process = subprocess.Popen(command, cwd=results.ROOT, stdout=output, stderr=subprocess.STDOUT)
+        environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+        process = subprocess.Popen(command, cwd=results.ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)
         code = _wait(process, limit)
         if code is None:
             process.send_signal(signal.SIGINT)

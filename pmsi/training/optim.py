@@ -38,6 +38,17 @@ def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
     return SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused)
 
 
+def start_momentum(optimizer: Optimizer) -> None:
+    """Give every parameter of SGD a momentum of zero, which its first step would otherwise make.
+
+    torch's fused SGD makes it of unwritten memory, and leaves it so if scaled gradients of that step overflow (fp16).
+    """
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def make_schedule(recipe: Recipe, optimizer: Optimizer, count: int) -> LRScheduler:
     """Schedule of the recipe's learning rates for ``count`` training images, stepped once per mini-batch."""
     steps = recipe.epochs * count_batches(recipe, count)

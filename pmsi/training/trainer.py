@@ -35,7 +35,7 @@ from pmsi.training.epoch import EpochState, read_progress
 from pmsi.training.inputs import PhaseInput, PhaseInputs
 from pmsi.training.memory import advise_batch, check_host, measure_peak
 from pmsi.training.objective import make_objective
-from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule
+from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule, start_momentum
 from pmsi.training.phases import list_phases, needs_maps
 from pmsi.training.snapmix import SnapMixHead, measure_maps
 from pmsi.training.step import PhaseSteps, make_steps
@@ -103,6 +103,8 @@ class Trainer:
         optimizer = make_optimizer(recipe, self.network)
         objective = make_objective(self.network, phases=len(self.phases), compiled=self.session.compile)
         self.objective, self.optimizer = self.fabric.setup(objective, optimizer)
+        if self.fabric.strategy.precision.precision == "16-mixed":
+            start_momentum(optimizer)
         steps = PhaseSteps(self.phases, self.objective, self.optimizer, self.fabric, zero_idle=recipe.zero_idle_grads)
         self.steps = make_steps(steps, self.session)
         self.schedule = make_schedule(recipe, optimizer, len(self.train.labels))

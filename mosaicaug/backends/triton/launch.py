@@ -77,11 +77,13 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
     in_registers = 4 if table.blend and not contiguous else out.element_size()  # bytes of an element until it is stored
     row_bytes = planes_each * vec * in_registers
-    resamples = table.overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
-    most = 1 if resamples else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
+    # Overlays read a second image, and four taps of one that is resampled: one row is enough on its way, and leaves
+    # registers for more programs. On an H100, halves and bytes of CutMix and MixUp take up to a quarter less time so.
+    most = 1 if table.overlay else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
     heights = [height // grid for grid in table.grids] or [height]
     rows_each = next(rows for rows in range(most, 0, -1) if all(extent % rows == 0 for extent in heights))
     chunk_bytes = rows_each * row_bytes
+    resamples = table.overlay == Overlay.RESAMPLED
     chunks = CHUNKS * (1 if resamples or chunk_bytes > 16 else 2 if chunk_bytes > 8 else 4)
     blocks = -(-(-(-height // rows_each) * (width * inner // vec)) // chunks)
 

@@ -17,7 +17,7 @@ from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.registry import make_network, read_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
-from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule, zero_gradients
+from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule, start_momentum, zero_gradients
 from tests.helpers.small_run import (
     BATCHES,
     RECIPE,
@@ -219,3 +219,24 @@ def test_gradients_that_no_pass_reaches_are_zero_or_missing(idle: bool) -> None:
         gradients = [parameter.grad for parameter in network.parameters()]
         assert gradients == [torch.zeros(1, 1) if idle else None, None]
         network[0](torch.ones(1)).sum().backward()
+
+
+@pytest.mark.usefixtures("poison")
+def test_a_first_step_that_overflows_leaves_no_momentum() -> None:
+    """As GradScaler says it to a fused optimizer: nothing moves, and the next step is a first one."""
+    plain, scaled = (nn.Linear(3, 2) for _ in range(2))
+    scaled.load_state_dict(plain.state_dict())
+    optimizers = [SGD(one.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, fused=True) for one in (plain, scaled)]
+    start_momentum(optimizers[1])
+    before = [parameter.clone() for parameter in scaled.parameters()]
+    for one in (plain, scaled):
+        one(torch.ones(1, 3)).sum().backward()
+    optimizers[1].grad_scale, optimizers[1].found_inf = torch.tensor(1.0), torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizers[1].step()
+    for was, parameter in zip(before, scaled.parameters(), strict=True):
+        assert torch.equal(was, parameter)
+    optimizers[1].found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    for optimizer in optimizers:
+        optimizer.step()
+    for wanted, found in zip(plain.parameters(), scaled.parameters(), strict=True):
+        assert torch.equal(wanted, found)
