@@ -20,7 +20,7 @@ from PIL import Image
 
 from mosaicaug.backends.cpu import compiled
 from mosaicaug.backends.triton import launch
-from tests.helpers.interpreter import round_to_bfloat16
+from tests.helpers.interpreter import leave_out_waste, round_to_bfloat16
 from tests.helpers.small_run import make_backbone, make_dataset
 
 # Kernel without a GPU: "triton", in Triton's interpreter; or "ptx", compiled for sm_90 and executed in numpy.
@@ -44,10 +44,13 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture
-def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def large_programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs of many chunks of one row: Triton's interpreter takes time for each program and row, however large."""
+    pytest.importorskip("triton")
     monkeypatch.setattr(launch, "CHUNKS", 16 * launch.CHUNKS)
     monkeypatch.setattr(launch, "MOST_ROWS", 1)
+    with leave_out_waste():
+        yield
 
 
 @pytest.fixture
