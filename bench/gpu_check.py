@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from bench.throughput.rows import compare_with_copies
 from bench.training import tables as engine_tables
 
 TESTS = results.ROOT / "tests"
-LIMITS = {"tests": 140, "kernel": 75, "benchmark": 115, "engine": 85}  # seconds, and GRACE for each: 8 minutes at most
+LIMITS = {"tests": 125, "kernel": 105, "benchmark": 110, "engine": 80}  # seconds, and GRACE for each: 8 minutes at most
 GRACE = 15  # seconds to write what there is, after a part was told to stop
 
 Part = dict[str, Any]
@@ -55,10 +56,14 @@ def main() -> int:
 
 
 def run_tests(folder: Path) -> tuple[Part, list[results.Row]]:
-    """Run the tests that take a device, on CUDA, and those of the Triton backend."""
+    """Run the tests that take a device, on CUDA, and those of the Triton backend but for those that only compile.
+
+    On all cores, if pytest-xdist is there.
+    """
     files = list_tests()
-    chosen = ["cuda", *(path.stem for path in files if path.parent.name == "triton")]
-    return run_pytest("tests", [*map(str, files), "-k", " or ".join(chosen)], folder), []
+    chosen = " or ".join(["cuda", *(path.stem for path in files if path.parent.name == "triton")])
+    share = [] if importlib.util.find_spec("xdist") is None else ["-n", "auto", "--maxprocesses=12"]
+    return run_pytest("tests", [*map(str, files), *share, "-k", f"({chosen}) and not specialisations"], folder), []
 
 
 def run_kernel(folder: Path) -> tuple[Part, list[results.Row]]:
@@ -107,7 +112,7 @@ def run_pytest(name: str, words: Sequence[str], folder: Path) -> Part:
     """Run pytest as a part: its counts, and the names of the tests that failed."""
     xml = folder / f"{name}.xml"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=line", f"--junitxml={xml}", *words]
-    code, seconds, tail = run_within(command, LIMITS[name])
+    code, seconds, tail = run_within(command, LIMITS[name], threads=1 if "-n" in words else None)
     counts = read_junit(xml)
     fine = "passed" if counts.get("passed") else "nothing ran"
     status = {None: f"stopped after {LIMITS[name]} s", 0: fine}.get(code, "failed")
@@ -120,15 +125,21 @@ def make_part(name: str, status: str, **found: Any) -> Part:
     return {"name": name, "status": status, **empty, **found}
 
 
-def run_within(command: Sequence[str], limit: float, grace: float = GRACE) -> tuple[int | None, float, str]:
+def run_within(
+    command: Sequence[str], limit: float, grace: float = GRACE, threads: int | None = None
+) -> tuple[int | None, float, str]:
     """Run a command within ``limit`` seconds; afterwards it is interrupted, and killed ``grace`` seconds later.
+
+    Args:
+        threads: of each process; those of many get in each other's way.
 
     Returns:
         Exit code (None if it ran out of time), seconds, and the last 30 lines of its output.
     """
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        process = subprocess.Popen(command, cwd=results.ROOT, stdout=output, stderr=subprocess.STDOUT)
+        environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+        process = subprocess.Popen(command, cwd=results.ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)
         code = _wait(process, limit)
         if code is None:
             process.send_signal(signal.SIGINT)

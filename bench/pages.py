@@ -14,6 +14,7 @@ from bench.training import tables as engine_tables
 
 BIRDS = "reproduce-cub.json"  # what `pmsi reproduce` left on 100 classes of CUB-200-2011, as the others
 REGIMES = ("reproduce-regimes.json", "images/regimes.png")  # results, and their picture in docs/
+MOBILE = ("reproduce-cub-mobile.json", "images/mobile.png")
 REGIMES_BIRDS = ("reproduce-cub-regimes.json", "images/regimes-cub.png")
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -53,6 +54,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "candidates": partial(paper_tables.render, "reproduce-cub-candidates.json"),
         "differences": partial(paper_tables.render_differences, BIRDS),
         "modern": partial(paper_tables.render, "reproduce-cub-modern.json"),
+        "mobile": partial(paper_tables.render_costs, *MOBILE),
+        "mobile-final": partial(paper_tables.render, "reproduce-cub-mobile-final.json"),
     },
 }
 
@@ -81,3 +84,5 @@ if __name__ == "__main__":
     for file, name in (REGIMES, REGIMES_BIRDS):
         if paper_tables.draw_regimes(file, ROOT / "docs" / name):
             print(f"{ROOT / 'docs' / name} is drawn")
+    if paper_tables.draw_costs(MOBILE[0], ROOT / "docs" / MOBILE[1]):
+        print(f"{ROOT / 'docs' / MOBILE[1]} is drawn")

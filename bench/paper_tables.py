@@ -9,7 +9,8 @@ from typing import Any
 
 from bench.results import FOLDER
 from pmsi.recipe import RECIPES
-from pmsi.report.figures import save_regimes
+from pmsi.report.figures import save_costs, save_regimes
+from pmsi.report.mobile import BUDGET, CostPoint
 from pmsi.report.regimes import INTERVALS, Measured
 from pmsi.report.table import Table
 
@@ -38,16 +39,32 @@ def render(file: str, *names: str, first_only: bool = False, folder: Path = FOLD
 def render_regimes(file: str, picture: str, folder: Path = FOLDER) -> str:
     """The table of "regimes" below its picture, which `draw_regimes` makes of the same file."""
     text = render(file, "regimes", folder=folder)
-    if not _read_points(folder / file):
+    if not _read_points(folder / file, "regimes"):
         return text
     return f"![Accuracy over epochs, by number of training images a class]({picture})\n\n*{INTERVALS}*\n\n{text}"
 
 
 def draw_regimes(file: str, picture: Path, folder: Path = FOLDER) -> bool:
     """Draw the picture of "regimes" from a file of results; False where there is nothing to draw."""
-    points = _read_points(folder / file)
+    points = [Measured(**point) for point in _read_points(folder / file, "regimes")]
     if points:
         save_regimes(points, picture)
+    return bool(points)
+
+
+def render_costs(file: str, picture: str, name: str = "mobile", folder: Path = FOLDER) -> str:
+    """The tables of a study of costs below their picture, which `draw_costs` makes of the same file."""
+    text = render(file, name, folder=folder)
+    if not _read_points(folder / file, name):
+        return text
+    return f"![Accuracy over multiply-accumulates]({picture})\n\n*{BUDGET}*\n\n{text}"
+
+
+def draw_costs(file: str, picture: Path, name: str = "mobile", folder: Path = FOLDER) -> bool:
+    """Draw the picture of a study of costs from a file of results; False where there is nothing to draw."""
+    points = [CostPoint(**point) for point in _read_points(folder / file, name)]
+    if points:
+        save_costs(points, picture)
     return bool(points)
 
 
@@ -66,10 +83,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     return results
 
 
-def _read_points(path: Path) -> list[Measured]:
-    """Values of the picture of "regimes"; none where it was not run."""
+def _read_points(path: Path, name: str) -> list[dict[str, Any]]:
+    """Values of the picture of a table; none where it was not run."""
     results = _read(path) or {"tables": {}}
-    return [Measured(**point) for point in results["tables"].get("regimes", {}).get("points", ())]
+    return list(results["tables"].get(name, {}).get("points", ()))
 
 
 def _show(part: Table) -> Iterator[str]:

@@ -53,6 +53,15 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture
+def kernel_device(request: pytest.FixtureRequest) -> torch.device:
+    """Device on which `apply` takes the kernel: a GPU, or a CPU with the kernel in Triton's interpreter."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    request.getfixturevalue("interpreter")
+    return torch.device("cpu")
+
+
+@pytest.fixture
 def large_programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs of many chunks of one row: Triton's interpreter takes time for each program and row, however large."""
     pytest.importorskip("triton")
@@ -68,6 +77,8 @@ def large_programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """`backend="auto"` takes the Triton kernel for CPU images as it does for CUDA images; see `KERNEL`."""
+    if torch.cuda.is_available():
+        pytest.skip("the kernel runs on the GPU instead")
     module = importlib.import_module("mosaicaug.apply")
     find = module._import_triton
 
@@ -105,6 +116,13 @@ def poison() -> Iterator[None]:
     assert torch.empty(4).isnan().all()
     yield
     torch.use_deterministic_algorithms(mode=was_on, warn_only=warned)
+
+
+@pytest.fixture
+def sync_mode() -> Iterator[None]:
+    """Whatever a test says of waiting for the GPU, the next may wait again."""
+    yield
+    torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture(autouse=True)

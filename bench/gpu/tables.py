@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.gpu.timing import read_case
 from bench.results import FOLDER, Row
 
 FILES = ("gpu-model-before.json", "gpu-model.json")
@@ -21,14 +22,36 @@ def render(folder: Path = FOLDER) -> str:
     heads = ["task", "augmentation", "dtype", "layout", "before: instructions per KB", *CHIPS]
     heads += ["now: instructions per KB", *CHIPS, "limit on H200", "of a copy, at most"]
     marks = ["---"] * 4 + ["---:"] * 6 + ["---", "---:"]
+    measured = read_measured(folder)
+    heads += [f"measured on {chip}" for chip in measured]
+    marks += ["---:"] * len(measured)
     lines = [heads, marks]
     for key, row in after.items():
         task, augmentation, dtype, layout = key
         cells = [task, TITLES[augmentation], dtype, layout]
         for one in (before[key], row):
             cells += [f"{one['instructions_per_kb']:.0f}", *(f"{one[chip]['ratio']:.2f}" for chip in CHIPS)]
-        lines.append([*cells, row["H200"]["limiter"], f"{row['H200']['fraction_of_copy']:.0%}"])
+        cells += [row["H200"]["limiter"], f"{row['H200']['fraction_of_copy']:.0%}"]
+        for found in measured.values():
+            least, most = found.get(key, (None, None))
+            cells.append("-" if least is None else f"{least:.0%}" if least == most else f"{least:.0%} to {most:.0%}")
+        lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def read_measured(folder: Path = FOLDER) -> dict[str, dict[tuple[str, str, str, str], tuple[float, float]]]:
+    """Least and greatest part of a copy's speed that was measured, over sizes and levels, by GPU and kind of row."""
+    devices: dict[str, dict[tuple[str, str, str, str], tuple[float, float]]] = {}
+    model = {read_case(row).name: row for row in json.loads((folder / FILES[1]).read_text(encoding="utf-8"))["rows"]}
+    for path in sorted(folder.glob("gpu-check-*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        found = devices.setdefault(report["device"], {})
+        for row in report["kernel"]:
+            if row["choice"] == "as it is" and row["case"] in model:
+                key, part = _key(model[row["case"]]), row["of_copy"]
+                least, most = found.get(key, (part, part))
+                found[key] = min(least, part), max(most, part)
+    return {device: found for device, found in devices.items() if found}
 
 
 def render_host(folder: Path = FOLDER) -> str:
@@ -54,7 +77,11 @@ def _slowest(rows: list[Row]) -> dict[tuple[str, str, str, str], dict[str, Any]]
     """Row of the largest ratio on H200 of each task, augmentation, dtype and layout, over sizes and levels."""
     slowest: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for row in rows:
-        key = row["task"], row["augmentation"], row["dtype"], row["layout"]
+        key = _key(row)
         if key not in slowest or row["H200"]["ratio"] > slowest[key]["H200"]["ratio"]:
             slowest[key] = row
     return dict(sorted(slowest.items()))
+
+
+def _key(row: Row) -> tuple[str, str, str, str]:
+    return row["task"], row["augmentation"], row["dtype"], row["layout"]

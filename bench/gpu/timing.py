@@ -1,8 +1,9 @@
 """Kernel time on a GPU by replayed graphs, and the choices that the model cannot decide: `python -m bench.gpu.timing`.
 
-``python -m bench.gpu.timing OUT.json SECONDS`` times each case with each choice until the seconds are over, and writes
-rows and the choice that wins. A graph launches on several sets of images in turn, since one batch of bytes fits the L2
-cache; the host's CPU time for drawing and launching is measured apart.
+``python -m bench.gpu.timing OUT.json SECONDS`` times a few cases with each choice, then every case of the model as the
+package has it, until the seconds are over, and writes rows and the choice that wins. A graph launches on several sets
+of images in turn, since one batch of bytes fits the L2 cache; the host's CPU time for drawing and launching is measured
+apart.
 """
 
 from __future__ import annotations
@@ -154,12 +155,21 @@ def measure_case(
 
 def read_model(case: Case, path: Path = FOLDER / "gpu-model.json") -> dict[str, float]:
     """Fraction of a copy's speed that the model gives a case, by chip; empty where it has none."""
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    names = ("augmentation", "task", "level", "size", "dtype", "layout")
-    for row in rows:
-        if all(row[name] == getattr(case, name) for name in names):
+    for row in _read_rows(path):
+        if read_case(row) == replace(case, batch=32, per="sample"):
             return {chip: row[chip]["fraction_of_copy"] for chip in ("H100", "H200")}
     return {}
+
+
+def read_case(row: Row) -> Case:
+    """Case of a row of the model."""
+    names = ("augmentation", "task", "level", "size", "dtype", "layout")
+    return Case(**{name: row[name] for name in names})
+
+
+def list_modelled(path: Path = FOLDER / "gpu-model.json") -> list[Case]:
+    """Cases that the model has figures for."""
+    return [read_case(row) for row in _read_rows(path)]
 
 
 def name_winner(rows: Sequence[Row]) -> dict[str, Any]:
@@ -199,11 +209,20 @@ def main(words: Sequence[str] | None = None) -> int:
         print("gpu-timing: no CUDA device on this machine")
         return 1
     rows: list[Row] = []
-    for case in CASES:
-        for row in measure_case(case, CHOICES, "cuda", end):
+    asked = [
+        *((case, CHOICES, 100) for case in CASES),
+        *((case, CHOICES[:1], 20) for case in list_modelled() if case not in CASES),
+    ]
+    for case, choices, host_calls in asked:
+        for row in measure_case(case, choices, "cuda", end, host_calls=host_calls):
             rows.append(row)
             Path(path).write_text(json.dumps({"rows": rows, "winner": name_winner(rows)}), encoding="utf-8")
     return 0
+
+
+def _read_rows(path: Path) -> list[Row]:
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return rows
 
 
 def _draw_and_apply(aug: Augmentation, images: Tensor, out: Tensor) -> Tensor:

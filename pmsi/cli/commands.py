@@ -27,7 +27,8 @@ from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
 from pmsi.experiments.study import study
 from pmsi.experiments.tables import NAMES, PAPER_NAMES, Grid, Name, Row
-from pmsi.models.describe import describe_network, measure_cost, print_description
+from pmsi.models.cost import measure_cost
+from pmsi.models.describe import describe_network, print_description
 from pmsi.models.registry import make_network
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.report.card import write_card

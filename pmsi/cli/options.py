@@ -22,8 +22,7 @@ from pmsi.runtime.devices import Device, Precision
 from pmsi.runtime.files import expand_home
 from pmsi.training.loggers import LogName
 
-# Themes of `--help`: a recipe's field belongs to the theme that the last field named here began, in the recipe's order;
-# a new field needs no entry.
+# Themes of `--help`: a field belongs to the theme that the last field of the recipe named here began.
 _BEGINNINGS = {
     "network": "network",
     "resize": "images",
@@ -52,6 +51,8 @@ class ComputeOptions:
     """Threads of torch on a CPU, of each process; None leaves its own choice, and says so where fewer are faster."""
     compile: bool = False
     """Compile network and loss of every phase: minutes at the start for faster steps."""
+    graphs: bool = True
+    """On one GPU, replay all phases of a mini-batch as one CUDA graph; not with fp16 or --compile."""
 
 
 _Flat = tyro.conf.arg(name="")
@@ -102,14 +103,12 @@ class Train(Common):
 
 @dataclass(frozen=True)
 class Reproduce(Common):
-    """Train the runs of the paper's tables and figure, or what is missing of them, and set them beside the paper's.
-
-    Any number of these may work on one folder at a time."""
+    """Train the runs of the paper's tables and figure, or what is missing of them, and set them beside the paper's; any
+    number of these may work on one folder at a time."""
 
     names: Annotated[tuple[Choice, ...], tyro.conf.Positional] = ("all",)
-    """Which; "all" are the paper's. Beyond it, "candidates" changes our training one thing at a time, on images held
-    out of the training images (--hold-out), "modern" compares what was kept of them with the paper's, and "regimes"
-    trains methods on more and more images, longer and longer."""
+    """Which; "all" are the paper's. "candidates" and "mobile" try changes of training and cheap heads on held-out
+    images (--hold-out), "modern" and "mobile-final" compare what was kept; "regimes" varies images and epochs."""
     seeds: tuple[int, ...] = (0,)
     """One run of every row for each; more can be added later."""
     jobs: int = 1
@@ -220,8 +219,7 @@ def parse(words: list[str]) -> Command:
     name = known.recipe or _choose_recipe(known.data)
     if words[:1] == ["describe"] and known.recipe is None:
         name = Describe.recipe
-    # tyro reports a name that is not there.
-    settings = next((recipe for key, recipe in RECIPES.items() if key == name), Recipe())
+    settings = next((recipe for key, recipe in RECIPES.items() if key == name), Recipe())  # tyro reports other names
     begin = Defaults(settings, Source(), 0)
     if known.config is not None and words[0] in ("compare", "train", "reproduce"):
         begin = read_defaults(Path(known.config), known.recipe, weights_typed=known.weights is not None)
@@ -290,11 +288,3 @@ def name_recipe(command: Common) -> str:
     """Name of the recipe that the settings started from, and whether they changed."""
     name = command.recipe or _choose_recipe(command.source.data)
     return name if command.settings == RECIPES[name] else f"{name}-changed"
-
-
-def name_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings by name as they are typed, from nested ones."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= name_settings(value) if isinstance(value, dict) else {f"--{name.replace('_', '-')}": value}
-    return flat

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from pmsi.cli.console import Screen, say
-from pmsi.cli.options import ComputeOptions, name_settings
+from pmsi.cli.options import ComputeOptions
 from pmsi.data.dataset import Dataset
 from pmsi.experiments.source import Source
 from pmsi.recipe import Recipe
@@ -20,7 +20,7 @@ from pmsi.runtime.threads import set_threads
 
 def open_session(command: Any, compute: ComputeOptions, console: Console) -> Session:
     """Open the launched Fabric of a command (a dataclass); all processes were given the same one."""
-    session = Session(open_fabric(compute.device, compute.precision), compute.compile)
+    session = Session(open_fabric(compute.device, compute.precision), compute.compile, compute.graphs)
     session.processes.check_same(name_settings(asdict(command)))
     if session.fabric.device.type == "cpu" and (advice := set_threads(compute.threads)) is not None:
         say(console, advice)
@@ -32,3 +32,11 @@ def load_data(
 ) -> Dataset:
     """Load a data set: the first process of each host reads the images, the others find them in the cache."""
     return session.processes.take_turns(lambda: source.load(recipe, screen.loading, screen.say, classes))
+
+
+def name_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name as they are typed, from nested ones."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= name_settings(value) if isinstance(value, dict) else {f"--{name.replace('_', '-')}": value}
+    return flat

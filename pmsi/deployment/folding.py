@@ -54,7 +54,7 @@ def fold_norms(module: fx.GraphModule) -> int:
         node.replace_all_uses_with(source)
         module.graph.erase_node(node)
         folded += 1
-    module.graph.eliminate_dead_code()
+    _drop_idle(module.graph)
     _drop_unused(module)
     module.recompile()
     return folded
@@ -85,6 +85,15 @@ def _set_weights(module: fx.GraphModule, layer: fx.Node, weight: Tensor, bias: T
             module.register_buffer(name, values.float())
             nodes.append(module.graph.get_attr(name))
     layer.args = (layer.args[0], *nodes, *layer.args[3:])
+
+
+def _drop_idle(graph: fx.Graph) -> None:
+    """Erase nodes whose results nobody reads, also those that work in place on a layer's output nobody else reads."""
+    for node in reversed(graph.nodes):
+        source = node.args[0] if node.args else None
+        own = isinstance(source, fx.Node) and source.target in (_CONV, _LINEAR, _NORM) and len(source.users) == 1
+        if not node.users and (own or not node.is_impure()):
+            graph.erase_node(node)
 
 
 def _drop_unused(module: fx.GraphModule) -> None:

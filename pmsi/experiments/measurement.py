@@ -13,7 +13,7 @@ from pmsi.experiments.folder import lock_folder, open_network
 from pmsi.experiments.pictures import make_errors
 from pmsi.experiments.results import Study, describe_study, describe_test
 from pmsi.experiments.source import Source
-from pmsi.models.describe import measure_cost
+from pmsi.models.cost import measure_cost
 from pmsi.models.trained import Trained
 from pmsi.recipe import Recipe
 from pmsi.runtime.files import write_json

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from pmsi.experiments.pictures import (
     read_preview,
 )
 from pmsi.experiments.source import Source, describe_data, describe_weights
-from pmsi.experiments.tables import Grid, Name, Row
+from pmsi.experiments.tables import COSTED, Grid, Name, Row
 from pmsi.models.trained import read_recipe
 from pmsi.recipe import Recipe
 from pmsi.runtime.environment import describe_environment
@@ -74,15 +74,20 @@ class Study:
         """Points of the table "regimes", if there is one."""
         return Grid(**{name: tuple(values) for name, values in self.results.get("grid", {}).items()})
 
-    def join_predictions(self, recipe: Recipe, runs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor] | None:
-        """Labels ``[N]`` and predictions ``[S, N]`` of a row's runs: Mix, or Concat where the stages are not trained.
+    def join_predictions(
+        self, recipe: Recipe, runs: Sequence[Mapping[str, Any]], *, output: Literal["mix", "concat"] | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Labels ``[N]`` and predictions ``[S, N]`` of a row's runs; None where a run is missing, or its predictions.
 
-        None where a run is missing, or its predictions.
+        Args:
+            recipe, runs: of the row.
+            output: "mix" or "concat"; None takes Mix, or Concat where the stages are not trained.
         """
         found = [self.predictions[run["folder"]] for run in runs if run["folder"] in self.predictions]
         if not found or len(found) < len(runs):
             return None
-        chosen = [one.mix if recipe.progressive else one.concat for one in found]
+        output = output or ("mix" if recipe.progressive else "concat")
+        chosen = [one.mix if output == "mix" else one.concat for one in found]
         return found[0].labels, torch.stack(chosen)
 
 
@@ -243,6 +248,12 @@ def _check_results(found: Mapping[str, Any], path: Path) -> None:
     check_fields(found, {**dict.fromkeys(parts, (dict,)), "seeds": (list,), "created": (str,), "weights": (str,)}, path)
     check_fields(found["data"], {"name": (str,), "classes": (int,), "test_images": (int,), "protocol": (str,)}, path)
     _check_tables(found["tables"], path)
+    for name in found["tables"].keys() & {*COSTED}:
+        check_fields(found, {"costs": (dict,)}, path)
+        check_fields(found["costs"], {name: (dict,)}, path)
+        for row in ("baseline", *found["tables"][name]):
+            check_fields(found["costs"][name], {row: (dict,)}, path)
+            check_fields(found["costs"][name][row], dict.fromkeys(("macs", "int8_bytes"), (int,)), path)
 
 
 def _check_tables(tables: Mapping[str, Any], path: Path) -> None:

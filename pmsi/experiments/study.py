@@ -25,7 +25,9 @@ from pmsi.experiments.measurement import keep_robustness
 from pmsi.experiments.pictures import keep_activations, keep_preview
 from pmsi.experiments.results import describe_study, gather_results, list_finished, list_records, read_results
 from pmsi.experiments.run import train_run
-from pmsi.experiments.tables import Grid, Name, Row, table_rows
+from pmsi.experiments.tables import CHOOSING, COSTED, Grid, Name, Row, table_rows
+from pmsi.models.cost import measure_cost
+from pmsi.models.registry import make_network
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.runtime.files import expand_home, write_json, write_lines
 from pmsi.runtime.session import Session
@@ -69,15 +71,16 @@ def study(
         What ``results.json`` holds: all finished runs of the tables, also of other seeds and methods.
 
     Raises:
-        ValueError: ``folder`` is another experiment's, or of a newer version; "candidates" without images held out to
-            choose by; more images a class than there are, or fewer than fill a batch.
+        ValueError: ``folder`` is another experiment's, or of a newer version; one of `CHOOSING` without images held
+            out to choose by; more images a class than there are, or fewer than fill a batch.
         ValueError, OSError: there are no weights for one of the backbones, or they do not fit.
     """
     # 1. Refuse what cannot be done before any image is read.
     folder, source = expand_home(folder), base.source
-    if "candidates" in tables and source.hold_out is None:
+    choosing = [name for name in tables if name in CHOOSING]
+    if choosing and source.hold_out is None:
         raise ValueError(
-            "candidates: settings must not be chosen on test images; hold training images out with --hold-out 3"
+            f"{choosing[0]}: settings must not be chosen on test images; hold training images out with --hold-out 3"
         )
     grid = grid or Grid()
     wanted = {name: table_rows(name, base, grid) for name in tables}
@@ -95,9 +98,16 @@ def study(
     dataset = load(base)
     identity = make_identity(source, dataset, replace(base.recipe, augmentation="none"), session.fabric)
     write_identity(folder, {"experiment": "study", **identity}, session)
+    costs = {
+        name: {label: _measure_cost(row.recipe, dataset) for label, row in found.items()}
+        for name, found in wanted.items()
+        if name in COSTED
+    }
 
     def publish() -> dict[str, Any]:
         facts = describe_study(source, dataset, base.recipe, recipe_name, session)
+        if costs:
+            facts["costs"] = costs
         if "regimes" in tables:
             facts["grid"] = {name: list(values) for name, values in asdict(grid).items()}
         results = gather_results(folder, facts, wanted)
@@ -146,6 +156,11 @@ def study(
     for row in wanted.get("figure4", {}).values():
         _keep_activations(locate_run(folder, row, seeds[0]), row, load(row), session)
     return publish()
+
+
+def _measure_cost(recipe: Recipe, dataset: Dataset) -> dict[str, int]:
+    """Measure the cost of a row's network at the size of its test."""
+    return measure_cost(make_network(recipe, len(dataset.classes)), recipe.test_side)
 
 
 def _list_shown(folder: Path, rows: Iterable[Row]) -> dict[Path, Row]:

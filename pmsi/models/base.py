@@ -58,6 +58,8 @@ class Network(nn.Module):
     Attributes:
         recipe: settings of its publication that differ from recipe "paper".
         label_smoothing: share of every label that the loss spreads over all classes.
+        distill_weight: of the cross entropy between the concat logits and the probabilities of the mix, at temperature
+            1 (Hinton et al. 2015, section 2), in the loss of the concat logits. No gradient goes through the mix.
 
     Raises:
         ValueError: fewer than two classes.
@@ -65,6 +67,7 @@ class Network(nn.Module):
 
     recipe: ClassVar[Mapping[str, Any]] = {}
     label_smoothing = 0.0
+    distill_weight = 0.0
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
@@ -95,4 +98,7 @@ class Network(nn.Module):
             ValueError: no such output. TypeError: a network that compares images was given mixed labels.
         """
         logits: Logits = self(images)
-        return cross_entropy(logits.pick(output), targets, label_smoothing=self.label_smoothing)
+        loss = cross_entropy(logits.pick(output), targets, label_smoothing=self.label_smoothing)
+        if output is None and self.distill_weight > 0:
+            loss = loss + self.distill_weight * cross_entropy(logits.concat, logits.mix.detach().softmax(1))
+        return loss

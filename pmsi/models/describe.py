@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pmsi.models.base import Network
+from pmsi.models.cost import count_int8_bytes
 
 MAX_RECURSIONS = 3  # the paper's r <= 3: smaller patches are noise
 _MASS = 0.95  # share of the squared gradient that the effective field holds
@@ -65,6 +66,7 @@ class Description:
         size: side of the square images, px.
         stages: of the backbone, shallow to deep.
         backbone_parameters, head_parameters: pretrained, and newly added.
+        int8_bytes: that the weights take in int8, with batch norm folded.
         backbone_macs, head_macs: multiply-accumulates of convolutions and matrix products, for one image.
     """
 
@@ -72,6 +74,7 @@ class Description:
     stages: tuple[Stage, ...]
     backbone_parameters: int
     head_parameters: int
+    int8_bytes: int
     backbone_macs: int
     head_macs: int
 
@@ -135,24 +138,10 @@ def describe_network(network: Network, size: int = 448, *, inputs: int = 4, seed
         stages=tuple(stages),
         backbone_parameters=backbone_parameters,
         head_parameters=head_parameters,
+        int8_bytes=count_int8_bytes(network),
         backbone_macs=backbone.macs,
         head_macs=whole.macs - backbone.macs,
     )
-
-
-def measure_cost(network: Network, size: int) -> dict[str, int]:
-    """Measure what a network costs, without data: ``parameters``, and ``macs`` for one image of ``size`` px.
-
-    >>> from pmsi.models.backbones import make_mobilenet_v2
-    >>> from pmsi.models.baseline import Baseline
-    >>> measure_cost(Baseline(make_mobilenet_v2(), 1000), 224)  # 3.5 million and 301 million in their paper
-    {'parameters': 3504872, 'macs': 300774272}
-    """
-    meta = copy.deepcopy(network).eval().to("meta")
-    image = torch.empty(1, 3, size, size, device="meta")
-    with torch.no_grad(), _Trace(image) as whole:
-        meta(image)
-    return {"parameters": sum(parameter.numel() for parameter in network.parameters()), "macs": whole.macs}
 
 
 def least_recursions(size: int, field: float) -> int:
@@ -198,6 +187,7 @@ def print_description(description: Description, console: Console | None = None) 
         f"backbone {description.backbone_parameters:,} parameters, {description.backbone_macs / 1e9:.2f} GMAC; "
         f"heads {description.head_parameters:,} parameters, {description.head_macs / 1e9:.2f} GMAC"
     )
+    console.print(f"int8 weights {description.int8_bytes / 1e6:.2f} MB")
     if description.head_macs > description.backbone_macs:
         ratio = description.head_macs / description.backbone_macs
         console.print(f"The heads cost {ratio:.1f} times as much as the backbone")

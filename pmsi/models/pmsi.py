@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,13 @@ class PMSI(Network):
         interaction: MSI (M of Table III); without it m_n = x_n.
         feature_width: c, channels of the feature vectors; by the published rule half the last stage's channels.
         hidden_width: of the convolutions, the MLP and the classifiers; by the rule a quarter.
+        smooth: "full" is the published 3x3 convolution; "separable" is a depthwise and a pointwise one in its place
+            (Howard et al. 2017, section 3.1).
+        smooth_width: channels between the layers of the smooth convolutions; None is the hidden width.
         dropout: between the layers of the MLP, in training.
 
     Raises:
-        ValueError: ``stages`` outside 1..5, or fewer than two classes.
+        ValueError: ``stages`` outside 1..5, another ``smooth``, or fewer than two classes.
 
     >>> from pmsi.models.backbones import make_mobilenet_v2
     >>> logits = PMSI(make_mobilenet_v2(), num_classes=200).eval()(torch.rand(2, 3, 64, 64))
@@ -42,15 +45,21 @@ class PMSI(Network):
         interaction: bool = True,
         feature_width: int | None = None,
         hidden_width: int | None = None,
+        smooth: Literal["full", "separable"] = "full",
+        smooth_width: int | None = None,
         dropout: float = 0.5,
     ) -> None:
         super().__init__(backbone, num_classes)
         if not 1 <= stages <= len(backbone.widths):
             raise ValueError(f"PMSI: stages must lie in 1..{len(backbone.widths)}, got {stages}")
+        if smooth not in _SMOOTH:
+            raise ValueError(f"PMSI: smooth must be one of {', '.join(_SMOOTH)}; got {smooth!r}")
         width = feature_width or backbone.widths[-1] // 2
         hidden = hidden_width or backbone.widths[-1] // 4
         self.interaction = interaction
-        self.smooth = nn.ModuleList(_smooth_conv(channels, hidden, width) for channels in backbone.widths[-stages:])
+        self.smooth = nn.ModuleList(
+            _SMOOTH[smooth](channels, smooth_width or hidden, width) for channels in backbone.widths[-stages:]
+        )
         self.mlp = nn.Sequential()
         if interaction:  # no activation between the layers, as published
             self.mlp = nn.Sequential(nn.Linear(stages * width, hidden), nn.Dropout(dropout), nn.Linear(hidden, width))
@@ -61,7 +70,7 @@ class PMSI(Network):
 
     @classmethod
     def from_recipe(cls, backbone: Backbone, num_classes: int, recipe: Recipe) -> Self:
-        """Build the network with the recipe's stages, interaction, widths and dropout."""
+        """Build the network with the recipe's stages, interaction, widths, smooth convolutions and dropout."""
         return cls(
             backbone,
             num_classes,
@@ -69,6 +78,8 @@ class PMSI(Network):
             interaction=recipe.interaction,
             feature_width=recipe.feature_width,
             hidden_width=recipe.hidden_width,
+            smooth=recipe.smooth,
+            smooth_width=recipe.smooth_width,
             dropout=recipe.dropout,
         )
 
@@ -95,6 +106,23 @@ def _smooth_conv(channels: int, hidden: int, width: int) -> nn.Sequential:
         nn.BatchNorm2d(width, momentum=0.01),
         nn.ReLU(inplace=True),
     )
+
+
+def _separable_conv(channels: int, hidden: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1, bias=False),
+        nn.BatchNorm2d(hidden, momentum=0.01),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False),
+        nn.BatchNorm2d(hidden, momentum=0.01),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, width, 1, bias=False),
+        nn.BatchNorm2d(width, momentum=0.01),
+        nn.ReLU(inplace=True),
+    )
+
+
+_SMOOTH = {"full": _smooth_conv, "separable": _separable_conv}
 
 
 def _classifier(width: int, hidden: int, num_classes: int) -> nn.Sequential:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from pmsi.models.backbones import make_backbone
 from pmsi.models.base import Network
 from pmsi.models.layers import tune_layers
-from pmsi.recipe import NETWORKS, NetworkName, Recipe
+from pmsi.recipe import Recipe
+from pmsi.recipe.networks import NETWORKS, NetworkName
 from pmsi.runtime.checkpoints import load_parts
 
 
 def network_class(name: NetworkName) -> type[Network]:
-    """Class of a network by its name in a recipe (a line of `pmsi.recipe.NETWORKS`).
+    """Class of a network by its name in a recipe (a line of `pmsi.recipe.networks.NETWORKS`).
 
     >>> network_class("bcnn").__name__, network_class("bcnn").recipe["lr_new"]
     ('BCNN', 1.0)
@@ -51,6 +52,7 @@ def make_network(recipe: Recipe, num_classes: int, weights: str = "none") -> Net
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("smooth."):
             module.momentum = recipe.batch_norm_momentum
     network.label_smoothing = recipe.label_smoothing
+    network.distill_weight = recipe.distill_weight if recipe.progressive else 0.0  # else no stage was trained
     tune_layers(network)
     return network.to(memory_format=torch.channels_last)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pmsi.recipe import METHODS, Method
+from pmsi.report.mobile import MOST_MACS, MOST_MEGABYTES, CostPoint
 from pmsi.report.regimes import Measured, name_method
 from pmsi.report.table import render_part
 
@@ -155,6 +156,48 @@ def save_regimes(points: Sequence[Measured], path: Path) -> None:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
         figure.savefig(path, metadata={"Software": None})
+
+
+def show_costs(points: Sequence[CostPoint]) -> Markup:
+    """Accuracy over multiply-accumulates, as inline SVG: a mark with its interval for each network."""
+    with use_style():
+        return render_part("drawing", "accuracy by cost", draw_svg(_draw_costs(points)))
+
+
+def save_costs(points: Sequence[CostPoint], path: Path) -> None:
+    """Write the picture of `show_costs` as one file of pixels."""
+    with use_style():
+        _draw_costs(points).savefig(path, metadata={"Software": None}, dpi=200)
+
+
+def _draw_costs(points: Sequence[CostPoint]) -> Figure:
+    """Draw the marks; the axis is linear up to 5 % beyond plain MobileNetV2, and then logarithmic."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for k, point in enumerate(points):
+        axes.errorbar(
+            100 * (point.ratio - 1),
+            point.accuracy,
+            [[max(0.0, point.accuracy - point.low)], [max(0.0, point.high - point.accuracy)]],
+            color=_COLORS[k % len(_COLORS)],
+            marker="osD^vPX<>*"[k % 10],
+            markerfacecolor=None if point.megabytes <= MOST_MEGABYTES else "none",
+            linestyle="none",
+            ms=6,
+            elinewidth=1.2,
+            capsize=2.5,
+            label=point.row,
+        )
+    axes.set_xscale("symlog", linthresh=5, linscale=0.5)
+    most = max(100 * (point.ratio - 1) for point in points)
+    ticks = [one for one in (0, 5, 10, 15, 30, 100, 300, 1000) if one <= max(most, 15)]
+    axes.set_xticks(ticks, [f"{one}" for one in ticks])
+    axes.minorticks_off()
+    axes.axvline(100 * (MOST_MACS - 1), color="#7f7f7f", linestyle=":", lw=1.2)
+    axes.set_ylabel("accuracy, %")
+    finish_axes(axes, "multiply-accumulates beyond plain MobileNetV2's, %")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
 
 
 def _split_panels(points: Sequence[Measured]) -> dict[str, list[Measured]]:

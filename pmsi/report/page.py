@@ -13,11 +13,12 @@ from pmsi.evaluation.statistics import summarise
 from pmsi.experiments.results import Rows, Study, list_places
 from pmsi.experiments.tables import Grid
 from pmsi.report.differences import differences_table, list_choices
-from pmsi.report.figures import show_activations, show_curves, show_regimes, show_strips
+from pmsi.report.figures import show_activations, show_costs, show_curves, show_regimes, show_strips
 from pmsi.report.mistakes import show_answers
+from pmsi.report.mobile import BUDGET, list_cost_points
 from pmsi.report.regimes import INTERVALS, measure_points
 from pmsi.report.sections import classes_table, describe_order, runs_table, standard_error
-from pmsi.report.study_tables import BASE, LABELS, METHOD_LABELS, TITLES, list_all_classes, list_tables, row_recipes
+from pmsi.report.study_tables import BASES, LABELS, METHOD_LABELS, TITLES, list_all_classes, list_tables, row_recipes
 from pmsi.report.table import Table, render_page, render_part
 from pmsi.runtime.files import write_text
 
@@ -99,12 +100,14 @@ def _make_section(study: Study, name: str, tables: Sequence[Table]) -> Section:
         parts.insert(0, show_activations(shown.images, shown.maps, shown.names))
     elif name == "regimes" and (points := measure_points(study)):
         parts[:0] = [show_regimes(points), render_part("sentence", INTERVALS)]
+    elif costs := list_cost_points(study, name):
+        parts[:0] = [show_costs(costs), render_part("sentence", BUDGET)]
     if name not in ("table7", "figure4", "regimes"):  # their runs are other tables', or too many
         curves = show_curves({labels.get(row, row): runs for row, runs in rows.items()})
         parts += [render_part("heading", "Learning curves"), curves] if curves else []
     if name == "run":
         parts += show_answers(study)
-    classes = list_all_classes(study, rows, row_recipes(study, name)) if name in (*BASE, "run") else {}
+    classes = list_all_classes(study, rows, row_recipes(study, name)) if name in (*BASES, "run") else {}
     if classes:
         table = classes_table({labels.get(row, row): one for row, one in classes.items()})
         parts.append(render_part("folded", "All classes", table.to_html()))

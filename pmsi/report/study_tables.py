@@ -14,10 +14,11 @@ from pmsi.evaluation.accuracy import Evaluation
 from pmsi.evaluation.robustness import Robustness
 from pmsi.evaluation.statistics import ClassAccuracy, Summary, compare_paired, list_classes, list_confusions, summarise
 from pmsi.experiments.results import Rows, Study, list_runs
-from pmsi.experiments.tables import Name, Row, table_rows
+from pmsi.experiments.tables import COSTED, Name, Row, table_rows
 from pmsi.paper import TABLES
 from pmsi.recipe import Recipe
 from pmsi.report.differences import differences_table
+from pmsi.report.mobile import changes_table, costs_table, list_cost_points
 from pmsi.report.regimes import measure_points, regimes_table
 from pmsi.report.sections import (
     PairedTest,
@@ -40,13 +41,21 @@ LABELS: Mapping[str, Mapping[str, str]] = {
     "table5": {"pmsi": "RMG-PMSI (the paper's)", "cnl": "CNL (not in the paper)"},
     "table6": {f"{key} pmsi": f"{key} + RMG-PMSI" for key in ("mobilenet_v2", "resnet18", "resnet34")},
 }
-# Row that the others are tested against, by table.
-BASE = {"table3": "baseline", "table4": "none", "table5": "pmg", "candidates": "rmg", "modern": "rmg"}
+# Rows that the others are tested against, by table.
+BASES: Mapping[str, tuple[str, ...]] = {
+    "table3": ("baseline",),
+    "table4": ("none",),
+    "table5": ("pmg",),
+    "candidates": ("rmg", "none"),
+    "modern": ("rmg", "none"),
+}
 TITLES = {
     **{f"table{number}": f"Table {roman}" for number, roman in enumerate(("II", "III", "IV", "V", "VI", "VII"), 2)},
     "figure4": "Figure 4: Grad-CAM",
     "candidates": "Beyond the paper: changes of training, one at a time",
     "modern": "Beyond the paper: the recipe modern",
+    "mobile": "Networks for a phone",
+    "mobile-final": "The recipe mobile",
     "regimes": "Where a mosaic pays off",
     "run": "Accuracy",
 }
@@ -77,7 +86,8 @@ def describe_tables(study: Study) -> dict[str, Any]:
 
 def _list_drawn(study: Study, name: str) -> dict[str, Any]:
     """Values of a table's picture, where it has one that is drawn from them alone."""
-    return {"points": [point._asdict() for point in measure_points(study)]} if name == "regimes" else {}
+    points = measure_points(study) if name == "regimes" else list_cost_points(study, name)
+    return {"points": [point._asdict() for point in points]} if points else {}
 
 
 def row_recipes(study: Study, name: str) -> Mapping[str, Recipe]:
@@ -104,6 +114,8 @@ def _list_tables(study: Study, name: str) -> list[Table]:
         return [robustness_table({row: _average(runs) for row, runs in measured.items()})] if measured else []
     if name == "regimes":
         return [regimes_table(study)] if rows else []
+    if name in COSTED:
+        return [costs_table(study, name), changes_table(study, name)] if rows else []
     tests = _compare_rows(study, name, rows, recipes)
     if name == "run":
         (run,) = (runs[0] for runs in rows.values())
@@ -126,31 +138,38 @@ def _list_tables(study: Study, name: str) -> list[Table]:
 
 
 def _compare_rows(study: Study, name: str, rows: Rows, recipes: Mapping[str, Recipe]) -> list[Table]:
-    """Compare every row with the table's base on the same test images, and where one network goes wrong."""
+    """Compare every row with each of the table's bases, and say where one network goes wrong."""
     joined = {row: study.join_predictions(recipes[row], runs) for row, runs in rows.items()}
     found = {row: one for row, one in joined.items() if one is not None}
-    base, tables = BASE.get(name), []
-    if base in found and len(found) > 1:
-        labels, reference = found[base]
-        share = 1 - 0.05 / (len(found) - 1)  # of one interval, so that all hold in 95 of 100 studies
-        tests, alone = [], defaultdict[int, list[PairedTest]](list)
-        for row, (_, predicted) in found.items():
-            if row == base:
-                continue
-            whole = compare_paired(labels, predicted, reference, confidence=share)
-            tests.append(PairedTest(row, base, whole, _paper_difference(name, row, base)))
-            for seed, first, second in _pair_seeds(rows[row], predicted, rows[base], reference):
-                one = compare_paired(labels, first, second, confidence=share)
-                alone[seed].append(PairedTest(row, base, one))
-        tables.append(comparison_table(tests))
-        if len(alone) > 1:
-            tables.append(seeds_table(dict(sorted(alone.items()))))
+    tables = [table for base in BASES.get(name, ()) for table in _compare_with(base, name, rows, found)]
     detailed = "rmg" if name == "table4" else next(iter(rows), "") if name == "run" else ""
     if detailed in found:
         labels, predicted = found[detailed]
         tables.append(hardest_classes_table(list_classes(labels, predicted, study.classes)))
         tables.append(confusions_table(list_confusions(labels, predicted, study.classes)))
     return tables
+
+
+def _compare_with(base: str, name: str, rows: Rows, found: Mapping[str, tuple[Tensor, Tensor]]) -> list[Table]:
+    """Compare every row but ``base`` with it on the same test images, over all seeds and in each alone.
+
+    Args:
+        found: labels and predictions of rows that have them.
+    """
+    if base not in found or len(found) < 2:
+        return []
+    labels, reference = found[base]
+    share = 1 - 0.05 / (len(found) - 1)  # of one interval, so that all of a table hold in 95 of 100 studies
+    tests, alone = [], defaultdict[int, list[PairedTest]](list)
+    for row, (_, predicted) in found.items():
+        if row == base:
+            continue
+        whole = compare_paired(labels, predicted, reference, confidence=share)
+        tests.append(PairedTest(row, base, whole, _paper_difference(name, row, base)))
+        for seed, first, second in _pair_seeds(rows[row], predicted, rows[base], reference):
+            one = compare_paired(labels, first, second, confidence=share)
+            alone[seed].append(PairedTest(row, base, one))
+    return [comparison_table(tests), *([seeds_table(dict(sorted(alone.items())))] if len(alone) > 1 else [])]
 
 
 def _pair_seeds(

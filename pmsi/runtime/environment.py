@@ -14,6 +14,8 @@ import torch
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # files of results need no trainer, and it takes seconds to import
 
+import mosaicaug
+
 
 def describe_environment(fabric: Fabric) -> dict[str, str]:
     """Describe versions, hardware and commit, as text for the record of a run."""
@@ -31,14 +33,15 @@ def describe_environment(fabric: Fabric) -> dict[str, str]:
 
 def list_versions() -> dict[str, str]:
     """List the versions of Python and of the packages that decide a result."""
-    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "mosaicaug")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+    packages = ("torch", "torchvision", "lightning-fabric", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found, "mosaicaug": mosaicaug.__version__}
 
 
 @functools.cache
 def name_version() -> str:
     """Name the version and commit of this code, as run folders keep it: "pmsi 0.1.0 (81a76b6)"."""
-    return f"pmsi {importlib.metadata.version('mosaicaug')} ({read_commit()})"
+    return f"pmsi {mosaicaug.__version__} ({read_commit()})"
 
 
 def name_device(device: torch.device) -> str:

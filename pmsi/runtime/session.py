@@ -13,15 +13,17 @@ from pmsi.runtime.processes import Processes
 
 @dataclass(frozen=True)
 class Session:
-    """Device, precision, processes and compilation of one command.
+    """Device, precision, processes, and compilation or CUDA graphs of one command.
 
     Args:
         fabric: device, precision and processes, launched; by default the best device of this machine.
         compile: network and loss of every phase are compiled: minutes at the start for faster steps.
+        graphs: on one GPU, a mini-batch is trained as one CUDA graph; see `pmsi.training.step.make_steps`.
     """
 
     fabric: Fabric = field(default_factory=open_fabric)
     compile: bool = False
+    graphs: bool = True
 
     @cached_property
     def processes(self) -> Processes:

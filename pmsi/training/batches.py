@@ -191,7 +191,9 @@ def plan_epoch(recipe: Recipe, labels: Tensor, *, seed: int, epoch: int, start: 
     windows = (torch.rand(count, 3, generator=crops, dtype=torch.float64) * torch.tensor([room, room, 2])).long()
     for done in range(start, batches):
         rows = slice(done * batch, (done + 1) * batch)
-        draws = draw_phases(recipe, (batch, 3, crop, crop), make_generator(seed, epoch, 1, done))
+        progress = (epoch * batches + done) / (recipe.epochs * batches)
+        stream = make_generator(seed, epoch, 1, done)
+        draws = draw_phases(recipe, (batch, 3, crop, crop), stream, progress=progress)
         yield BatchPlan(order[rows], labels[order[rows]], windows[rows], draws)
 
 

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from pmsi.models.base import Network
 from pmsi.recipe import Recipe
 from pmsi.training.batches import count_batches
 
+NEW_LAYERS = 1  # number of the group of the newly added layers in every optimizer of `make_optimizer`
 
-def make_optimizer(recipe: Recipe, network: Network) -> SGD:
-    """SGD over two groups of parameters: the backbone, and the newly added layers."""
+
+def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
+    """SGD or AdamW over the backbone and, as group `NEW_LAYERS`, the newly added layers.
+
+    With ``recipe.layer_decay`` below 1 the first group is the deepest level of the backbone, and shallower ones follow
+    the new layers, deep to shallow.
+    """
     backbone, new = network.parameter_groups()
-    groups = [{"params": backbone, "lr": recipe.lr_backbone}, {"params": new, "lr": recipe.lr_new}]
+    rates = [recipe.lr_backbone * recipe.layer_decay**depth for depth in range(len(network.backbone.widths))]
+    levels = [backbone]
+    if recipe.layer_decay < 1:
+        levels = [list(stage.parameters()) for stage in reversed(network.backbone.stages)]
+        assert sum(map(len, levels)) == len(backbone)
+    groups: list[dict[str, Any]] = [{"params": level, "lr": rate} for level, rate in zip(levels, rates, strict=False)]
+    groups.insert(NEW_LAYERS, {"params": new, "lr": recipe.lr_new})
     # One kernel for all parameters, a seventh of the step at 64 px on two cores; it needs a gradient of each of them.
     fused = recipe.zero_idle_grads
+    if recipe.optimizer == "adamw":
+        return AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)
     return SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused)
 
 
-def make_schedule(recipe: Recipe, optimizer: SGD, count: int) -> LRScheduler:
+def start_momentum(optimizer: Optimizer) -> None:
+    """Give every parameter of SGD a momentum of zero, which its first step would otherwise make.
+
+    torch's fused SGD makes it of unwritten memory, and leaves it so if scaled gradients of that step overflow (fp16).
+    """
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def make_schedule(recipe: Recipe, optimizer: Optimizer, count: int) -> LRScheduler:
     """Schedule of the recipe's learning rates for ``count`` training images, stepped once per mini-batch."""
     steps = recipe.epochs * count_batches(recipe, count)
     if recipe.schedule == "onecycle":
-        peaks = [recipe.lr_backbone, recipe.lr_new]
+        peaks = [group["lr"] for group in optimizer.param_groups]
         warmup = max(recipe.warmup, 2 / (steps + 1))  # of one step, torch divides by zero
         return OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False)
     period = recipe.epochs * count if recipe.schedule == "released" else steps

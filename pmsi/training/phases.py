@@ -81,21 +81,29 @@ class Draw:
 
 
 def list_phases(recipe: Recipe) -> list[Phase]:
-    """List the phases of one iteration: stages shallow to deep with r = N - n + 1 (capped), then the concat on r = 0.
+    """List the phases of one iteration: stages shallow to deep with r = N - n + 1 (capped), then the concat.
 
     >>> [(phase.output, phase.recursions, phase.weight) for phase in list_phases(Recipe())]
     [(0, 3, 1.0), (1, 2, 1.0), (2, 1, 1.0), (None, 0, 2.0)]
     """
-    concat = Phase(None, 0, recipe.concat_weight if recipe.progressive else 1.0)
     if not recipe.progressive:
-        return [concat]
+        return [Phase(None, 0, 1.0)]
+    concat = Phase(None, recipe.concat_recursions, recipe.concat_weight)
     deep_first = range(recipe.stages, 0, -1)
     stages = [Phase(n, min(r, recipe.max_recursions), 1.0) for n, r in enumerate(deep_first)]
     return [*stages, concat]
 
 
-def draw_phases(recipe: Recipe, shape: tuple[int, int, int, int], generator: Generator) -> list[Draw]:
+def draw_phases(
+    recipe: Recipe, shape: tuple[int, int, int, int], generator: Generator, *, progress: float = 0.0
+) -> list[Draw]:
     """Draw the input of each phase of one iteration, for a batch of ``shape`` ``[B, C, H, W]``.
+
+    Args:
+        recipe: phases and augmentation.
+        shape: of the batch.
+        generator: of the draws.
+        progress: share of the run that is done: from ``recipe.mosaic_until`` on, tiles stay in place.
 
     >>> import torch
     >>> draws = draw_phases(Recipe(), (8, 3, 448, 448), torch.Generator().manual_seed(0))
@@ -111,7 +119,7 @@ def draw_phases(recipe: Recipe, shape: tuple[int, int, int, int], generator: Gen
             return [Draw(mixing.sample(shape, generator=generator), mixing)] * len(phases)
         drawn = [Draw(mixing.sample(shape, generator=generator), mixing) for _ in phases]
         return drawn if recipe.mix_scope == "phase" else [*drawn[:-1], raw]
-    if entry.tile is None:
+    if entry.tile is None or progress >= recipe.mosaic_until:
         return [raw] * len(phases)
     # 2. Tiles: finer for shallower stages, drawn anew for each phase, or as steps of one recursion.
     tiled = [entry.tile(recipe, phase.recursions) for phase in phases]

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim import SGD
-from torch.profiler import record_function
+from torch.optim import Optimizer
 
 from pmsi.data.dataset import Dataset
 from pmsi.data.preprocess import describe_preprocessing
@@ -36,9 +35,10 @@ from pmsi.training.epoch import EpochState, read_progress
 from pmsi.training.inputs import PhaseInput, PhaseInputs
 from pmsi.training.memory import advise_batch, check_host, measure_peak
 from pmsi.training.objective import make_objective
-from pmsi.training.optim import MovingAverage, make_optimizer, make_schedule, zero_gradients
+from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule, start_momentum
 from pmsi.training.phases import list_phases, needs_maps
 from pmsi.training.snapmix import SnapMixHead, measure_maps
+from pmsi.training.step import PhaseSteps, make_steps
 
 
 class Trainer:
@@ -57,8 +57,8 @@ class Trainer:
             and precision.
         folder: gets ``last.ckpt``, ``previous.ckpt`` (the one before) and ``metrics.jsonl`` after every epoch, and when
             the run is stopped; a checkpoint there is continued, also in the middle of an epoch. None keeps nothing.
-        session: device, precision, processes, and whether network and loss of every phase are compiled; None opens the
-            best device of this machine.
+        session: device, precision, processes, and whether phases are compiled or replayed as CUDA graphs; None opens
+            the best device of this machine.
 
     Attributes:
         network: the network that is trained.
@@ -103,6 +103,10 @@ class Trainer:
         optimizer = make_optimizer(recipe, self.network)
         objective = make_objective(self.network, phases=len(self.phases), compiled=self.session.compile)
         self.objective, self.optimizer = self.fabric.setup(objective, optimizer)
+        if self.fabric.strategy.precision.precision == "16-mixed":
+            start_momentum(optimizer)
+        steps = PhaseSteps(self.phases, self.objective, self.optimizer, self.fabric, zero_idle=recipe.zero_idle_grads)
+        self.steps = make_steps(steps, self.session)
         self.schedule = make_schedule(recipe, optimizer, len(self.train.labels))
         self.average = None if recipe.ema_decay is None else MovingAverage(self.network, recipe.ema_decay)
         self.tested = self.network if self.average is None else self.average.network
@@ -154,17 +158,7 @@ class Trainer:
             inputs: normalised images ``[B, 3, H, W]`` on the network's device and their targets, for each of
                 ``phases``; of this process's share.
         """
-        losses = []
-        for phase, (images, targets) in zip(self.phases, self.epoch.time_inputs(inputs), strict=True):
-            with record_function("pmsi: forward"):
-                loss = phase.weight * self.objective(images, targets, phase.output)
-            with record_function("pmsi: backward"):
-                zero_gradients(self.optimizer, idle=self.recipe.zero_idle_grads)
-                self.fabric.backward(loss)
-            with record_function("pmsi: update"):
-                self.optimizer.step()
-            losses.append(loss.detach())
-        return torch.stack(losses)
+        return self.steps(self.epoch.time_inputs(inputs))
 
     def _train_epoch(self, callback: Callback, interrupter: GracefulStop, profile: Profile | None) -> None:
         """Train the mini-batches that are left of the current epoch."""
@@ -250,10 +244,10 @@ class Trainer:
 
     def _snapmix_maps(self, images: Tensor, labels: Tensor) -> Tensor:
         """SnapMix's maps ``[B, h, w]`` from the raw images of this process and the labels of the whole batch."""
-        lr = self.optimizer.param_groups[1]["lr"]
+        lr = self.optimizer.param_groups[NEW_LAYERS]["lr"]
         return measure_maps(self.snapmix, self.network.backbone, images, labels, self.session, lr=lr)
 
-    def _list_parts(self, optimizer: SGD) -> dict[str, Any]:
+    def _list_parts(self, optimizer: Optimizer) -> dict[str, Any]:
         """List what a checkpoint holds besides the run's history: parts with a state, by their names there."""
         parts: dict[str, Any] = {"model": self.network, "optimizer": optimizer, "schedule": self.schedule}
         if self.average is not None:

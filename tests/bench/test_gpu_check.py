@@ -57,7 +57,7 @@ def test_gpu_check_ends_within_eight_minutes() -> None:
 
 
 def test_gpu_check_keeps_the_end_of_a_kernel_part_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_check, "run_within", lambda *_: (1, 2.0, "no device"))
+    monkeypatch.setattr(gpu_check, "run_within", lambda *_, **__: (1, 2.0, "no device"))
     part, rows = gpu_check.run_kernel(tmp_path)
     assert (part["status"], part["tail"], rows) == ("failed", "no device", [])
     (tmp_path / "kernel.json").write_text('{"rows": [{"case": "x"}]}')
@@ -112,8 +112,9 @@ def test_gpu_check_chooses_tests_on_cuda_and_of_the_kernel(tmp_path: Path, monke
     words: list[str] = part["words"]
     assert rows == []
     assert words[-2] == "-k"
-    assert words[-1].split(" or ")[0] == "cuda"
+    assert words[-1].startswith("(cuda or ")
     assert "test_kernel" in words[-1].split(" or ")
+    assert words[-1].endswith(") and not specialisations")
 
 
 def test_the_check_on_a_gpu_ends_in_eight_minutes() -> None:

@@ -53,10 +53,20 @@ def test_the_table_shows_before_and_now(tmp_path: Path) -> None:
     assert tables.render(tmp_path) == "Not modelled yet.\n"
     row = {"task": "augment", "augmentation": "rmg", "dtype": "uint8", "layout": "nchw", "instructions_per_kb": 120.0}
     for name, ratios in (("gpu-model-before.json", (0.9, 1.5)), ("gpu-model.json", (0.7, 0.8))):
-        rows = [
-            row | {chip: {"limiter": "L2", "ratio": ratio, "fraction_of_copy": 1.0} for chip in ("H100", "H200")}
+        chips = [
+            {chip: {"limiter": "L2", "ratio": ratio, "fraction_of_copy": 1.0} for chip in ("H100", "H200")}
             for ratio in ratios
         ]
+        rows = [row | {"level": 3, "size": size} | found for size, found in zip((448, 224), chips, strict=True)]
         (tmp_path / name).write_text(json.dumps({"rows": rows}), encoding="utf-8")
     text = tables.render(tmp_path)
-    assert "| augment | RMG, r to 5 | uint8 | nchw | 120 | 1.50 | 1.50 | 120 | 0.80 | 0.80 | L2 | 100% |" in text
+    line = "| augment | RMG, r to 5 | uint8 | nchw | 120 | 1.50 | 1.50 | 120 | 0.80 | 0.80 | L2 | 100% |"
+    assert f"{line}\n" in text
+    timed = [
+        {"case": f"augment-rmg3-32x{size}-uint8-nchw-sample", "choice": choice, "of_copy": part}
+        for size, choice, part in ((448, "as it is", 0.93), (224, "as it is", 0.84), (224, "1 row", 0.1))
+    ]
+    (tmp_path / "gpu-check-fast-one.json").write_text(json.dumps({"device": "Fast One", "kernel": timed}))
+    text = tables.render(tmp_path)
+    assert "of a copy, at most | measured on Fast One |" in text
+    assert f"{line} 84% to 93% |\n" in text

@@ -10,7 +10,7 @@ from bench import paper_tables
 from bench.results import FOLDER
 from pmsi.report.study_tables import describe_tables
 from pmsi.runtime.files import write_json
-from tests.helpers.small_study import make_regimes
+from tests.helpers.small_study import make_mobile, make_regimes
 
 BIRDS = "reproduce-cub.json"
 
@@ -42,6 +42,18 @@ def test_regimes_have_their_picture_where_there_are_results(tmp_path: Path) -> N
     assert "\n| 5, 25 | 60.0 | 80.0 | +20.0 (" in text
     assert "\nWith 5 images a class RMG is better than none at every length tried, from 25 epochs on.\n" in text
     assert paper_tables.draw_regimes("regimes.json", picture, tmp_path)
+    assert picture.stat().st_size > 10_000
+
+
+def test_costs_have_their_picture_where_there_are_results(tmp_path: Path) -> None:
+    picture = tmp_path / "mobile.png"
+    assert paper_tables.render_costs("none.json", "images/mobile.png", folder=tmp_path) == "Not run yet.\n"
+    assert not paper_tables.draw_costs("none.json", picture, folder=tmp_path)
+    write_json(tmp_path / "mobile.json", describe_tables(make_mobile()))
+    text = paper_tables.render_costs("mobile.json", "images/mobile.png", folder=tmp_path)
+    assert text.startswith("![Accuracy over multiply-accumulates](images/mobile.png)\n")
+    assert "\n| separable 320 | 110 | 1.10 | 3.00 | 70.0 | -10.0 (" in text
+    assert paper_tables.draw_costs("mobile.json", picture, folder=tmp_path)
     assert picture.stat().st_size > 10_000
 
 

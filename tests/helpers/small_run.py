@@ -16,7 +16,7 @@ from pmsi.data.storage import Split
 from pmsi.experiments.folder import make_identity
 from pmsi.experiments.source import Source
 from pmsi.models.backbones import Backbone
-from pmsi.recipe import Recipe
+from pmsi.recipe import METHODS, Recipe
 from pmsi.runtime.devices import Precision, open_fabric
 from pmsi.runtime.session import Session
 from pmsi.training.trainer import Trainer
@@ -32,6 +32,18 @@ RECIPE = Recipe(
     lr_backbone=1e-3,
     lr_new=1e-2,
 )
+# Every augmentation as published, and RMG with all that candidates change in the step.
+CHANGES: list[dict[str, Any]] = [
+    *({"augmentation": method} for method in METHODS),
+    {
+        "optimizer": "adamw",
+        "layer_decay": 0.7,
+        "mosaic_until": 0.5,
+        "concat_recursions": 1,
+        "distill_weight": 1.0,
+        "label_smoothing": 0.1,
+    },
+]
 BATCHES = 3  # of one epoch
 TIMES = ("seconds", "waited", "speed", "created", "environment")  # what two equal runs may differ in
 
@@ -95,7 +107,7 @@ class Watch:
 
     def on_batch(self, done: int, total: int, losses: Sequence[float]) -> None:
         assert total == BATCHES
-        assert len(losses) == 4
+        assert len(losses) in (0, 4)  # none before the first copy from a GPU
         self.batches += 1
         if (self.done + 1, done) == self.stop:
             raise KeyboardInterrupt
@@ -138,3 +150,8 @@ def catch_inputs(module: nn.Module) -> list[Tensor]:
     seen: list[Tensor] = []
     module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
     return seen
+
+
+def flatten_state(trainer: Trainer) -> Tensor:
+    """Weights and batch-norm statistics of a trainer's network as one vector, float64."""
+    return torch.cat([value.detach().flatten().double() for value in trainer.network.state_dict().values()])

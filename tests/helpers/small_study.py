@@ -128,3 +128,24 @@ def make_regimes(accuracies: Mapping[tuple[Method, int, int], Sequence[float]]) 
     study = make_study("regimes", **rows)
     grid = Grid(*(tuple(dict.fromkeys(values)) for values in zip(*points, strict=True)))
     return replace(study, results={**study.results, "grid": asdict(grid)})
+
+
+def make_mobile() -> Study:
+    """Results of "mobile": plain MobileNetV2, full PMSI, a network that is cheap enough and one that is too large."""
+    rows: dict[str, list[tuple[float, float]]] = {
+        "baseline": [(60, 60)],
+        "full": [(78, 80)],
+        "separable 320": [(70, 79)],
+        "narrow": [(75, 81)],
+    }
+    study = make_study("mobile", **rows)
+    costs = {
+        row: {"parameters": bytes_, "int8_bytes": bytes_, "macs": macs}
+        for row, bytes_, macs in (
+            ("baseline", 2_500_000, 100_000_000),
+            ("full", 10_500_000, 740_000_000),
+            ("separable 320", 3_000_000, 110_000_000),
+            ("narrow", 4_500_000, 114_000_000),
+        )
+    }
+    return replace(study, results={**study.results, "costs": {"mobile": costs}})

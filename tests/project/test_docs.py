@@ -21,9 +21,9 @@ from PIL import Image
 import mosaicaug
 import pmsi
 from bench import pages
-from pmsi import recipe
 from pmsi.cli import options
 from pmsi.data import layouts
+from pmsi.recipe import networks
 from pmsi.training import phases
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def run_code(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 @pytest.fixture(autouse=True)
 def same_tables() -> Iterator[None]:
     """Take out what pages add to the tables of networks, augmentations and layouts."""
-    tables: list[Any] = [recipe.NETWORKS, phases.AUGMENTATIONS, layouts.LAYOUTS]
+    tables: list[Any] = [networks.NETWORKS, phases.AUGMENTATIONS, layouts.LAYOUTS]
     kept = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, kept, strict=True):

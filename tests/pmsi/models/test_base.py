@@ -15,7 +15,8 @@ from pmsi.experiments.tables import rival_recipe
 from pmsi.models.backbones import Backbone
 from pmsi.models.base import Logits, Network
 from pmsi.models.registry import make_network
-from pmsi.recipe import NETWORKS, RECIPES, Recipe
+from pmsi.recipe import RECIPES, Recipe
+from pmsi.recipe.networks import NETWORKS
 from tests.helpers.small_run import RECIPE, make_identity_backbone
 
 
@@ -77,6 +78,49 @@ def test_labels_are_smoothed_in_the_loss(name: Any) -> None:
         wanted = -(0.8 * logs[range(4), labels] + 0.2 * logs.mean(1)).mean()
         torch.testing.assert_close(network.loss(images, labels, output), wanted)
         assert not torch.allclose(wanted, mosaicaug.cross_entropy(network(images).pick(output), labels))
+
+
+class Apart(Network):
+    """Two stages and a concat with a linear layer each, on the mean of the image."""
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        self.one, self.two, self.all = (nn.Linear(3, num_classes) for _ in range(3))
+
+    def forward(self, images: Tensor) -> Logits:
+        pooled = images.mean((2, 3))
+        return Logits((self.one(pooled), self.two(pooled)), self.all(pooled))
+
+
+@pytest.mark.parametrize("kind", ["labels", "mixed", "soft"])
+def test_the_mix_teaches_the_concat_alone(kind: str) -> None:
+    """By hand: minus the mean log-probability of the concat under the probabilities of the mix."""
+    network, images, labels = Apart(make_identity_backbone(), 4), torch.rand(5, 3, 4, 4), torch.arange(5) % 4
+    mixed = mosaicaug.Targets(labels, labels.flip(0), torch.full((5,), 0.75), torch.full((5,), 0.25))
+    kinds: dict[str, Tensor | mosaicaug.Targets] = {"labels": labels, "mixed": mixed, "soft": mixed.to_soft(4)}
+    targets = kinds[kind]
+    plain = [network.loss(images, targets, output) for output in (None, 0, 1)]
+    logits: Logits = network(images)
+    teacher = (logits.concat + sum(logits.stages)).softmax(1)
+    gained = -(teacher * logits.concat.log_softmax(1)).sum(1).mean()
+    network.distill_weight = 0.5
+    torch.testing.assert_close(network.loss(images, targets), plain[0] + 0.5 * gained)
+    assert [torch.equal(network.loss(images, targets, n), plain[1 + n]) for n in (0, 1)] == [True, True]
+    # Gradients: none for the stages; the teacher is a constant.
+    torch.autograd.backward(network.loss(images, targets))
+    weights = (network.one.weight, network.two.weight, network.all.weight)
+    assert [weight.grad is None for weight in weights] == [True, True, False]
+    student = network(images).concat
+    constant = -(teacher.detach() * student.log_softmax(1)).sum(1).mean()
+    (wanted,) = torch.autograd.grad(mosaicaug.cross_entropy(student, targets) + 0.5 * constant, network.all.weight)
+    torch.testing.assert_close(network.all.weight.grad, wanted)
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_a_concat_without_trained_stages_has_no_teacher() -> None:
+    recipe = replace(RECIPE, augmentation="none", distill_weight=0.5)
+    assert make_network(recipe, 3).distill_weight == 0.5
+    assert make_network(replace(recipe, progressive=False), 3).distill_weight == 0
 
 
 @pytest.mark.parametrize("name", ["pc", "api"])

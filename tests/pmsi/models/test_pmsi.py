@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -152,6 +153,31 @@ def test_one_stage_concatenates_its_output_and_the_mutual_vector() -> None:
 def test_other_numbers_of_stages_are_refused(stages: int) -> None:
     with pytest.raises(ValueError, match=rf"stages must lie in 1\.\.5, got {stages}"):
         make_network(stages=stages)
+
+
+def test_separable_convolutions_are_a_depthwise_and_a_pointwise_one() -> None:
+    network = PMSI(make_backbone(), 3, feature_width=16, hidden_width=6, smooth="separable", smooth_width=8).eval()
+    for smooth, channels in zip(network.smooth, (8, 10, 12), strict=True):
+        assert isinstance(smooth, nn.Sequential)
+        shapes = [tuple(one.weight.shape) for one in smooth if isinstance(one, nn.Conv2d)]
+        assert shapes == [(8, channels, 1, 1), (8, 1, 3, 3), (16, 8, 1, 1)]
+        assert {one.momentum for one in smooth if isinstance(one, nn.BatchNorm2d)} == {0.01}
+        x = torch.randn(2, channels, 4, 4)
+        by_hand = x
+        for first, norm in zip(smooth[::3], smooth[1::3], strict=True):
+            by_hand = norm(first(by_hand)).relu()
+        torch.testing.assert_close(smooth(x.clone()), by_hand)
+        assert smooth(x).shape == (2, 16, 4, 4)
+
+
+def test_recipe_chooses_the_smooth_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pmsi.models.registry.make_backbone", lambda *_, **__: make_backbone())
+    state = build.make_network(replace(RECIPES["paper"], smooth="separable", smooth_width=7), 3).state_dict()
+    assert state["smooth.0.6.weight"].shape == (6, 7, 1, 1)
+    assert "smooth.0.6.weight" not in build.make_network(RECIPES["paper"], 3).state_dict()
+    odd: Any = "depthwise"
+    with pytest.raises(ValueError, match="PMSI: smooth must be one of full, separable; got 'depthwise'"):
+        PMSI(make_backbone(), 3, smooth=odd)
 
 
 def test_one_class_is_refused() -> None:

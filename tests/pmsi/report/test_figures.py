@@ -11,9 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from pmsi.report.figures import encode, save_regimes, show_activations, show_curves, show_regimes, show_strips
+from pmsi.report.figures import (
+    encode,
+    save_costs,
+    save_regimes,
+    show_activations,
+    show_costs,
+    show_curves,
+    show_regimes,
+    show_strips,
+)
+from pmsi.report.mobile import list_cost_points
 from pmsi.report.regimes import Measured
-from tests.helpers.small_study import make_run
+from tests.helpers.small_study import make_mobile, make_run
 
 
 def test_pictures_of_each_stage() -> None:
@@ -92,3 +102,15 @@ def test_regimes_have_a_panel_for_each_number_of_images_and_a_line_for_each_meth
     one, other = (path.read_bytes() for path in pictures)
     assert one != other
     assert Image.open(pictures[0]).size == (1200, 1000)
+
+
+def test_costs_have_a_mark_for_each_network_and_hollow_ones_are_too_large(tmp_path: Path) -> None:
+    points = list_cost_points(make_mobile(), "mobile")
+    page = show_costs(points)
+    assert page.count("<svg") == 1
+    small, large = points[3], points[2]
+    assert show_costs([*points[:3], small._replace(megabytes=3.9)]) == page
+    assert show_costs([*points[:2], large._replace(megabytes=3.9), small]) != page
+    assert show_costs(points) == page
+    save_costs(points, tmp_path / "mobile.png")
+    assert Image.open(tmp_path / "mobile.png").size == (1400, 720)

@@ -63,6 +63,7 @@ def test_nothing_finished_is_a_table_of_rows_not_run() -> None:
     (table,) = list_tables(make_study(none=[], rmg=[]))["table4"]
     assert {cell for row in table.rows for cell in row[3:]} == {"not run"}
     assert list_tables(make_study("candidates", rmg=[]))["candidates"] == []
+    assert len(list_tables(make_study("candidates", rmg=[(79, 81)]))["candidates"]) == 1
     assert list_tables(make_study("table7", pmsi=[]))["table7"] == []
 
 
@@ -108,11 +109,13 @@ def test_tables_show_paper_and_ours_and_go_to_markdown(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_small_backbones")
-def test_modern_stands_beside_the_papers(tmp_path: Path) -> None:
+def test_modern_stands_beside_the_papers_and_beside_none(tmp_path: Path) -> None:
     results = run_study(tmp_path, "modern")
-    table, tests = list_tables(load_study(tmp_path))["modern"]
-    assert [row[0] for row in table.rows] == ["rmg", "modern"]
-    assert all(key in table.rows[1][1] for key in MODERN if getattr(SHORT, key) != MODERN[key])
-    assert table.rows[1][3] == f"{results['tables']['modern']['modern'][0]['mix']:.1f}"
-    assert [row[0] for row in tests.rows] == ["modern vs rmg"]
-    assert math.isfinite(float(tests.rows[0][1]))
+    table, *tests = list_tables(load_study(tmp_path))["modern"]
+    assert [row[0] for row in table.rows] == ["rmg", "none", "modern"]
+    assert table.rows[1][1] == "augmentation none"
+    assert all(key in table.rows[2][1] for key in MODERN if getattr(SHORT, key) != MODERN[key])
+    assert table.rows[2][3] == f"{results['tables']['modern']['modern'][0]['mix']:.1f}"
+    pairs = [["none vs rmg", "modern vs rmg"], ["rmg vs none", "modern vs none"]]
+    assert [[row[0] for row in one.rows] for one in tests] == pairs
+    assert all(math.isfinite(float(row[1])) for one in tests for row in one.rows)

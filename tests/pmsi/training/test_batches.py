@@ -57,6 +57,32 @@ def test_windows_lie_inside_and_reach_every_place() -> None:
     assert len({tuple(row) for row in window.tolist()}) == 50  # y, x and flip are drawn apart
 
 
+@pytest.mark.parametrize(("until", "mosaics"), [(0.0, 0), (0.25, 3), (0.5, 5), (0.9, 9), (1.0, 10)])
+@pytest.mark.parametrize("augmentation", ["rmg", "jigsaw"])
+def test_mosaics_end_after_their_share_of_the_run(augmentation: Method, until: float, mosaics: int) -> None:
+    """Of two epochs of five mini-batches; the mosaics are those of a run that has them to its end."""
+    whole = replace(RECIPE, augmentation=augmentation, epochs=2)
+    plans = [
+        [
+            [str(draw.plan.to_dict()) for draw in one.draws]
+            for epoch in range(2)
+            for one in plan_epoch(recipe, LABELS[:20], seed=0, epoch=epoch)
+        ]
+        for recipe in (replace(whole, mosaic_until=until), whole, replace(whole, augmentation="none"))
+    ]
+    assert len(plans[0]) == 10
+    assert plans[0][:mosaics] == plans[1][:mosaics]
+    assert plans[0][mosaics:] == plans[2][mosaics:]
+    (last,) = plan_epoch(replace(whole, mosaic_until=until), LABELS[:20], seed=0, epoch=1, start=4)
+    assert [str(draw.plan.to_dict()) for draw in last.draws] == plans[0][-1]
+
+
+def test_mixing_goes_on_where_mosaics_end() -> None:
+    recipe = replace(RECIPE, augmentation="cutmix", mosaic_until=0.0)
+    (one,) = plan_epoch(recipe, LABELS[:4], seed=0, epoch=0)
+    assert one.draws[0].plan.has_overlay.any()
+
+
 def test_too_few_images_for_one_batch() -> None:
     with pytest.raises(ValueError, match="3 training images do not fill a batch of 4; lower --batch-size"):
         next(plan_epoch(RECIPE, torch.zeros(3), seed=0, epoch=0))

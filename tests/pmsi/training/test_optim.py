@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW
 
 from pmsi.data.storage import make_store
 from pmsi.evaluation.accuracy import evaluate
 from pmsi.models.registry import make_network, read_network
 from pmsi.recipe import Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
-from pmsi.training.optim import MovingAverage, make_schedule, zero_gradients
+from pmsi.training.optim import NEW_LAYERS, MovingAverage, make_optimizer, make_schedule, start_momentum, zero_gradients
 from tests.helpers.small_run import (
     BATCHES,
     RECIPE,
@@ -157,6 +157,57 @@ def test_rates_are_stepped_with_every_batch(tmp_path: Path, schedule: Any) -> No
     assert [record["lr"] for record in trainer.history] == [pytest.approx(rates[k]) for k in (BATCHES, 2 * BATCHES)]
 
 
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_rates_of_the_backbone_fall_with_depth(tmp_path: Path, schedule: Any) -> None:
+    """Level by level, at every mini-batch; each parameter is in one group, and the new layers keep their place."""
+    recipe = replace(RECIPE, layer_decay=0.5, schedule=schedule, lr_backbone=1.6e-3)
+    trainer = make_trainer(tmp_path, recipe)
+    optimizer, network = trainer.parts["optimizer"], trainer.network
+    stages = [list(stage.parameters()) for stage in network.backbone.stages]
+    wanted = [stages[4], network.parameter_groups()[1], stages[3], stages[2], stages[1], stages[0]]
+    groups = optimizer.param_groups
+    assert [[id(p) for p in group["params"]] for group in groups] == [[id(p) for p in group] for group in wanted]
+    assert NEW_LAYERS == 1
+    plain = make_optimizer(replace(recipe, layer_decay=1.0), network)
+    schedule = make_schedule(recipe, plain, 12)
+    for _ in range(2):
+        backbone, new = (group["lr"] for group in plain.param_groups)
+        shares = [group["lr"] / rate for group, rate in zip(groups, (backbone, new, *[backbone] * 4), strict=True)]
+        assert shares == pytest.approx([1, 1, 1 / 2, 1 / 4, 1 / 8, 1 / 16])
+        for one, steps in ((optimizer, trainer.schedule), (plain, schedule)):
+            one.step()
+            steps.step()
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_adamw_is_torchs_with_the_recipes_rates_and_decay() -> None:
+    recipe = replace(RECIPE, optimizer="adamw", weight_decay=0.01)
+    network = make_network(recipe, 3)
+    optimizer = make_optimizer(recipe, network)
+    assert isinstance(optimizer, AdamW)
+    assert [group["lr"] for group in optimizer.param_groups] == [recipe.lr_backbone, recipe.lr_new]
+    assert [(group["weight_decay"], group["fused"]) for group in optimizer.param_groups] == [(0.01, True)] * 2
+    assert make_optimizer(replace(recipe, zero_idle_grads=False), network).param_groups[0]["fused"] is False
+    assert isinstance(make_optimizer(RECIPE, network), SGD)
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_a_run_of_new_settings_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Stopped among its mosaics, and where they end: after four of six mini-batches."""
+    recipe = replace(
+        RECIPE, optimizer="adamw", layer_decay=0.7, mosaic_until=0.6, concat_recursions=1, distill_weight=1.0
+    )
+    make_trainer(tmp_path / "whole", recipe).run(Watch())
+    for stop in ((1, 2), (2, 1)):
+        with pytest.raises(KeyboardInterrupt):
+            make_trainer(tmp_path / "parts", recipe).run(Watch(stop))
+    make_trainer(tmp_path / "parts", recipe).run(Watch())
+    whole, parts = (load_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
+    assert {"exp_avg", "exp_avg_sq", "step"} <= whole["optimizer"]["state"][0].keys()
+    assert name_differences(whole, parts) == []
+
+
 @pytest.mark.parametrize("idle", [True, False])
 def test_gradients_that_no_pass_reaches_are_zero_or_missing(idle: bool) -> None:
     network = nn.ModuleList(
@@ -168,3 +219,24 @@ def test_gradients_that_no_pass_reaches_are_zero_or_missing(idle: bool) -> None:
         gradients = [parameter.grad for parameter in network.parameters()]
         assert gradients == [torch.zeros(1, 1) if idle else None, None]
         network[0](torch.ones(1)).sum().backward()
+
+
+@pytest.mark.usefixtures("poison")
+def test_a_first_step_that_overflows_leaves_no_momentum() -> None:
+    """As GradScaler says it to a fused optimizer: nothing moves, and the next step is a first one."""
+    plain, scaled = (nn.Linear(3, 2) for _ in range(2))
+    scaled.load_state_dict(plain.state_dict())
+    optimizers = [SGD(one.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, fused=True) for one in (plain, scaled)]
+    start_momentum(optimizers[1])
+    before = [parameter.clone() for parameter in scaled.parameters()]
+    for one in (plain, scaled):
+        one(torch.ones(1, 3)).sum().backward()
+    optimizers[1].grad_scale, optimizers[1].found_inf = torch.tensor(1.0), torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizers[1].step()
+    for was, parameter in zip(before, scaled.parameters(), strict=True):
+        assert torch.equal(was, parameter)
+    optimizers[1].found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    for optimizer in optimizers:
+        optimizer.step()
+    for wanted, found in zip(plain.parameters(), scaled.parameters(), strict=True):
+        assert torch.equal(wanted, found)

@@ -43,6 +43,20 @@ def test_recursions_are_capped() -> None:
 
 
 @pytest.mark.parametrize("augmentation", ["jigsaw", "rmg"])
+@pytest.mark.parametrize("chain", ["independent", "shared"])
+def test_the_concat_sees_mosaics_on_request(augmentation: Method, chain: Literal["independent", "shared"]) -> None:
+    """The other phases see what they saw before."""
+    recipe = replace(RECIPE, augmentation=augmentation, chain=chain)
+    *stages, concat = draw(replace(recipe, concat_recursions=1))
+    assert list_phases(replace(recipe, concat_recursions=1))[-1] == Phase(None, 1, 2.0)
+    assert concat.plan.grid == 2
+    assert (concat.plan.tiles != concat.plan.home).all()
+    *before, raw = draw(recipe)
+    assert not raw.plan.moves_tiles
+    assert [str(one.plan.to_dict()) for one in stages] == [str(one.plan.to_dict()) for one in before]
+
+
+@pytest.mark.parametrize("augmentation", ["jigsaw", "rmg"])
 def test_tiles_per_side_halve_from_phase_to_phase(augmentation: Method) -> None:
     draws = draw(replace(RECIPE, augmentation=augmentation))
     assert [one.plan.grid for one in draws] == [8, 4, 2, 1]

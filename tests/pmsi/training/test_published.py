@@ -21,7 +21,8 @@ from torch.optim import SGD
 from torchvision.models import mobilenet_v2, resnet50
 
 from pmsi.models.pmg import PMG
-from pmsi.recipe import RECIPES, NetworkName, Recipe
+from pmsi.recipe import RECIPES, Recipe
+from pmsi.recipe.networks import NetworkName
 from tests.helpers.small_run import make_dataset, make_trainer
 
 CLASSES, IMAGES, SIDE = 3, 3, 64  # the last map is 2 x 2

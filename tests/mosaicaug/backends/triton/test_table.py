@@ -32,11 +32,10 @@ def test_a_kernel_is_compiled_for_what_the_plan_uses(plan: Plan, overlay: Overla
     assert table.grids == ((4,) if plan.grid == 4 else ())
 
 
-@pytest.mark.usefixtures("interpreter")
-def test_plan_buffer_takes_one_plan_after_another() -> None:
-    images = number_pixels(SHAPE)
+def test_plan_buffer_takes_one_plan_after_another(kernel_device: torch.device) -> None:
+    images = number_pixels(SHAPE).to(kernel_device)
     for aug in (RecursiveMosaic(2), Jigsaw(4), CutMix(), MixUp(), SnapMix()):
-        buffer = PlanBuffer(aug.sample(SHAPE, generator=torch.Generator().manual_seed(0)), "cpu")
+        buffer = PlanBuffer(aug.sample(SHAPE, generator=torch.Generator().manual_seed(0)), kernel_device)
         words = buffer.table.words
         for seed in range(4):
             plan = aug.sample(SHAPE, generator=torch.Generator().manual_seed(seed))

@@ -5,45 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import inf
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
+
+from pmsi.recipe.networks import NETWORKS, NetworkName
 
 # How they make inputs is in `pmsi.training.phases.AUGMENTATIONS`.
 MixMethod = Literal["none", "cutmix", "mixup", "snapmix"]
 TileMethod = Literal["jigsaw", "rmg"]
 Method = Literal[MixMethod, TileMethod]
-NetworkName = Literal["pmsi", "baseline", "bcnn", "hbp", "pc", "api", "cnl", "pmg"]
-RecipeName = Literal["paper", "released", "modern", "quick", "demo", "few-shot"]
+RecipeName = Literal["paper", "released", "modern", "mobile", "quick", "demo", "few-shot"]
 METHODS: tuple[Method, ...] = get_args(Method)
 WIDTH_MULTS = (0.35, 1.4)  # least and greatest width multiplier of MobileNetV2 (Sandler et al. 2018, section 6.1)
-
-
-class NetworkFacts(NamedTuple):
-    """Facts about a network that decide which recipes fit it.
-
-    Args:
-        where: "module:class" of its `pmsi.models.base.Network`.
-        outputs: it trains one output per stage and the concat, or one alone.
-        interacts: it has the multi-stage interaction.
-        compares_images: its loss compares images: those of the two "halves" of a batch, or of one and other "classes".
-    """
-
-    where: str
-    outputs: Literal["stages", "one"] = "one"
-    interacts: bool = False
-    compares_images: Literal["halves", "classes"] | None = None
-
-
-# A network is one line here (and its name in `NetworkName`), and one file.
-NETWORKS: dict[NetworkName, NetworkFacts] = {
-    "pmsi": NetworkFacts("pmsi.models.pmsi:PMSI", outputs="stages", interacts=True),
-    "baseline": NetworkFacts("pmsi.models.baseline:Baseline"),
-    "bcnn": NetworkFacts("pmsi.models.bcnn:BCNN"),
-    "hbp": NetworkFacts("pmsi.models.hbp:HBP"),
-    "pc": NetworkFacts("pmsi.models.pairwise_confusion:PairwiseConfusion", compares_images="halves"),
-    "api": NetworkFacts("pmsi.models.api_net:API", compares_images="classes"),
-    "cnl": NetworkFacts("pmsi.models.cnl:CNL"),
-    "pmg": NetworkFacts("pmsi.models.pmg:PMG", outputs="stages"),
-}
 
 
 @dataclass(frozen=True)
@@ -78,6 +50,10 @@ class Recipe:
     """Channels of the feature vectors; None is half the last stage's (640 for MobileNetV2)."""
     hidden_width: int | None = None
     """Hidden units of convolutions, MLP and classifiers; None is a quarter of the last stage's (320)."""
+    smooth: Literal["full", "separable"] = "full"
+    """3x3 of the smooth convolutions: the published one, or a depthwise one before a pointwise one, a ninth of it."""
+    smooth_width: int | None = None
+    """Channels between the layers of the smooth convolutions; None is hidden_width."""
     dropout: float = 0.5
     """Between the layers of the interaction's MLP."""
     batch_norm_momentum: float = 0.1
@@ -109,14 +85,18 @@ class Recipe:
     """Learning rate of the pretrained backbone (peak of "onecycle")."""
     lr_new: float = 1e-3
     """Learning rate of the newly added layers (peak of "onecycle")."""
+    layer_decay: float = 1.0
+    """Learning rate of each level of the backbone as a share of that of the next deeper one; the deepest has all."""
     schedule: Literal["cosine", "released", "onecycle"] = "cosine"
     """Per mini-batch: to 0 over the run; the released code's (period in images, so all but constant); or one cycle."""
     warmup: float = 0.25
     """Share of the run in which "onecycle" rises to its peak."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW with torch's betas."""
     momentum: float = 0.9
     """Of SGD."""
     weight_decay: float = 5e-4
-    """Of SGD, on all parameters."""
+    """On all parameters; AdamW's is apart from the gradient, times the learning rate."""
     label_smoothing: float = 0.0
     """Share of every label that is spread over all classes."""
     ema_decay: float | None = None
@@ -124,6 +104,9 @@ class Recipe:
     tests the weights themselves."""
     concat_weight: float = 2.0
     """Weight of the concat phase's loss (both published codes; not in the paper's text)."""
+    distill_weight: float = 0.0
+    """Weight of the cross entropy between Concat and the probabilities of Mix, its teacher, in the concat phase of
+    progressive training; concat_weight is on top."""
     zero_idle_grads: bool = True
     """Zero gradients between phases rather than drop them, so that idle layers keep weight decay and momentum."""
 
@@ -137,8 +120,12 @@ class Recipe:
     """Mosaics of one iteration: drawn anew in every phase, or steps of one recursion (the paper's Fig. 3)."""
     mosaic_p: float = 1.0
     """Chance of a mosaic or jigsaw."""
+    mosaic_until: float = 1.0
+    """Share of the run with mosaics or jigsaws; in the mini-batches after it all phases see the raw images."""
     max_recursions: int = 3
     """Upper bound of r (the paper's r <= 3, which matters for more than three stages)."""
+    concat_recursions: int = 0
+    """r of the concat phase's mosaic, or log2 of its jigsaw's tiles per side; 0 is the paper's raw image."""
     cutmix_alpha: float = 3.0
     """Beta(alpha, alpha) of CutMix."""
     cutmix_p: float = 1.0
@@ -167,12 +154,13 @@ class Recipe:
             if part is not None and self.batch_size % part:
                 raise ValueError(f"recipe: batch_size must be a multiple of {name}, got {self.batch_size} and {part}")
         if self.augmentation in get_args(TileMethod) and not self.progressive:
-            raise ValueError(
-                f"recipe: {self.augmentation} makes the inputs of the phases, so it needs progressive=True"
-            )
+            raise ValueError(f"recipe: {self.augmentation} makes the phases' inputs, so it needs progressive=True")
         if self.width_mult != 1 and self.backbone != "mobilenet_v2":
+            raise ValueError(f"recipe: width_mult={self.width_mult} is for mobilenet_v2; {self.backbone} needs 1.0")
+        if self.layer_decay != 1 and self.backbone.startswith("timm:"):
             raise ValueError(
-                f"recipe: width_mult={self.width_mult} is for mobilenet_v2, so {self.backbone} needs width_mult=1.0"
+                f"recipe: layer_decay={self.layer_decay} needs a backbone whose levels are known, and those of "
+                f"{self.backbone} are not; set layer_decay=1.0"
             )
         self._check_network()
 
@@ -215,8 +203,10 @@ _ABOVE_ZERO = (
     "crop",
     "feature_width",
     "hidden_width",
+    "smooth_width",
     "lr_backbone",
     "lr_new",
+    "layer_decay",
     "concat_weight",
     "cutmix_alpha",
     "mixup_alpha",
@@ -229,7 +219,10 @@ _RANGES: Mapping[str, tuple[float, float] | Callable[[Recipe], tuple[float, floa
     "resize": lambda recipe: (recipe.crop, inf),
     "label_smoothing": (0, 1),
     "ema_decay": (0, 1),
+    "layer_decay": (0, 1),
+    "distill_weight": (0, inf),
     "mosaic_p": (0, 1),
+    "mosaic_until": (0, 1),
     "batch_size": (2, inf),  # batch norm needs two
     "dropout": (0, 1),
     "batch_norm_momentum": (0, 1),
@@ -242,6 +235,7 @@ _RANGES: Mapping[str, tuple[float, float] | Callable[[Recipe], tuple[float, floa
     "snapmix_p": (0, 1),
     "warmup": (0, 1),
     "max_recursions": (0, 10),
+    "concat_recursions": lambda recipe: (0, recipe.max_recursions),
 }
 
 # The text's figures (section IV-A) with the published code's law of the mosaic.
@@ -250,6 +244,8 @@ _PAPER = Recipe()
 # Ours: the same network, trained otherwise. Of the changes that `pmsi reproduce candidates` tries on images held out of
 # the training images, those under which accuracy rose (docs/reproduced.md); "half of the images" needs a draw for each.
 MODERN: dict[str, Any] = {"per": "sample", "mosaic_p": 0.5, "ema_decay": 0.999}
+# Heads for a phone, of those that `pmsi reproduce mobile` tries on held-out images.
+MOBILE: dict[str, Any] = {"smooth": "separable", "feature_width": 320, "hidden_width": 256, "smooth_width": 80}
 
 # Minutes on two cores, from pretrained weights: small images, narrow heads, one cycle. So few steps underfit: hence
 # less dropout, gentler mixing, and a draw for every image.
@@ -287,6 +283,7 @@ _DEMO = replace(
 RECIPES: dict[RecipeName, Recipe] = {
     "paper": _PAPER,
     "modern": replace(_PAPER, **MODERN),
+    "mobile": replace(_PAPER, **MOBILE),
     # The published code's figures: its cosine's period counts images, its steps batches, so the rate hardly falls; it
     # ran on two GPUs with 16 images each.
     "released": replace(_PAPER, lr_backbone=3e-4, lr_new=3e-3, schedule="released", batch_norm_images=16),

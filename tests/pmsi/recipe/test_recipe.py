@@ -70,9 +70,15 @@ def test_recipes_are_plain_values() -> None:
         ("concat_weight", 0.0, "above 0"),
         ("feature_width", 0, "above 0"),
         ("hidden_width", -8, "above 0"),
+        ("smooth_width", 0, "above 0"),
         ("label_smoothing", 1.5, r"0\.\.1"),
         ("ema_decay", -0.5, r"0\.\.1"),
         ("mosaic_p", 1.01, r"0\.\.1"),
+        ("mosaic_until", -0.1, r"0\.\.1"),
+        ("concat_recursions", 4, r"0\.\.3"),
+        ("distill_weight", -1.0, r"0\.\.inf"),
+        ("layer_decay", 0.0, "above 0"),
+        ("layer_decay", 1.1, r"0\.\.1"),
         ("width_mult", 0.34, r"0\.35\.\.1\.4"),
         ("width_mult", 1.5, r"0\.35\.\.1\.4"),
         ("width_mult", float("nan"), r"0\.35\.\.1\.4"),
@@ -85,14 +91,20 @@ def test_bounds(field: str, value: Any, range_: str) -> None:
 
 @pytest.mark.parametrize("augmentation", ["rmg", "jigsaw"])
 def test_augmentations_of_phases_need_phases(augmentation: Any) -> None:
-    with pytest.raises(ValueError, match=f"recipe: {augmentation} makes the inputs of the phases"):
+    with pytest.raises(ValueError, match=f"recipe: {augmentation} makes the phases' inputs"):
         replace(RECIPES["paper"], augmentation=augmentation, progressive=False)
     assert not replace(RECIPES["paper"], augmentation="cutmix", progressive=False).progressive
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm:mobilenetv2_050"])
 def test_widths_are_mobilenet_v2s(backbone: str) -> None:
-    message = rf"recipe: width_mult=0\.5 is for mobilenet_v2, so {backbone} needs width_mult=1\.0"
+    message = rf"recipe: width_mult=0\.5 is for mobilenet_v2; {backbone} needs 1\.0"
     with pytest.raises(ValueError, match=message):
         replace(RECIPES["paper"], backbone=backbone, width_mult=0.5)
     assert replace(RECIPES["paper"], backbone=backbone).width_mult == 1
+
+
+def test_rates_fall_with_depth_where_the_levels_are_known() -> None:
+    with pytest.raises(ValueError, match=r"layer_decay=0\.7 needs a backbone whose levels are known, and .* timm:mine"):
+        replace(RECIPES["paper"], backbone="timm:mine", layer_decay=0.7)
+    assert replace(RECIPES["paper"], backbone="resnet18", layer_decay=0.7).layer_decay == 0.7
