@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Without bytecode each of some fifty processes that the tests start would compile torch and torchvision anew, in 5 s.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test lint soak fuzz mutation matrix gpu-check tables pictures docs lock clean
+.PHONY: install demo test pytest lint soak fuzz mutation matrix gpu-check tables pictures docs lock clean
 
 install: $(STAMP)
 
@@ -18,7 +20,10 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py mosaicaug/backends/cpu
 demo: install  ## the main job on the embedded data: six augmentations on few images, one table, one page
 	$(BIN)/pmsi compare --recipe few-shot --train-per-class 10 --jobs 2
 
-test: install lint  ## a process for each core, with one thread each: threads of many processes get in each other's way
+test: install  ## the tests, and lint beside them: mypy keeps one core busy
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: install  ## a process for each core, with one thread each: threads of many processes get in each other's way
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 lint: install

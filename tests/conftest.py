@@ -1,4 +1,8 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share.
+
+What takes seconds to import is imported where it is used: `pytest -n` first reads this file in a process that runs no
+test, while nothing else happens.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-if not torch.cuda.is_available() and os.environ.get("KERNEL") != "ptx":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined: before anything below imports Triton
-
-from PIL import Image
-
-from mosaicaug.backends.cpu import compiled
-from mosaicaug.backends.triton import launch
-from tests.helpers.interpreter import round_to_bfloat16
-from tests.helpers.small_run import make_backbone, make_dataset
 
 # Kernel without a GPU: "triton", in Triton's interpreter; or "ptx", compiled for sm_90 and executed in numpy.
 KERNEL = os.environ.get("KERNEL", "triton")
+SPARE = Path(__file__).parent / "helpers" / "spare"
+
+
+def hands_tests_out() -> bool:
+    """True in the process of `pytest -n` that runs no test itself."""
+    return "PYTEST_XDIST_WORKER" not in os.environ and "-n" in sys.argv and sys.argv[sys.argv.index("-n") + 1] != "0"
+
+
+if not hands_tests_out():
+    import torch
+
+    if not torch.cuda.is_available() and KERNEL != "ptx":
+        os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined: before anything imports Triton
+    # Lightning Fabric imports torchmetrics only to compare its version, 1.3 s of each process where it is installed.
+    sys.path.insert(0, str(SPARE))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SPARE), os.environ.get("PYTHONPATH"))))
 
 
 @pytest.fixture(params=["cpu", KERNEL, "cuda"])
@@ -53,10 +62,16 @@ def kernel_device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture
-def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def large_programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs of many chunks of one row: Triton's interpreter takes time for each program and row, however large."""
+    pytest.importorskip("triton")
+    from mosaicaug.backends.triton import launch
+    from tests.helpers.interpreter import leave_out_waste
+
     monkeypatch.setattr(launch, "CHUNKS", 16 * launch.CHUNKS)
     monkeypatch.setattr(launch, "MOST_ROWS", 1)
+    with leave_out_waste():
+        yield
 
 
 @pytest.fixture
@@ -64,7 +79,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
     """`backend="auto"` takes the Triton kernel for CPU images as it does for CUDA images; see `KERNEL`."""
     if torch.cuda.is_available():
         pytest.skip("the kernel runs on the GPU instead")
-    module = sys.modules["mosaicaug.apply"]
+    module = importlib.import_module("mosaicaug.apply")
     find = module._import_triton
 
     def find_on_cpu(images: torch.Tensor, backend: str) -> Any:
@@ -79,6 +94,8 @@ def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
         monkeypatch.setattr(kernel, "run", functools.partial(run, architecture=90))
         return
     request.getfixturevalue("large_programs")
+    from tests.helpers.interpreter import round_to_bfloat16
+
     interpreter = pytest.importorskip("triton.runtime.interpreter")
     monkeypatch.setattr(interpreter, "_convert_float", round_to_bfloat16(interpreter._convert_float))
 
@@ -86,6 +103,8 @@ def interpreter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
 @pytest.fixture
 def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU backend has no compiled kernel, as where no C compiler was found."""
+    from mosaicaug.backends.cpu import compiled
+
     monkeypatch.setattr(compiled, "load", lambda: None)
 
 
@@ -114,12 +133,18 @@ def _seed() -> None:
 @pytest.fixture
 def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer gets a backbone of milliseconds a step."""
+    from tests.helpers.small_run import make_backbone
+
     monkeypatch.setattr("pmsi.models.registry.make_backbone", make_backbone)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """ImageFolder of three classes with four training and two test images."""
+    from PIL import Image
+
+    from tests.helpers.small_run import make_dataset
+
     root, dataset = tmp_path / "photos", make_dataset()
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):

@@ -7,9 +7,12 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # files of results need no trainer, and it takes seconds to import
 
 import mosaicaug
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from bench import results
 from bench.conftest import choose_path
+from tests.helpers.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,10 +28,9 @@ def test_a_part_of_the_cases_does_not_pass_for_all() -> None:
 
 
 def run_pytest(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
     # A run of its own, not a worker of this one, where nothing is timed.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    return subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=False, timeout=300)
+    return run_forked("-m", "pytest", "-p", "no:cacheprovider", *words, cwd=ROOT, environment=alone)
 
 
 def test_the_option_times_what_was_selected(tmp_path: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.gpu import tables
 from bench.gpu.machine_code import Instruction, Wait, list_waits
+from tests.helpers.forked import run_forked
 
 pytest.importorskip("triton")
 
@@ -28,10 +26,7 @@ print(json.dumps(row))
 
 def test_a_case_becomes_a_row_of_counts() -> None:
     """In a process of its own, where Triton compiles and does not interpret."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", CASE], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_forked("-c", CASE, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     assert row["sector_efficiency"] == pytest.approx(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -37,6 +35,7 @@ from mosaicaug import (
 from mosaicaug.kornia import RandomCutMix, RandomJigsaw
 from mosaicaug.timm import Mixup
 from mosaicaug.torchvision import V2Transform
+from tests.helpers.forked import run_forked
 from tests.helpers.oracle import seeded
 from tests.helpers.public_calls import list_calls, run_all
 
@@ -107,8 +106,7 @@ def test_public_functions_give_the_same_in_every_state(enter: Callable[[], Abstr
 
 
 def test_public_functions_give_the_same_after_an_import_in_another_state(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.helpers.public_calls", str(tmp_path / "found.pt")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_forked("-m", "tests.helpers.public_calls", str(tmp_path / "found.pt"), cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     assert differ(run_all(list_calls()), torch.load(tmp_path / "found.pt")) == []
 

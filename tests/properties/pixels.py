@@ -20,7 +20,7 @@ from mosaicaug.backends import cpu, reference
 from mosaicaug.backends.cpu import compiled, tiles
 from mosaicaug.backends.triton import launch
 from tests.helpers.dense_oracle import Sources, trace_sources
-from tests.helpers.interpreter import round_to_bfloat16
+from tests.helpers.interpreter import leave_out_waste, round_to_bfloat16
 from tests.properties.cases import Case
 
 tried: Counter[str] = Counter()  # plans carried out and compared, by backend: one for each output image
@@ -110,7 +110,11 @@ def interpret(*, small: bool) -> Iterator[None]:
 
     convert = round_to_bfloat16(interpreter._convert_float)
     chunks = launch.CHUNKS * (1 if small else 8)
-    with mock.patch.object(interpreter, "_convert_float", convert), mock.patch.object(launch, "CHUNKS", chunks):
+    with (
+        mock.patch.object(interpreter, "_convert_float", convert),
+        mock.patch.object(launch, "CHUNKS", chunks),
+        leave_out_waste(),
+    ):
         yield
 
 

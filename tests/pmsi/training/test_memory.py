@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pmsi.training.memory import check_host, largest_batch, measure_peak
+from tests.helpers.forked import run_forked
 from tests.helpers.small_run import RECIPE, Watch, make_dataset, make_trainer
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ try:
 except ValueError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = run_forked("-c", script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "256 images of 256 px a step do not fit in the host's memory; lower --batch-size or --crop\n"

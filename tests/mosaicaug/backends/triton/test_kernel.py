@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import builtins
 import itertools
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch import Tensor
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.triton.table import Table, pack
+from tests.helpers.forked import run_forked
 from tests.helpers.oracle import number_pixels
 
 triton = pytest.importorskip("triton")
@@ -30,9 +29,7 @@ SHAPE = (4, 3, 24, 32)
 
 def run_python(*words: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a process of its own, where Triton compiles and does not interpret."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, *words]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    return run_forked(*words, cwd=ROOT)
 
 
 @pytest.mark.parametrize(("every", "kernels"), [(9, 20), pytest.param(1, 150, marks=pytest.mark.slow)])
