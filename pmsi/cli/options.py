@@ -52,7 +52,7 @@ class ComputeOptions:
     compile: bool = False
     """Compile network and loss of every phase: minutes at the start for faster steps."""
     graphs: bool = True
-    """On one GPU, replay all phases of a mini-batch as one CUDA graph; not with fp16 or --compile."""
+    """On one GPU, replay all phases of a mini-batch as one CUDA graph; not with fp16, nor when compiled."""
 
 
 _Flat = tyro.conf.arg(name="")
