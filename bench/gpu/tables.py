@@ -19,22 +19,19 @@ def render(folder: Path = FOLDER) -> str:
     if not all((folder / name).exists() for name in FILES):
         return "Not modelled yet.\n"
     before, after = (_slowest(json.loads((folder / name).read_text(encoding="utf-8"))["rows"]) for name in FILES)
-    heads = ["task", "augmentation", "dtype", "layout", "before: instructions per KB", *CHIPS]
-    heads += ["now: instructions per KB", *CHIPS, "limit on H200", "of a copy, at most"]
-    marks = ["---"] * 4 + ["---:"] * 6 + ["---", "---:"]
     measured = read_measured(folder)
-    heads += [f"measured on {chip}" for chip in measured]
-    marks += ["---:"] * len(measured)
-    lines = [heads, marks]
+    heads = ["task", "augmentation", "dtype", "layout", *(f"measured, {_shorten(device)}" for device in measured)]
+    heads += ["% of a copy, H200", "limit", "per KB", *CHIPS, "before: per KB", *CHIPS]
+    lines = [heads, ["---"] * 4 + ["---:"] * (len(heads) - 4)]
     for key, row in after.items():
         task, augmentation, dtype, layout = key
         cells = [task, TITLES[augmentation], dtype, layout]
-        for one in (before[key], row):
-            cells += [f"{one['instructions_per_kb']:.0f}", *(f"{one[chip]['ratio']:.2f}" for chip in CHIPS)]
-        cells += [row["H200"]["limiter"], f"{row['H200']['fraction_of_copy']:.0%}"]
         for found in measured.values():
-            least, most = found.get(key, (None, None))
-            cells.append("-" if least is None else f"{least:.0%}" if least == most else f"{least:.0%} to {most:.0%}")
+            least, most = (round(100 * part) for part in found.get(key, (0.0, 0.0)))
+            cells.append("-" if most == 0 else f"{most}" if least == most else f"{least}..{most}")
+        cells += [f"{100 * row['H200']['fraction_of_copy']:.0f}", row["H200"]["limiter"]]
+        for one in (row, before[key]):
+            cells += [f"{one['instructions_per_kb']:.0f}", *(f"{one[chip]['ratio']:.2f}" for chip in CHIPS)]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -81,6 +78,11 @@ def _slowest(rows: list[Row]) -> dict[tuple[str, str, str, str], dict[str, Any]]
         if key not in slowest or row["H200"]["ratio"] > slowest[key]["H200"]["ratio"]:
             slowest[key] = row
     return dict(sorted(slowest.items()))
+
+
+def _shorten(device: str) -> str:
+    """Name of a GPU without its maker and memory: "H100" of "NVIDIA H100 80GB HBM3"."""
+    return device.removeprefix("NVIDIA ").split(" ")[0] if device.startswith("NVIDIA ") else device
 
 
 def _key(row: Row) -> tuple[str, str, str, str]:
