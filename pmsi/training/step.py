@@ -67,7 +67,7 @@ class GraphedSteps:
     """
 
     def __init__(self, steps: PhaseSteps, capture: Callable[[Replay], Replay] | None = None) -> None:
-        self.steps, self.capture, self.groups = steps, capture or capture_graph, steps.optimizer.param_groups
+        self.steps, self.capture = steps, capture or capture_graph
         self.learning: list[bool] = []
         self.eager, self.replay = 0, cast(Replay | None, None)
         self.inputs: list[PhaseInput] = []  # memory that replays read
@@ -97,6 +97,12 @@ class GraphedSteps:
             rate.fill_(group["lr"])
         self.replay()
         return self.losses.clone()
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Groups of the optimizer, which are others once it has loaded a checkpoint."""
+        groups: list[dict[str, Any]] = self.steps.optimizer.param_groups
+        return groups
 
     def _run(self) -> None:
         with self._rates_on_device():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -38,9 +39,10 @@ class Recorder:
 
 
 def make_graphed(folder: Path, recipe: Recipe) -> tuple[Trainer, Recorder]:
-    trainer, recorder = make_trainer(folder, recipe), Recorder()
-    trainer.steps = GraphedSteps(trainer.steps, recorder)  # type: ignore[arg-type]
-    return trainer, recorder
+    """Trainer that makes its steps as on a GPU, before it loads a checkpoint."""
+    recorder = Recorder()
+    with patch("pmsi.training.trainer.make_steps", lambda steps, _: GraphedSteps(steps, recorder)):
+        return make_trainer(folder, recipe), recorder
 
 
 @pytest.mark.usefixtures("small_backbone")
@@ -60,6 +62,21 @@ def test_a_replayed_run_is_the_eager_run(tmp_path: Path, changes: dict[str, Any]
     if recipe.optimizer == "sgd":  # AdamW moves biases below a batch norm at full rate, by mere rounding
         torch.testing.assert_close(wanted, found, rtol=1e-4, atol=1e-5)
     assert all(isinstance(group["lr"], float) for group in graphed.optimizer.param_groups)
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_a_replayed_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    """Loading makes other groups of the optimizer; replays follow their rates."""
+    recipe = replace(RECIPE, epochs=4)
+    whole, _ = make_graphed(tmp_path / "whole", recipe)
+    whole.run(Watch())
+    with pytest.raises(KeyboardInterrupt):
+        make_graphed(tmp_path / "parts", recipe)[0].run(Watch((3, 1)))
+    parts, recorder = make_graphed(tmp_path / "parts", recipe)
+    assert len(parts.history) == 2
+    parts.run(Watch())
+    assert recorder.replays == 6 - EAGER_STEPS
+    torch.testing.assert_close(flatten_state(whole), flatten_state(parts), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("small_backbone")
