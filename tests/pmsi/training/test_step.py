@@ -75,7 +75,10 @@ def test_a_replayed_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     parts, recorder = make_graphed(tmp_path / "parts", recipe)
     assert len(parts.history) == 2
     parts.run(Watch())
+    assert isinstance(parts.steps, GraphedSteps)
+    assert isinstance(whole.steps, GraphedSteps)
     assert recorder.replays == 6 - EAGER_STEPS
+    assert [float(rate) for rate in parts.steps.rates] == [float(rate) for rate in whole.steps.rates]  # of the last
     torch.testing.assert_close(flatten_state(whole), flatten_state(parts), rtol=1e-4, atol=1e-5)
 
 
