@@ -10,8 +10,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.profiler import record_function
+from torch.utils._pytree import tree_leaves, tree_map
 
-from mosaicaug import Targets
 from pmsi.runtime.session import Session
 from pmsi.training.inputs import PhaseInput
 from pmsi.training.optim import zero_gradients
@@ -87,7 +87,7 @@ class GraphedSteps:
             self.eager += 1
             return self.steps(inputs)
         if self.replay is None:
-            self.inputs = [_copy_input(one) for one in inputs]
+            self.inputs = [tree_map(torch.clone, one) for one in inputs]
             self.rates = [torch.empty((), device=self.inputs[0][0].device) for _ in self.groups]
             self.replay = self.capture(self._run)
         else:
@@ -150,21 +150,9 @@ def capture_graph(call: Replay) -> Replay:
     return graph.replay
 
 
-def _list_parts(given: PhaseInput) -> list[Tensor]:
-    images, targets = given
-    return [images, *targets] if isinstance(targets, Targets) else [images, targets]
-
-
-def _copy_input(given: PhaseInput) -> PhaseInput:
-    images, targets = given
-    if isinstance(targets, Targets):
-        return images.clone(), Targets(*(part.clone() for part in targets))
-    return images.clone(), targets.clone()
-
-
 def _fill_input(held: PhaseInput, given: PhaseInput) -> None:
     """Copy an input to the memory of a captured one."""
-    parts, new = _list_parts(held), _list_parts(given)
+    parts, new = tree_leaves(held), tree_leaves(given)
     was, now = ([(tuple(part.shape), part.dtype) for part in one] for one in (parts, new))
     if was != now:
         raise ValueError(
