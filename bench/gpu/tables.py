@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.timing import read_case
 from bench.results import FOLDER, Row
+from bench.throughput.rows import read_case
 
 FILES = ("gpu-model-before.json", "gpu-model.json")
 CHIPS = ("H100", "H200")

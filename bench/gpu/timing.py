@@ -25,6 +25,7 @@ from torch import Tensor
 
 from bench.results import FOLDER, Row
 from bench.throughput.cases import Case, centre
+from bench.throughput.rows import read_case
 from bench.throughput.sides.ours import make_augmentation
 from mosaicaug import Augmentation, PlanBuffer, apply
 from mosaicaug.backends.triton import chunks, kernel, launch
@@ -159,12 +160,6 @@ def read_model(case: Case, path: Path = FOLDER / "gpu-model.json") -> dict[str, 
         if read_case(row) == replace(case, batch=32, per="sample"):
             return {chip: row[chip]["fraction_of_copy"] for chip in ("H100", "H200")}
     return {}
-
-
-def read_case(row: Row) -> Case:
-    """Case of a row of the model."""
-    names = ("augmentation", "task", "level", "size", "dtype", "layout")
-    return Case(**{name: row[name] for name in names})
 
 
 def list_modelled(path: Path = FOLDER / "gpu-model.json") -> list[Case]:

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from bench.measure import Run
 from bench.results import FOLDER, Row, describe_environment, results_path, round_figure, write_results
 from bench.throughput.batch import MEAN, STD, Batch, UnfitError, draw_index, make_batch
 from bench.throughput.cases import Case, centre
+from bench.throughput.rows import read_case
 from bench.throughput.sides import make_run, ours
 from bench.throughput.tables import TITLES
 from mosaicaug import Plan, apply
@@ -203,8 +203,7 @@ def render(folder: Path = FOLDER) -> str:
     lines = [f"| {heads} |", f"|{' --- |' * 2}{' ---: |' * 11}"]
     rows: dict[Case, dict[tuple[str, str], Row]] = {}
     for row in results["rows"]:
-        case = Case(**{field.name: row[field.name] for field in fields(Case)})
-        rows.setdefault(case, {})[row["load"], row["side"]] = row
+        rows.setdefault(read_case(row), {})[row["load"], row["side"]] = row
     for case, found in rows.items():
         idle, busy = (partial(divide, found, load) for load in ROUNDS)
         name = TITLES[case.augmentation] + (", pipeline" if case.task == "pipeline" else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+import mosaicaug
 from pmsi.cli.console import Screen, end, print_whole, say
 from pmsi.cli.data import Data, run_data
 from pmsi.cli.evaluate import run_evaluate
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(quiet=process_rank() > 0)  # of several processes, the first one speaks
     words = sys.argv[1:] if arguments is None else arguments
     if words == ["--version"]:
-        console.print(f"pmsi {importlib.metadata.version('mosaicaug')}", highlight=False)
+        console.print(f"pmsi {mosaicaug.__version__}", highlight=False)
         return 0
     try:
         return _carry_out(words, console)
