@@ -40,6 +40,8 @@ from pmsi.training.phases import list_phases, needs_maps
 from pmsi.training.snapmix import SnapMixHead, measure_maps
 from pmsi.training.step import PhaseSteps, make_steps
 
+SAVE_SECONDS = 5.0  # an untested epoch of less is kept with a later one: saving a small network takes 30 ms
+
 
 class Trainer:
     """Training run: a function of recipe, data, initial weights and seed, however often it is interrupted.
@@ -55,8 +57,9 @@ class Trainer:
         seed: of initial weights, order, crops, augmentation and dropout.
         identity: values that a checkpoint, and all processes, must agree on; None describes recipe, data, weights, seed
             and precision.
-        folder: gets ``last.ckpt``, ``previous.ckpt`` (the one before) and ``metrics.jsonl`` after every epoch, and when
-            the run is stopped; a checkpoint there is continued, also in the middle of an epoch. None keeps nothing.
+        folder: gets ``last.ckpt``, ``previous.ckpt`` (the one before) and ``metrics.jsonl`` after every epoch that is
+            tested or ends `SAVE_SECONDS` or more after the last one kept, and when the run is stopped; a checkpoint
+            there is continued, also in the middle of an epoch. None keeps nothing.
         session: device, precision, processes, and whether phases are compiled or replayed as CUDA graphs; None opens
             the best device of this machine.
 
@@ -116,6 +119,7 @@ class Trainer:
         self.epoch = EpochState(len(self.phases), self.fabric.device)
         self.parts = self._list_parts(optimizer)
         self.checkpoint = None if folder is None else expand_home(folder) / "last.ckpt"
+        self.saved = time.perf_counter()  # when the run was last saved, or begun
         self._restore()
 
     def run(self, callback: Callback | None = None, profile: Profile | None = None) -> Evaluation:
@@ -140,9 +144,11 @@ class Trainer:
                 record = self._record(evaluation, seconds)
                 self.history.append(record)
                 self.epoch = EpochState(len(self.phases), self.fabric.device)
-                self._save()
+                worth = evaluation is not None or time.perf_counter() - self.saved >= SAVE_SECONDS
+                if saved := bool(self.processes.max_over_processes(int(worth))):
+                    self._save()
                 callback.on_epoch(record)
-                self._leave_if_asked(interrupter, saved=True)
+                self._leave_if_asked(interrupter, saved=saved)
         return evaluation or evaluate(self.tested, self.test, self.recipe, self.session)
 
     def step(self, batch: BatchPlan) -> Tensor:
@@ -268,6 +274,7 @@ class Trainer:
             save_checkpoint(self.checkpoint, run | parts)
             write_lines(self.checkpoint.with_name("metrics.jsonl"), self.history)
         self.fabric.barrier()
+        self.saved = time.perf_counter()
 
     def _restore(self) -> None:
         """Continue the folder's checkpoint, if it has one."""

@@ -16,6 +16,7 @@ import torch
 from pmsi.recipe import Method, Recipe
 from pmsi.runtime.checkpoints import load_checkpoint, previous_path, save_checkpoint
 from pmsi.runtime.signals import Stopped
+from pmsi.training import trainer as trainer_module
 from tests.helpers.small_run import RECIPE, Watch, make_dataset, make_trainer, name_differences, read_folder
 
 # Last maps of 2 x 2: a class activation map of one pixel says nothing.
@@ -49,6 +50,27 @@ def check_resume(tmp_path: Path, recipe: Recipe, stops: list[tuple[int, int]]) -
     whole, parts = (load_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
     assert name_differences(whole, parts) == []
     assert not name_differences(parts["model"], {k: v.contiguous() for k, v in trainer.network.state_dict().items()})
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize(("pause", "kept"), [(3600.0, [0, 2, 2]), (0.0, [1, 2, 3])])
+def test_short_untested_epoch_is_kept_with_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: float, kept: list[int]
+) -> None:
+    monkeypatch.setattr(trainer_module, "SAVE_SECONDS", pause)
+    recipe, found = replace(RECIPE, epochs=4, test_every=2), []
+
+    class Look(Watch):
+        def on_epoch(self, record: Any) -> None:
+            file = tmp_path / "last.ckpt"
+            found.append(len(load_checkpoint(file)["history"]) if file.exists() else 0)
+            if record["epoch"] == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):  # what was not kept yet is kept then
+        make_trainer(tmp_path, recipe).run(Look())
+    assert found == kept
+    assert len(load_checkpoint(tmp_path / "last.ckpt")["history"]) == 3
 
 
 @pytest.mark.usefixtures("small_backbone")
