@@ -13,6 +13,7 @@ from tests.hostile.images import IMAGES
 from tests.hostile.plans import PLANS
 from tests.hostile.runs import RUNS
 from tests.hostile.tables import TABLES
+from tests.hostile.uploads import UPLOADS
 
 TABLE: dict[str, Sequence[Case]] = {
     "Images and folders of images": IMAGES,
@@ -22,5 +23,6 @@ TABLE: dict[str, Sequence[Case]] = {
     "Caches of decoded images": CACHES,
     "Folders of runs": RUNS,
     "Plans": PLANS,
+    "Uploads to `pmsi serve`": UPLOADS,
     "Disks and processes": DISKS,
 }
