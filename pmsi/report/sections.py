@@ -73,27 +73,29 @@ def compare_with_paper(
 
 
 def comparison_table(tests: Sequence[PairedTest]) -> Table:
-    """Paired comparisons, with the paper's difference where it has both rows: first minus second."""
+    """Paired comparisons: first minus second, and where the paper has both rows, whether their order is the same."""
     rows: list[tuple[str, ...]] = []
     for first, second, found, paper in tests:
         low, high = found.interval
         p_value = "" if found.p_value is None else f"{found.p_value:.2g}" if found.p_value > 1e-99 else "< 1e-99"
         words = {"better": f"{first} is better", "worse": f"{first} is worse"}.get(found.verdict, found.verdict)
         ours = (f"{found.difference:+.1f}", f"{low:+.1f} to {high:+.1f}", p_value, words)
-        rows.append((f"{first} vs {second}", "" if paper is None else f"{paper:+.1f}", *ours))
+        theirs = "" if paper is None else f"{paper:+.1f}"
+        rows.append((f"{first} vs {second}", theirs, *ours, _compare_order(found, paper)))
     shares = sorted({f"{100 * one.found.confidence:.3g} %" for one in tests})
     caption = "Differences on the same test images, in points, with bootstrap intervals over images and seeds."
-    head: tuple[str, ...] = (
-        "methods",
-        "paper",
-        "difference",
-        f"interval ({', '.join(shares)})",
-        "McNemar p",
-        "verdict",
-    )
+    interval = f"interval ({', '.join(shares)})"
+    head: tuple[str, ...] = ("methods", "paper", "difference", interval, "McNemar p", "verdict", "paper's order")
     if all(one.paper is None for one in tests):
-        head, rows = (head[0], *head[2:]), [(row[0], *row[2:]) for row in rows]  # no column for nothing
+        head, rows = (head[0], *head[2:-1]), [(row[0], *row[2:-1]) for row in rows]  # no columns for nothing
     return Table(caption, head, tuple(rows))
+
+
+def _compare_order(found: Comparison, paper: float | None) -> str:
+    """Words on whether two rows stand in the paper's order; none where the paper does not have both."""
+    if paper is None or found.verdict == "not told apart":
+        return "" if paper is None else found.verdict
+    return "same" if found.difference * paper > 0 else "other"
 
 
 def seeds_table(tests: Mapping[int, Sequence[PairedTest]]) -> Table:

@@ -68,15 +68,17 @@ def test_verdicts_stand_beside_the_papers_differences() -> None:
         PairedTest("rmg", "none", Comparison(1.26, (0.3, 2.2), 0.95, 0.012, 100, (1, 1)), 1.1),
         PairedTest("jigsaw", "none", Comparison(-2.0, (-3.0, -1.0), 0.95, None, 100, (3, 3)), 0.7),
         PairedTest("blur", "none", Comparison(0.1, (-1.0, 1.0), 0.95, None, 100, (3, 3))),
+        PairedTest("mixup", "none", Comparison(0.1, (-1.0, 1.0), 0.95, None, 100, (3, 3)), 0.1),
     ]
     table = comparison_table(found)
     assert table.rows == (
-        ("rmg vs none", "+1.1", "+1.3", "+0.3 to +2.2", "0.012", "rmg is better"),
-        ("jigsaw vs none", "+0.7", "-2.0", "-3.0 to -1.0", "", "jigsaw is worse"),
-        ("blur vs none", "", "+0.1", "-1.0 to +1.0", "", "not told apart"),
+        ("rmg vs none", "+1.1", "+1.3", "+0.3 to +2.2", "0.012", "rmg is better", "same"),
+        ("jigsaw vs none", "+0.7", "-2.0", "-3.0 to -1.0", "", "jigsaw is worse", "other"),
+        ("blur vs none", "", "+0.1", "-1.0 to +1.0", "", "not told apart", ""),
+        ("mixup vs none", "+0.1", "+0.1", "-1.0 to +1.0", "", "not told apart", "not told apart"),
     )
     assert (table.head[1], table.head[3]) == ("paper", "interval (95 %)")
-    alone = comparison_table(found[2:])  # no column of empty cells
+    alone = comparison_table(found[2:3])  # no column of empty cells
     assert alone.head[:2] == ("methods", "difference")
     assert alone.rows == (("blur vs none", "+0.1", "-1.0 to +1.0", "", "not told apart"),)
 
