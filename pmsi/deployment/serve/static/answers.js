@@ -1,4 +1,4 @@
-import { make, post, take } from "./common.js";
+import { breakable, make, post, take } from "./common.js";
 
 const answers = document.querySelector("#answers");
 let turn = Promise.resolve(); // one photograph after another, as the server does
@@ -26,7 +26,7 @@ async function ask(file, article) {
 
 function show(found, name, article) {
   const title = article.querySelector("h2");
-  title.textContent = found.verdict;
+  title.replaceChildren(...breakable(found.verdict));
   title.classList.toggle("unsure", !found.sure);
   article.querySelector(".remark").textContent = found.remark ? `${name}, ${found.remark}` : name;
   addView(article, found.picture, "what the network saw");

@@ -35,7 +35,12 @@ for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) =
 
 export function make(tag, text = "", name = "") {
   const element = document.createElement(tag);
-  element.textContent = text;
+  element.append(...breakable(text));
   if (name) element.className = name;
   return element;
+}
+
+// Nodes of a text that may be broken after an underscore, as names of classes have them.
+export function breakable(text) {
+  return text.split(/(?<=_)/).flatMap((part) => (part.endsWith("_") ? [part, document.createElement("wbr")] : [part]));
 }

@@ -156,7 +156,7 @@ def address(app: Any) -> Iterator[str]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_both_pages_work_in_a_browser(address: str, tmp_path: Path) -> None:
-    good, bad = tmp_path / "a <b>.png", tmp_path / "bad.png"
+    good, bad = tmp_path / "a <b>_c.png", tmp_path / "bad.png"
     good.write_bytes(make_photo(250))
     bad.touch()
 
@@ -165,7 +165,7 @@ def test_both_pages_work_in_a_browser(address: str, tmp_path: Path) -> None:
         await page.choose_files("#files", [good, bad])
         await page.wait("document.querySelectorAll('.best li').length == 2 && document.querySelector('.error')")
         shown = await page.run("[...document.querySelectorAll('.answer h2, .remark')].map(one => one.textContent)")
-        assert shown == ["blue", "a <b>.png", "bad.png", "the file is empty (0 bytes)"]
+        assert shown == ["blue", "a <b>_c.png", "bad.png", "the file is empty (0 bytes)"]
         assert await page.run("document.querySelectorAll('figure img').length") == 2
         await page.wait("document.querySelectorAll('.examples img').length == 2")  # the damaged one is gone
 
