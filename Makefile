@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+SEED ?= 0
 # Without bytecode each of some fifty processes that the tests start would compile torch and torchvision anew, in 5 s.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -18,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py mosaicaug/backends/cpu
 	@touch $@
 
 demo: install  ## the main job on the embedded data: six augmentations on few images, one table, one page
-	$(BIN)/pmsi compare --recipe few-shot --train-per-class 10 --jobs 2
+	$(BIN)/pmsi compare --recipe few-shot --train-per-class 10 --jobs 2 --seeds $(SEED)
 
 test: install  ## the tests, and lint beside them: mypy keeps one core busy
 	@$(MAKE) --no-print-directory --jobs=2 lint pytest

@@ -89,7 +89,7 @@ def render_typefaces(
     resize: int,
     *,
     train_per_class: int = 60,
-    test_per_class: int = 40,
+    test_per_class: int = 100,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Rendered:

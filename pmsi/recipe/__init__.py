@@ -279,6 +279,7 @@ _DEMO = replace(
     warmup=0.1,
     batch_norm_momentum=0.02,
 )
+_SMALL: dict[str, Any] = {"width_mult": 0.35, "resize": 63, "crop": 56, "feature_width": 64, "hidden_width": 32}
 
 RECIPES: dict[RecipeName, Recipe] = {
     "paper": _PAPER,
@@ -290,6 +291,6 @@ RECIPES: dict[RecipeName, Recipe] = {
     "quick": _QUICK,
     "demo": _DEMO,
     # Many epochs on few images, as in the paper, where a regulariser may pay off; two and a half minutes a row on one
-    # core for ten images of each typeface.
-    "few-shot": replace(_DEMO, width_mult=0.35, resize=63, crop=56, epochs=200, test_every=50),
+    # core for ten images of each typeface, of which five batches use all.
+    "few-shot": replace(_DEMO, **_SMALL, batch_size=24, epochs=140, test_every=70),
 }

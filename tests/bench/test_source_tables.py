@@ -11,7 +11,7 @@ from bench import source_tables
 
 def test_fields_of_recipes_are_explained() -> None:
     table = source_tables.render_recipe_fields()
-    assert "| `epochs` | int | 150 | `quick` 4, `demo` 4, `few-shot` 200 | Passes over the training images. |" in table
+    assert "| `epochs` | int | 150 | `quick` 4, `demo` 4, `few-shot` 140 | Passes over the training images. |" in table
     assert "| `chain` | independent, shared | independent |" in table
 
 

@@ -160,8 +160,8 @@ def test_skipping_may_not_empty_a_class_or_the_test(folder: Path) -> None:
 def test_typefaces_need_no_root() -> None:
     dataset = load_dataset("typefaces", None, resize=16)
     assert (dataset.name, len(dataset.classes)) == ("typefaces", 12)
-    assert (len(dataset.train.images), len(dataset.test.images)) == (720, 480)
-    assert "720 training and 480 test images" in dataset.protocol
+    assert (len(dataset.train.images), len(dataset.test.images)) == (720, 1200)
+    assert "720 training and 1200 test images" in dataset.protocol
     assert not torch.equal(dataset.train.images, load_dataset("typefaces", None, resize=16, seed=1).train.images)
 
 
