@@ -33,6 +33,7 @@ from pmsi.runtime.files import expand_home, write_json, write_lines
 from pmsi.runtime.session import Session
 from pmsi.training.batches import count_batches
 from pmsi.training.callbacks import Callback
+from pmsi.training.phases import needs_maps
 
 
 def study(
@@ -120,12 +121,12 @@ def study(
             on_results(results)
         return results
 
-    # 3. Train what is missing; tables share runs.
+    # 3. Train what is missing; tables share runs. The longest come first, so that several processes end together.
     left = {
         locate_run(folder, row, seed): (f"{name} {label}, seed {seed}", row, seed)
         for seed in seeds
         for name, found in wanted.items()
-        for label, row in found.items()
+        for label, row in sorted(found.items(), key=lambda item: not needs_maps(item[1].recipe))
         if name != "table4" or label in methods
     }
     while left := {place: run for place, run in left.items() if not (place / "result.json").exists()}:

@@ -60,20 +60,15 @@ def make_schedule(recipe: Recipe, optimizer: Optimizer, count: int) -> LRSchedul
     return CosineAnnealingLR(optimizer, period)
 
 
-def zero_gradients(optimizer: Optimizer, *, idle: bool) -> None:
-    """Clear the gradients of an optimizer's parameters before a backward pass.
+def fill_gradients(optimizer: Optimizer) -> None:
+    """Give parameters that a backward pass did not reach a gradient of zero.
 
-    Args:
-        optimizer: of all parameters of a network.
-        idle: also parameters that the pass does not reach get a gradient, of zero: they keep weight decay and momentum,
-            and they are alike in a resumed run.
+    They keep weight decay and momentum so, and they are alike in a resumed run.
     """
-    optimizer.zero_grad(set_to_none=not idle)
-    if idle:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.requires_grad and parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
 
 class MovingAverage:

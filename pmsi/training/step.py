@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pmsi.runtime.session import Session
 from pmsi.training.inputs import PhaseInput
-from pmsi.training.optim import zero_gradients
+from pmsi.training.optim import fill_gradients
 from pmsi.training.phases import Phase
 
-EAGER_STEPS = 2  # before a capture: gradients and the optimizer's state must be there, and kernels chosen
+EAGER_STEPS = 2  # before a capture: the optimizer's state must be there, and kernels chosen
 
 Replay = Callable[[], None]
 
@@ -30,7 +30,7 @@ class PhaseSteps:
         objective: loss of a phase, from images, targets and output; on its device, wrapped by ``fabric``.
         optimizer: of all parameters, wrapped by ``fabric``.
         fabric: precision and processes.
-        zero_idle: see `zero_gradients`.
+        zero_idle: see `fill_gradients`.
     """
 
     def __init__(
@@ -46,8 +46,10 @@ class PhaseSteps:
             with record_function("pmsi: forward"):
                 loss = phase.weight * self.objective(images, targets, phase.output)
             with record_function("pmsi: backward"):
-                zero_gradients(self.optimizer, idle=self.zero_idle)
+                self.optimizer.zero_grad()  # gradients are made anew: adding to zeros takes longer
                 self.fabric.backward(loss)
+                if self.zero_idle:
+                    fill_gradients(self.optimizer)
             with record_function("pmsi: update"):
                 self.optimizer.step()
             losses.append(loss.detach())

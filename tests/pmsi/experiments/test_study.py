@@ -88,12 +88,12 @@ def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, stop: tuple[
         shown.append({row: len(runs) for row, runs in results["tables"]["table4"].items() if row in methods})
 
     def press(_: str, recipe: Recipe, __: Path) -> Watch:
-        return Watch(stop if recipe.augmentation == "snapmix" else None)
+        return Watch(stop if recipe.augmentation == "none" else None)
 
     with pytest.raises(KeyboardInterrupt):
         run_study(tmp_path / "parts", "table4", recipe=RECIPE, methods=methods, watch=press, on_results=count)
-    assert shown == [{"none": 1, "snapmix": 0, "rmg": 0}]
-    assert len(json.loads((tmp_path / "parts/results.json").read_text())["tables"]["table4"]["none"]) == 1
+    assert shown == [{"none": 0, "snapmix": 1, "rmg": 0}], "SnapMix takes longest"
+    assert len(json.loads((tmp_path / "parts/results.json").read_text())["tables"]["table4"]["snapmix"]) == 1
     again: list[str] = []
 
     def listen(title: str, *_: Any) -> Watch:
@@ -101,7 +101,7 @@ def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, stop: tuple[
         return Watch()
 
     parts = run_study(tmp_path / "parts", "table4", recipe=RECIPE, methods=methods, watch=listen)
-    assert again == ["table4 snapmix, seed 0", "table4 rmg, seed 0"]
+    assert again == ["table4 none, seed 0", "table4 rmg, seed 0"]
     assert name_differences(whole, parts) == []
     for method in methods:
         (run,) = whole["tables"]["table4"][method]
