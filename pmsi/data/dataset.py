@@ -220,7 +220,11 @@ def check_classes(name: str, found: Sequence[str], wanted: Sequence[str]) -> Non
 def _load_typefaces(
     resize: int, seed: int, hold_out: int | None, train_per_class: int | None, progress: Progress | None
 ) -> Dataset:
-    train, test = (Split(*pair) for pair in typefaces.render_typefaces(resize, seed=seed, progress=progress))
+    count = typefaces.TRAIN_PER_CLASS
+    if hold_out is None and train_per_class is not None and train_per_class > 0:
+        count = min(count, train_per_class)  # an image does not depend on how many there are
+    rendered = typefaces.render_typefaces(resize, train_per_class=count, seed=seed, progress=progress)
+    train, test = (Split(*pair) for pair in rendered)
     chosen = choose_rows(train.labels.tolist(), tuple(typefaces.TYPEFACES), hold_out, train_per_class)
     if hold_out is not None:
         test = Split(train.images[chosen.held_out], train.labels[chosen.held_out])

@@ -32,6 +32,7 @@ TYPEFACES = {
     "Computer Modern Typewriter": "cmtt10.ttf",
 }
 
+TRAIN_PER_CLASS = 60  # training images of each that the data set has
 _SPLITS = ("train", "test")
 _LINES = 3
 _RULER = 100.0  # em, px, at which words are measured
@@ -88,7 +89,7 @@ class Rendered(NamedTuple):
 def render_typefaces(
     resize: int,
     *,
-    train_per_class: int = 60,
+    train_per_class: int = TRAIN_PER_CLASS,
     test_per_class: int = 100,
     seed: int = 0,
     progress: Progress | None = None,

@@ -244,3 +244,14 @@ def test_labels_count_the_classes_of_a_network(folder: Path) -> None:
     ):
         with pytest.raises(ValueError, match=text):
             plain.order_classes(names)
+
+
+def test_few_typeface_images_are_the_first_of_all() -> None:
+    few, whole = (load_dataset("typefaces", None, resize=16, train_per_class=count) for count in (2, None))
+    first = [row for row in range(720) if row % 60 < 2]
+    assert torch.equal(few.train.images, whole.train.images[first])
+    assert torch.equal(few.train.labels, whole.train.labels[first])
+    assert torch.equal(few.test.images, whole.test.images)
+    for count, text in ((61, "train_per_class is 61, but class"), (0, "train_per_class must be 1 or more, got 0")):
+        with pytest.raises(ValueError, match=text):
+            load_dataset("typefaces", None, resize=16, train_per_class=count)
