@@ -126,3 +126,71 @@ def test_dtypes_that_the_kernel_only_copies_are_calculated_by_operations(monkeyp
     for aug in (Jigsaw(2), CutMix(), MixUp()):
         apply(images, aug.sample(images.shape))
     assert made == [compiled.load() is not None] * 2 + [False]
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("given", "wanted", "normalised", "calculates"),
+    [
+        (torch.uint8, torch.float32, False, True),
+        (torch.bfloat16, torch.bfloat16, True, True),
+        (torch.float64, torch.float64, False, True),  # bytes are moved
+        (torch.float64, torch.float32, False, False),
+        (torch.float32, torch.float64, False, False),
+        (torch.float16, torch.float16, True, False),
+        (torch.complex128, torch.complex128, False, False),  # 16 bytes
+    ],
+    ids=str,
+)
+def test_the_kernel_says_what_it_can_calculate(
+    given: torch.dtype, wanted: torch.dtype, normalised: bool, calculates: bool
+) -> None:
+    ones = torch.ones(3) if normalised else None
+    for mean, std in ((ones, None), (None, ones)):
+        request = Request(wanted, channels_last=False, mean=mean, std=std)
+        images, out = torch.zeros(2, 3, 4, 4, dtype=given), torch.zeros(2, 3, 4, 4, dtype=wanted)
+        assert compiled.run(images, Plan.identity(2, (4, 4)), request, out, fresh=True) is calculates
+
+
+@needs_kernel
+def test_an_empty_output_is_made_by_the_kernel() -> None:
+    images = torch.zeros(0, 3, 4, 4)
+    request = Request(torch.float32, channels_last=False)
+    assert compiled.run(images, Plan.identity(0, (4, 4)), request, torch.empty(0, 3, 4, 4), fresh=True) is True
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_last", "planes"),
+    [
+        ((2, 1, 4, 6), False, [0]),
+        ((2, 2, 4, 6), False, [0, 24]),
+        ((2, 2, 4, 6), True, [0]),  # both channels of a pixel at once
+        ((2, 5, 3, 4, 6), False, [24 * number for number in range(15)]),
+        ((2, 5, 3, 4, 6), True, [72 * number for number in range(5)]),
+    ],
+    ids=str,
+)
+def test_planes_are_moved_one_by_one_and_pixels_as_wholes(
+    shape: tuple[int, ...], channels_last: bool, planes: list[int]
+) -> None:
+    request = Request(torch.float32, channels_last=channels_last)
+    images, out = (request.make_output(shape, torch.device("cpu")) for _ in range(2))
+    job, (_, _, offsets, *_) = compiled._make_job(images, Plan.identity(2, (4, 6)), request, out)
+    assert [list(one) for one in offsets] == [planes, planes]
+    assert (job.planes, job.pixel) == (len(planes), shape[-3] if channels_last else 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "images", "rows", "units"),
+    [((10, 1, 16, 16), 4, 16, 3), ((3, 1, 32, 32), 1, 8, 12), ((2, 1, 64, 16), 1, 16, 8), ((2, 1, 3, 1024), 1, 1, 6)],
+    ids=str,
+)
+def test_units_are_whole_images_or_bands_of_them(
+    shape: tuple[int, ...], images: int, rows: int, units: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "UNIT_BYTES", 4 * 16 * 16)  # of one small image, or of four in bytes
+    dtype = torch.uint8 if shape[-1] == 16 and shape[-2] == 16 else torch.float32
+    batch = torch.zeros(shape, dtype=dtype)
+    plan = Plan.identity(shape[0], (shape[-2], shape[-1]))
+    job, _ = compiled._make_job(batch, plan, Request(dtype, channels_last=False), torch.empty_like(batch))
+    assert (job.unit_images, job.unit_rows, job.units) == (images, rows, units)

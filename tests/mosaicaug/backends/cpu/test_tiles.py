@@ -97,3 +97,18 @@ def test_rows_are_not_picked_where_memory_is_no_row_of_tiles() -> None:
     out = torch.full_like(images, -1)
     assert TiledBase(View(images, None, None, (9, 9)), own).write_rows(out) is True
     assert torch.equal(out, copy_pixels(images, own.to_dict()))
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+def test_the_base_says_what_an_element_takes_beside_the_output(flip: int) -> None:
+    images = number_pixels((2, 1, 8, 8), torch.uint8)
+    still, moved = Plan.identity(2, (8, 8)), Jigsaw(2, permutation="cyclic").sample(images.shape)
+    window = torch.tensor([[0, 0, flip]] * 2)
+    found = [
+        TiledBase(View(images, None, seen, (8, 8)), plan).scratch_bytes(stage)
+        for seen in (None, window)
+        for plan in (still, moved)
+        for stage in (torch.uint8, torch.float32)
+    ]
+    mirrored = 2 * flip
+    assert found == [0, 0, 10 / 4, 10 / 4 + 1, 10 / 8 + mirrored, 10 / 8 + 1 + mirrored, 2.5 + mirrored, 3.5 + mirrored]
