@@ -53,6 +53,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "table-6": partial(paper_tables.render, "reproduce-cub-backbones.json"),
         "table-7": partial(paper_tables.render, BIRDS, "table7"),
         "candidates": partial(paper_tables.render, "reproduce-cub-candidates.json"),
+        "modern-long": partial(paper_tables.render, "reproduce-cub-modern-long.json"),
         "candidates-long": partial(paper_tables.render, "reproduce-cub-candidates-long.json"),
         "differences": partial(paper_tables.render_differences, BIRDS),
         "modern": partial(paper_tables.render, "reproduce-cub-modern.json"),

@@ -77,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _carry_out(words: list[str], console: Console) -> int:
     command = parse(words)
+    if isinstance(command, Compare | Reproduce) and (not command.seeds or min(command.seeds) < 0):
+        raise ValueError(f"--seeds: give one number or more, each 0 or above, got {list(command.seeds)}")
     if isinstance(command, Compare):
         if not command.methods:
             raise ValueError("--methods: name one row or more")
@@ -117,9 +119,6 @@ def _study(
     grid: Grid | None = None,
 ) -> None:
     """`pmsi compare` and `pmsi reproduce`: the same engine for different tables."""
-    seeds = command.seeds
-    if not seeds or min(seeds) < 0:
-        raise ValueError(f"--seeds: give one number or more, each 0 or above, got {list(seeds)}")
     for logger in command.log:
         check_logger(logger)
     base, recipe_name = Row(command.settings, command.source), name_recipe(command)
@@ -143,7 +142,7 @@ def _study(
             recipe_name,
             methods=methods,
             grid=grid,
-            seeds=seeds,
+            seeds=command.seeds,
             folder=folder,
             session=session,
             watch=lambda title, chosen, place: _watch(command, screen, title, chosen, place),
