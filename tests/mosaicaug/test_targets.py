@@ -176,7 +176,7 @@ def test_snapmix_with_a_full_box_gives_all_to_the_partner() -> None:
     expect_close(targets.weight_b, [1, 1], 1e-6)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.3, 1 / 3, -2.7, math.nan])
+@pytest.mark.parametrize("value", [0.0, 0.3, 1 / 3, -2.7, 1e6 / 3, math.nan])
 @pytest.mark.parametrize("labels", [[0, 1, 2], [5, 5, 5]])
 def test_snapmix_without_mass_falls_back_to_areas(value: float, labels: list[int]) -> None:
     """A constant map, whatever its value, or one that holds NaN."""

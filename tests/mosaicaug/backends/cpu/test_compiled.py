@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import hatch_build
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply
 from mosaicaug.backends.cpu import compiled, workers
 from mosaicaug.backends.request import Request
@@ -113,6 +114,19 @@ def test_a_kernel_of_another_source_is_not_used(monkeypatch: pytest.MonkeyPatch,
     assert "another version" in reason
 
 
+def test_the_kernel_that_is_built_is_the_one_that_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert compiled.LIBRARY == hatch_build.LIBRARY
+    library = tmp_path / "kernel.native"
+    try:
+        hatch_build.compile_kernel(library)
+    except OSError as error:
+        pytest.skip(hatch_build.describe_failure(error))
+    monkeypatch.setattr(compiled, "LIBRARY", library)
+    found, reason = compiled._load()
+    assert found is not None
+    assert reason == ""
+
+
 def test_dtypes_that_the_kernel_only_copies_are_calculated_by_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
     made: list[bool] = []
@@ -167,6 +181,7 @@ def test_an_empty_output_is_made_by_the_kernel() -> None:
         ((2, 2, 4, 6), True, [0]),  # both channels of a pixel at once
         ((2, 5, 3, 4, 6), False, [24 * number for number in range(15)]),
         ((2, 5, 3, 4, 6), True, [72 * number for number in range(5)]),
+        ((2, 3, 2, 3, 4, 6), True, [72 * number for number in range(6)]),
     ],
     ids=str,
 )

@@ -82,7 +82,8 @@ def test_a_crop_shows_its_window(flip: int) -> None:
     view = View(images, None, torch.tensor([[0, 0, 0], [1, 2, flip]]), (4, 5))
     want = images[1, :, 1:5, 2:7]
     want = want.flip(-1) if flip else want
-    assert torch.equal(view.crop(1, [1, 0, 3, 4]), want[:, 1:3, 0:4])
+    for y0, x0, y1, x1 in ([1, 0, 3, 4], [0, 1, 4, 3]):
+        assert torch.equal(view.crop(1, [y0, x0, y1, x1]), want[:, y0:y1, x0:x1])
 
 
 def test_rows_are_not_picked_where_memory_is_no_row_of_tiles() -> None:

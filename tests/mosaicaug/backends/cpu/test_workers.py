@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mosaicaug import Jigsaw, apply
-from mosaicaug.backends.cpu import workers
+from mosaicaug.backends.cpu import compiled, workers
 from tests.helpers.oracle import number_pixels
 
 
@@ -27,15 +27,18 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("two_threads")
 def test_every_unit_is_made_once_on_one_thread_of_torch() -> None:
     seen: list[tuple[int, int]] = []
+    names: set[str] = set()
     with torch.inference_mode():
         out = torch.zeros(50)  # an inference tensor is written in inference mode alone
 
         def make(unit: int) -> None:
             seen.append((unit, torch.get_num_threads()))
+            names.add(threading.current_thread().name.rpartition("_")[0])
             out[unit] += 1
 
         workers.share(make, list(range(50)))
     assert sorted(seen) == [(unit, 1) for unit in range(50)]
+    assert names == {"mosaicaug"}, "as tools show the threads of a process"
     assert (out == 1).all()
     assert torch.get_num_threads() == 2
     fresh: list[int] = []
@@ -54,6 +57,38 @@ def test_what_a_helper_raises_reaches_the_caller() -> None:
         workers.share(fail, [1, 2, 3])
 
 
+def test_one_thread_needs_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    seen: list[tuple[int, int]] = []
+    workers.share(lambda unit: seen.append((unit, threading.get_ident())), [1, 2, 3])
+    assert seen == [(unit, threading.get_ident()) for unit in (1, 2, 3)]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_caller_works_alone_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while the interpreter shuts down."""
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    monkeypatch.setattr(workers, "_pool", pool)
+    seen: list[int] = []
+    workers.share(seen.append, [1, 2, 3])
+    assert seen == [1, 2, 3]
+    assert workers.start(lambda: None, 2) == []
+
+
+def test_finish_raises_what_a_helper_raised() -> None:
+    begun = threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        raise ZeroDivisionError
+
+    started = workers.start(fail, 1)
+    assert begun.wait(30)
+    with pytest.raises(ZeroDivisionError):
+        workers.finish(started)
+
+
 def assert_set(event: threading.Event) -> None:
     assert event.wait(30)
 
@@ -69,7 +104,11 @@ def test_helpers_that_never_began_are_not_waited_for(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
-def test_a_forked_process_has_helpers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_forked_process_has_helpers_of_its_own(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernel:
+        monkeypatch.setattr(compiled, "load", lambda: None)
+    monkeypatch.setattr(compiled, "SHARED_BYTES", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # OpenMP's own threads do not survive a fork
     images = number_pixels((64, 3, 64, 64))
     plan = Jigsaw(4).sample(images.shape)
