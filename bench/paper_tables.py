@@ -104,7 +104,8 @@ def _describe(results: dict[str, Any]) -> str:
     settings = ", ".join([f"Recipe `{name}`" + (" with" if changes else ""), *changes]).replace("with,", "with")
     weights = "random weights" if results["weights"] == "none" else "a pretrained backbone"
     seeds = ", ".join(map(str, results["seeds"]))
+    writers = ", ".join(results.get("written_by", [])) or f"commit {environment['commit']}"
     return (
         f"{data['protocol']} {settings}; {weights}, seed {seeds}, last epoch; {environment['device']}, "
-        f"{results['seconds'] / 60:.0f} minutes of training and tests, commit {environment['commit']}."
+        f"{results['seconds'] / 60:.0f} minutes of training and tests, {writers}."
     )

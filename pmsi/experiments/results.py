@@ -15,7 +15,7 @@ from torch import Tensor
 from pmsi.data.dataset import Dataset
 from pmsi.evaluation.accuracy import Evaluation
 from pmsi.evaluation.calibration import rank_answers
-from pmsi.experiments.folder import Predictions, check_run, locate_run, read_predictions, read_result
+from pmsi.experiments.folder import Predictions, check_run, locate_run, read_config, read_predictions, read_result
 from pmsi.experiments.pictures import (
     Activations,
     Errors,
@@ -112,6 +112,8 @@ def gather_results(folder: Path, facts: Mapping[str, Any], tables: Tables) -> di
         for name, rows in tables.items()
     }
     results = {**facts, "seeds": sorted({run["seed"] for run in list_runs(found)}), "tables": found}
+    configs = [read_config(folder / run["folder"]) or {} for run in list_runs(found)]
+    results["written_by"] = sorted({one["written_by"] for one in configs if one.get("written_by")})
     measured = {
         row: [one for run in runs if (one := _read_robustness(folder / run["folder"])) is not None]
         for row, runs in found.get("table7", {}).items()

@@ -65,9 +65,15 @@ def write_page(study: Study, path: Path) -> None:
         lead=f'{data["protocol"]} Recipe "{recipe["name"]}". Figures are of the last epoch{several}.',
         sections=sections,
         footer=f"{environment['device']}; torch {environment['torch']}, mosaicaug {environment['mosaicaug']}, "
-        f"commit {environment['commit']}; {results['created']}.",
+        f"commit {environment['commit']}; {_name_writers(results)}{results['created']}.",
     )
     write_text(path, page)
+
+
+def _name_writers(results: Mapping[str, Any]) -> str:
+    """Name the versions that trained the runs, where they are others than the one that wrote the page."""
+    writers = [one for one in results.get("written_by", []) if results["environment"]["commit"] not in one]
+    return f"trained by {', '.join(writers)}; " if writers else ""
 
 
 def _choose_title(study: Study) -> str:

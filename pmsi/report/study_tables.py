@@ -73,6 +73,7 @@ def describe_tables(study: Study) -> dict[str, Any]:
     about = ("schema", "created", "seeds", "weights", "recipe", "environment")
     return {
         **{name: results[name] for name in about},
+        "written_by": results.get("written_by", []),
         "data": {name: value for name, value in results["data"].items() if name != "class_names"},
         "seconds": sum(run["seconds"] for run in list_runs(results["tables"])),
         "differences": differences_table(results).to_dict(),

@@ -107,7 +107,11 @@ UPLOADS = (
     Case("more than 32 MB", send_too_much, "the file has over 32 MB, which is the limit"),
     Case("a JPEG that is a script as well", send_polyglot, then="drawn anew; what follows the picture is left out"),
     Case("no JSON for the playground", partial(refuse, 422, "/augment", b"{", _OURS), "is no JSON"),
-    Case("100,000 lists in each other", partial(refuse, 422, "/augment", b"[" * 100_000, _OURS), "is no JSON"),
+    Case(
+        "100,000 lists in each other for the playground",
+        partial(refuse, 422, "/augment", b"[" * 100_000, _OURS),
+        "is no JSON",
+    ),
     Case("a number for the playground", partial(refuse, 422, "/augment", b"5", _OURS), "is no JSON object"),
     Case("sliders beyond their ends", move(r=1000), "r must lie in 0..5, got 1000"),
     Case("sliders at words", move(alpha="ab"), "alpha must be a number, got 'ab'"),
