@@ -132,18 +132,17 @@ def measure_files(session: server.Server, paths: Sequence[str], files: Sequence[
 def choose_tests(measured: dict[str, dict[str, Any]], mutant: Mutant, budget: float) -> dict[str, float]:
     """Tests that run the mutant's line, with their seconds: its module's own first, then the fastest, within a budget.
 
-    For what importing runs these are the module's own tests, and those that run any line of it; for what threads and
-    child processes alone run, which is not recorded, the module's own.
+    What threads and child processes run, or an earlier test has set up, is not recorded: so the module's own tests are
+    all tried, after those that run the line. For what importing runs these are also all that run any line of it.
     """
-    reached = any(runs(one["lines"], mutant) for one in measured.values())
     chosen, left = dict[str, float](), {True: 0.7 * budget, False: 0.3 * budget}
-    candidates = [
-        (not is_own(name.split("::")[0], mutant.module), one["seconds"], name) for name, one in measured.items()
-    ]
-    for other, seconds, name in sorted(candidates):
-        lines = measured[name]["lines"]
-        imported = not mutant.inside and (mutant.module in lines or not other)
-        if (imported or runs(lines, mutant) or not (reached or other)) and left[not other] > 0:
+    candidates = []
+    for name, one in measured.items():
+        own, direct = is_own(name.split("::")[0], mutant.module), runs(one["lines"], mutant)
+        if own or direct or (not mutant.inside and mutant.module in one["lines"]):
+            candidates.append((not own, not direct, one["seconds"], name))
+    for other, _, seconds, name in sorted(candidates):
+        if left[not other] > 0:
             chosen[name] = seconds
             left[not other] -= seconds + 0.002
     return chosen

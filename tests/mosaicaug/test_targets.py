@@ -25,6 +25,7 @@ from mosaicaug import (
     cross_entropy,
     mix_labels,
 )
+from mosaicaug import targets as targets_module
 from tests.helpers.oracle import count_overlay, seeded, weigh_snapmix
 
 
@@ -204,6 +205,22 @@ def test_a_map_of_one_value_at_every_pixel_has_no_mass() -> None:
         assert isinstance(targets, Targets)
         expect_close(targets.weight_a, [2 / 3] * 2, 1e-6)
         expect_close(targets.weight_b, [1 / 3] * 2, 1e-6)
+
+
+def test_a_map_is_constant_up_to_rounding_of_its_values() -> None:
+    """Large and small values; rounding noise is a few units in the last place."""
+    box = torch.tensor([[0, 0, 4, 4]] * 2)
+    for value in (1e6, 1.0, 1e-6):
+        maps = torch.full((2, 4, 4), value, dtype=torch.float64)
+        maps[0, 1, 1] += 4 * math.ulp(value)
+        maps[1, 1, 1] += 1e4 * math.ulp(value)
+        assert targets_module._mass(maps, box, (4, 4)).isnan().tolist() == [True, False]
+
+
+def test_every_device_has_a_mode_without_autocast() -> None:
+    for device in ("cpu", "meta"):
+        with targets_module._full_precision(torch.device(device)):
+            assert not torch.is_autocast_enabled("cpu")
 
 
 def test_snapmix_with_an_empty_box_changes_nothing() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +72,28 @@ def test_a_plan_changed_in_place_reads_no_foreign_memory(field: str, values: lis
     getattr(plan, field)[:1] = torch.tensor(values, dtype=torch.int32)
     with pytest.raises(ValueError, match=f"{named} point outside"):
         apply(images, plan)
+
+
+@needs_kernel
+@pytest.mark.parametrize("named", ["index", "window"])
+@pytest.mark.parametrize("first", [-1, 4])
+def test_an_index_or_window_that_was_not_checked_reads_no_foreign_memory(named: str, first: int) -> None:
+    images, values = torch.rand(4, 3, 8, 8), torch.tensor([first, 0]) if named == "index" else [[first * 2, 0, 0]] * 2
+    given: dict[str, Any] = {named: torch.as_tensor(values)}
+    request = Request(torch.float32, channels_last=False, **given)
+    with pytest.raises(ValueError, match=f"{named} point outside"):
+        compiled.run(images, Plan.identity(2, (8, 8)), request, torch.empty(2, 3, 8, 8), fresh=True)
+
+
+@needs_kernel
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_videos_are_moved_frame_by_frame(channels_last: bool) -> None:
+    images = number_pixels((3, 2, 3, 8, 12))
+    plan = Jigsaw(4).sample(images.shape, generator=seeded(6))
+    request = Request(torch.float32, channels_last=channels_last)
+    out = request.make_output(tuple(images.shape), images.device)
+    assert compiled.run(images, plan, request, out, fresh=True)
+    assert torch.equal(out, copy_pixels(images, plan.to_dict()))
 
 
 @needs_kernel

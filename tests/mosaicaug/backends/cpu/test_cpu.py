@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp
+from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, RecursiveMosaic, SnapMix
 from mosaicaug.backends import cpu, reference
 from mosaicaug.backends.cpu import tiles
 from mosaicaug.backends.request import Request
@@ -106,3 +106,25 @@ def test_the_output_is_made_or_filled(channels_last: bool, given: bool) -> None:
     assert (got is out) == given
     assert (got.stride(1) == 1) == channels_last
     assert torch.equal(got, copy_pixels(images, plan.to_dict()))
+
+
+@pytest.mark.usefixtures("no_kernel", "poison")
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("aug", [Jigsaw(4), RecursiveMosaic(2), CutMix(), MixUp(), SnapMix()], ids=str)
+def test_operations_make_the_pixels_of_the_reference(
+    aug: Augmentation, channels_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Margins, windows of which some are mirrored, an index, videos, nearest pixels and other dtypes."""
+    window = torch.tensor([[1, 2, 0], [0, 3, 1], [2, 0, 1], [0, 0, 0], [1, 1, 0]])
+    index = torch.tensor([6, 0, 3, 3, 1])
+    for seed, (lead, size) in enumerate([((), (9, 14)), ((), (16, 24)), ((2,), (12, 8))]):
+        plan = aug.sample((5, *lead, 3, *size), generator=seeded(seed))
+        stored = number_pixels((7, *lead, 3, size[0] + 2, size[1] + 3), torch.uint8)
+        for dtype, std in ((torch.uint8, None), (torch.float32, torch.full((3,), 2.0))):
+            for nearest in (False, True):
+                request = Request(dtype, channels_last, window, index, None, std, nearest)
+                want = reference.run(stored, plan, request, None)
+                for room in (1, 500, tiles.SCRATCH_BYTES):
+                    with monkeypatch.context() as patch:
+                        patch.setattr(tiles, "SCRATCH_BYTES", room)
+                        assert torch.equal(cpu.run(stored, plan, request, None), want)
