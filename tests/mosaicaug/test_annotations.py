@@ -294,6 +294,8 @@ def test_labels_follow() -> None:
         [True, False, False],
     ]
     assert placed.take(torch.ones(2, 2, 5), fill=0.5).shape == (2, 3, 5)
+    none = Placed(torch.zeros(2, 1, 4), torch.full((2, 1), -1))
+    assert torch.equal(none.take(torch.ones(2, 0, 5, 6), fill=7), torch.full((2, 1, 5, 6), 7.0))
 
 
 def test_tiles_from_all_over_the_batch() -> None:

@@ -289,6 +289,20 @@ def test_memory_format(layout: str, wanted: torch.memory_format | None, name: st
     assert torch.equal(got, apply(images.contiguous(), plan))
 
 
+def test_one_image_keeps_its_layout() -> None:
+    """Strides of a batch of one, or of one channel, say little."""
+    for shape, pixels in (((1, 3, 8, 8), True), ((1, 1, 8, 8), False)):
+        images = torch.rand(shape).contiguous(memory_format=torch.channels_last)
+        got = apply(images, Plan.identity(1, (8, 8)))
+        assert (got.stride(1) == 1) == pixels
+
+
+def test_the_kernel_is_for_a_gpu() -> None:
+    pytest.importorskip("triton")
+    with pytest.raises(ValueError, match="backend='triton' needs CUDA images, got meta"):
+        apply(torch.empty(2, 3, 8, 8, device="meta"), Plan.identity(2, (8, 8)), backend="triton")
+
+
 @pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("name", ["identity", *COPIES])

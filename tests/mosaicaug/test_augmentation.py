@@ -404,3 +404,18 @@ def test_a_draw_of_ones_own_lies_on_the_cpu_whatever_the_default_device() -> Non
 
     with torch.device("meta"):
         assert Swap(p=1.0, per="sample")(IMAGES).device.type == "cpu"
+
+
+def test_maps_reach_an_augmentation_that_weighs_labels_by_them() -> None:
+    seen: list[torch.Tensor | None] = []
+
+    class Weighed(CutMix):
+        def targets(self, plan: Plan, labels: torch.Tensor, *, maps: torch.Tensor | None = None) -> Any:
+            seen.append(maps)
+            return super().targets(plan, labels)
+
+    maps = torch.rand(4, 2, 2)
+    Weighed()(torch.rand(4, 3, 8, 8), torch.arange(4), maps=maps)
+    Weighed()(torch.rand(4, 3, 8, 8), torch.arange(4))
+    assert seen[0] is maps
+    assert seen[1] is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix
@@ -61,3 +63,14 @@ def test_nearest_takes_pixels_that_are_there() -> None:
     assert plan.has_overlay.any()
     got = run(images, plan, nearest=True)
     assert set(got.flatten().tolist()) <= set(images.flatten().tolist())
+
+
+@pytest.mark.parametrize("to_box", [[0, 0, 8, 4], [0, 0, 4, 8]], ids=["taller", "wider"])
+def test_a_box_of_another_length_along_one_axis_is_resampled(to_box: list[int]) -> None:
+    images = torch.rand(2, 1, 8, 8, generator=seeded(5))
+    boxes: dict[str, Any] = {"from_box": torch.tensor([[0, 0, 4, 4]] * 2).int(), "to_box": torch.tensor([to_box] * 2).int()}
+    plan = dataclasses.replace(Plan.identity(2, (8, 8)), overlay=torch.tensor([1, 0]).int(), **boxes)
+    got = reference.run(images, plan, Request(torch.float32, channels_last=False), None)
+    y0, x0, y1, x1 = to_box
+    want = F.interpolate(images.flip(0)[..., :4, :4], (y1 - y0, x1 - x0), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(got[..., y0:y1, x0:x1], want, rtol=0, atol=1e-6)
