@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mosaicaug import Jigsaw, apply
-from mosaicaug.backends.cpu import compiled, workers
+from mosaicaug.backends.cpu import compiled, tiles, workers
 from tests.helpers.oracle import number_pixels
 
 
@@ -109,12 +109,13 @@ def test_a_forked_process_has_helpers_of_its_own(kernel: bool, monkeypatch: pyte
     if not kernel:
         monkeypatch.setattr(compiled, "load", lambda: None)
     monkeypatch.setattr(compiled, "SHARED_BYTES", 0)
+    monkeypatch.setattr(tiles, "STAGE_BYTES", 0)  # blocks of one image
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # OpenMP's own threads do not survive a fork
     images = number_pixels((64, 3, 64, 64))
     plan = Jigsaw(4).sample(images.shape)
     want = apply(images, plan).numpy().tobytes()
     child = os.fork()
     if child == 0:
-        signal.alarm(30)
+        signal.alarm(10)
         os._exit(0 if apply(images, plan).numpy().tobytes() == want else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
