@@ -217,6 +217,18 @@ def test_a_map_is_constant_up_to_rounding_of_its_values() -> None:
         assert targets_module._mass(maps, box, (4, 4)).isnan().tolist() == [True, False]
 
 
+def test_another_default_device_changes_no_weight() -> None:
+    plan, maps = SnapMix(p=1.0).sample((3, 1, 11, 13), generator=seeded(8)), torch.rand(3, 5, 4, generator=seeded(9))
+    with torch.device("meta"):
+        found = mix_labels(plan, torch.arange(3, device="cpu"), maps=maps)
+    targets_module._kept_resizing_weights.cache_clear()
+    wanted = mix_labels(plan, torch.arange(3), maps=maps)
+    assert isinstance(found, Targets)
+    assert isinstance(wanted, Targets)
+    assert torch.equal(found.weight_a, wanted.weight_a)
+    assert torch.equal(found.weight_b, wanted.weight_b)
+
+
 def test_every_device_has_a_mode_without_autocast() -> None:
     for device in ("cpu", "meta"):
         with targets_module._full_precision(torch.device(device)):
