@@ -68,7 +68,10 @@ def test_nearest_takes_pixels_that_are_there() -> None:
 @pytest.mark.parametrize("to_box", [[0, 0, 8, 4], [0, 0, 4, 8]], ids=["taller", "wider"])
 def test_a_box_of_another_length_along_one_axis_is_resampled(to_box: list[int]) -> None:
     images = torch.rand(2, 1, 8, 8, generator=seeded(5))
-    boxes: dict[str, Any] = {"from_box": torch.tensor([[0, 0, 4, 4]] * 2).int(), "to_box": torch.tensor([to_box] * 2).int()}
+    boxes: dict[str, Any] = {
+        "from_box": torch.tensor([[0, 0, 4, 4]] * 2).int(),
+        "to_box": torch.tensor([to_box] * 2).int(),
+    }
     plan = dataclasses.replace(Plan.identity(2, (8, 8)), overlay=torch.tensor([1, 0]).int(), **boxes)
     got = reference.run(images, plan, Request(torch.float32, channels_last=False), None)
     y0, x0, y1, x1 = to_box
