@@ -286,6 +286,15 @@ def test_snapmix_boxes_lie_round_their_masks(seed: int) -> None:
     assert checked > 3
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"), [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.int64, torch.float32)]
+)
+def test_places_are_float64_where_they_were(given: torch.dtype, wanted: torch.dtype) -> None:
+    plan = Jigsaw(2).sample((1, 3, 8, 8))
+    assert apply_keypoints(torch.ones(1, 1, 2, dtype=given), plan).values.dtype == wanted
+    assert apply_boxes(torch.tensor([[[0, 0, 4, 4]]], dtype=given), plan).values.dtype == wanted
+
+
 def test_labels_follow() -> None:
     placed = Placed(torch.zeros(2, 3, 4), torch.tensor([[0, 0, 3], [2, -1, -1]]))
     assert placed.take(torch.tensor([[5, 6], [7, 8]])).tolist() == [[5, 5, 8], [7, -1, -1]]

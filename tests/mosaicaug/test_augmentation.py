@@ -419,3 +419,8 @@ def test_maps_reach_an_augmentation_that_weighs_labels_by_them() -> None:
     Weighed()(torch.rand(4, 3, 8, 8), torch.arange(4))
     assert seen[0] is maps
     assert seen[1] is None
+
+
+def test_plans_have_one_tile_unless_an_augmentation_says_more() -> None:
+    for aug in (CutMix(), MixUp(), SnapMix()):
+        assert aug.grid == aug.sample((2, 1, 8, 8)).grid == 1

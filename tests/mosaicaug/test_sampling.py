@@ -665,3 +665,11 @@ def test_seeds_that_are_added_up_are_caught(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(globals(), "batch_generator", add_up)
     with pytest.raises(AssertionError):
         test_seeds_of_batches_epochs_and_neighbouring_runs_do_not_meet()
+
+
+def test_permutations_are_the_same_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    uniforms = torch.rand(50, 9, generator=seeded(1), dtype=torch.float64)
+    found = sampling._argsort(uniforms)
+    monkeypatch.setattr(sampling, "_HAS_NUMPY", False)
+    assert torch.equal(sampling._argsort(uniforms), found)
+    assert torch.equal(found, uniforms.argsort(1))

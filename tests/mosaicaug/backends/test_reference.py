@@ -77,3 +77,16 @@ def test_a_box_of_another_length_along_one_axis_is_resampled(to_box: list[int]) 
     y0, x0, y1, x1 = to_box
     want = F.interpolate(images.flip(0)[..., :4, :4], (y1 - y0, x1 - x0), mode="bilinear", align_corners=True)
     torch.testing.assert_close(got[..., y0:y1, x0:x1], want, rtol=0, atol=1e-6)
+
+
+def test_tiles_come_from_any_image_of_the_batch() -> None:
+    images = number_pixels((3, 1, 6, 6))
+    plan = dataclasses.replace(Plan.identity(3, (6, 6)).refine(3), tiles=torch.arange(27).flip(0).view(3, 9).int())
+    got = reference.run(images, plan, Request(torch.float32, channels_last=False), None)
+    assert torch.equal(got, copy_pixels(images, plan.to_dict()))
+
+
+def test_bytes_end_at_255() -> None:
+    images = torch.tensor([-5.0, 254.6, 256.0, 300.0]).view(1, 1, 1, 4)
+    got = reference.run(images, Plan.identity(1, (1, 4)), Request(torch.uint8, channels_last=False), None)
+    assert got.flatten().tolist() == [0, 255, 255, 255]
