@@ -293,6 +293,8 @@ def test_places_are_float64_where_they_were(given: torch.dtype, wanted: torch.dt
     plan = Jigsaw(2).sample((1, 3, 8, 8))
     assert apply_keypoints(torch.ones(1, 1, 2, dtype=given), plan).values.dtype == wanted
     assert apply_boxes(torch.tensor([[[0, 0, 4, 4]]], dtype=given), plan).values.dtype == wanted
+    third = torch.full((1, 1, 2), 1 / 3, dtype=given)
+    assert torch.equal(apply_keypoints(third, Plan.identity(1, (8, 8))).values, third.to(wanted))
 
 
 def test_labels_follow() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, RecursiveMosaic, SnapMix, apply, apply_masks, mix_labels
 from tests.helpers.oracle import DTYPES, blend_pixels, copy_pixels, number_pixels, seeded
@@ -295,6 +296,14 @@ def test_one_image_keeps_its_layout() -> None:
         images = torch.rand(shape).contiguous(memory_format=torch.channels_last)
         got = apply(images, Plan.identity(1, (8, 8)))
         assert (got.stride(1) == 1) == pixels
+
+
+def test_forward_mode_carries_tangents() -> None:
+    images, tangents = torch.rand(2, 4, 3, 8, 8, generator=seeded(1))
+    plan = draw_plan("mosaic", 4, (8, 8), seed=2)
+    with forward_ad.dual_level():
+        made = apply(forward_ad.make_dual(images, tangents), plan)  # type: ignore[no-untyped-call]
+        assert torch.equal(forward_ad.unpack_dual(made).tangent, apply(tangents, plan))  # type: ignore[no-untyped-call]
 
 
 def test_the_kernel_is_for_a_gpu() -> None:

@@ -424,3 +424,13 @@ def test_maps_reach_an_augmentation_that_weighs_labels_by_them() -> None:
 def test_plans_have_one_tile_unless_an_augmentation_says_more() -> None:
     for aug in (CutMix(), MixUp(), SnapMix()):
         assert aug.grid == aug.sample((2, 1, 8, 8)).grid == 1
+
+
+def test_choices_lie_on_the_cpu_whatever_the_default_device() -> None:
+    one_of = OneOf([CutMix(), Jigsaw(2)])
+    for training in (True, False):
+        aug = Compose([one_of]).train(training)
+        with torch.device("meta"):
+            aug.sample((3, 1, 8, 8))
+        assert one_of.last_choice is not None
+        assert (one_of.last_choice.device.type, one_of.last_choice.shape) == ("cpu", (3,))

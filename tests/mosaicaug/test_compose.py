@@ -126,13 +126,3 @@ def test_a_member_that_draws_another_grid_than_it_says() -> None:
     aug = Compose([Liar(p=1.0, per="sample"), Jigsaw(2)])
     with pytest.raises(ValueError, match=r"^Liar: grid says 1 tiles per side, but it drew 2$"):
         aug.sample((2, 3, 8, 8))
-
-
-def test_choices_lie_on_the_cpu_whatever_the_default_device() -> None:
-    one_of = OneOf([CutMix(), Jigsaw(2)])
-    for training in (True, False):
-        aug = Compose([one_of]).train(training)
-        with torch.device("meta"):
-            aug.sample((3, 1, 8, 8))
-        assert one_of.last_choice is not None
-        assert (one_of.last_choice.device.type, one_of.last_choice.shape) == ("cpu", (3,))
