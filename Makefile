@@ -18,7 +18,8 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py mosaicaug/backends/cpu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1  # huge pages: 3 % of a step on a CPU
+# Huge pages: 3 % of a step on a CPU.
+demo: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 demo: install  ## the main job on the embedded data: six augmentations on few images, one table, one page
 	$(BIN)/pmsi compare --recipe few-shot --train-per-class 10 --jobs 2 --seeds $(SEED)
 

@@ -79,10 +79,15 @@ def read_polyglot(room: Path) -> None:
     assert read_image(room / "a.jpg").equal(read_image(room / "b.jpg"))
 
 
+def make_postscript() -> bytes:
+    """A PostScript program that draws a picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "eps")
+    return file.getvalue()
+
+
 def read_postscript(room: Path) -> None:
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(picture, "eps")
-    load_with(picture.getvalue(), "1.jpg", room)
+    load_with(make_postscript(), "1.jpg", room)
 
 
 def load_pipe(room: Path) -> None:

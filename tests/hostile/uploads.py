@@ -19,7 +19,7 @@ from pmsi.deployment.serve.uploads import MOST_BYTES, make_link
 from tests.helpers.asgi import Response, request
 from tests.helpers.small_export import describe
 from tests.hostile.case import Case
-from tests.hostile.images import KINDS, make_picture, make_png
+from tests.hostile.images import KINDS, make_picture, make_png, make_postscript
 
 _OURS = {"x-pmsi": "page"}
 _MARKUP = "<script>alert(1)</script>"
@@ -66,12 +66,6 @@ def make_bomb() -> bytes:
     """A picture of few bytes and 72 megapixels."""
     file = io.BytesIO()
     Image.new("1", (9000, 8000)).save(file, "PNG")
-    return file.getvalue()
-
-
-def make_postscript() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "eps")
     return file.getvalue()
 
 

@@ -42,5 +42,5 @@ export function make(tag, text = "", name = "") {
 
 // Nodes of a text that may be broken after an underscore, as names of classes have them.
 export function breakable(text) {
-  return text.split(/(?<=_)/).flatMap((part) => (part.endsWith("_") ? [part, document.createElement("wbr")] : [part]));
+  return text.split(/(?<=_)/).flatMap((part, number) => (number ? [document.createElement("wbr"), part] : [part]));
 }

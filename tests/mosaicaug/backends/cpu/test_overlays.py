@@ -59,11 +59,9 @@ def test_values_are_rounded_to_the_nearest_and_clamped_for_uint8_alone() -> None
     assert torch.equal(floats, values)
 
 
-def lay(plan: Plan, images: Tensor, **options: bool) -> Overlays:
+def make_overlays(plan: Plan, images: Tensor, *, nearest: bool = False) -> Overlays:
     height, width = images.shape[-2:]
-    return Overlays(
-        View(images, None, None, (height, width)), plan, torch.float32, nearest=options.get("nearest", False)
-    )
+    return Overlays(View(images, None, None, (height, width)), plan, torch.float32, nearest=nearest)
 
 
 @pytest.mark.parametrize("nearest", [False, True])
@@ -71,7 +69,7 @@ def test_overlays_say_what_they_need(nearest: bool) -> None:
     images = torch.rand(8, 3, 16, 16, generator=seeded(3))
     found = {}
     for aug in (CutMix(p=1.0), MixUp(), SnapMix(p=1.0)):
-        made = lay(aug.sample(images.shape, generator=seeded(4)), images, nearest=nearest)
+        made = make_overlays(aug.sample(images.shape, generator=seeded(4)), images, nearest=nearest)
         bytes_ = made.scratch_bytes(torch.float32), made.scratch_bytes(torch.uint8)
         found[type(aug).__name__] = (made.in_place, made.blend, made.calculate, *bytes_)
     assert found == {
@@ -79,7 +77,7 @@ def test_overlays_say_what_they_need(nearest: bool) -> None:
         "MixUp": (True, True, True, 4, 8),
         "SnapMix": (False, False, not nearest, 8, 8),
     }
-    none = lay(Plan.identity(8, (16, 16)), images)
+    none = make_overlays(Plan.identity(8, (16, 16)), images)
     assert (none.in_place, none.blend, none.calculate, none.scratch_bytes(torch.float32)) == (True, False, False, 0)
 
 
@@ -93,7 +91,7 @@ def test_two_overlays_or_more_are_laid_at_once_where_the_scratch_memory_holds_th
     monkeypatch.setattr(Overlays, "_lay_one", lambda *_: calls.append(1))
     monkeypatch.setattr(Overlays, "_lay_at_once", lambda *_: calls.append(2))
     monkeypatch.setattr(tiles, "SCRATCH_BYTES", 2 * 4 * members * 3 * 8 * 8 + room)
-    lay(plan, images).write((slice(0, members), slice(0, 8)), images[:members].clone())
+    make_overlays(plan, images).write((slice(0, members), slice(0, 8)), images[:members].clone())
     assert calls == ([2] if at_once else [1] * members)
 
 
@@ -101,7 +99,7 @@ def test_two_overlays_or_more_are_laid_at_once_where_the_scratch_memory_holds_th
 def test_bands_of_rows_get_their_part_of_an_overlay(aug: Augmentation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "SCRATCH_BYTES", 1)  # one by one, and resampled ones row by row
     images = torch.rand(5, 3, 24, 20, generator=seeded(7))
-    overlays = lay(aug.sample(images.shape, generator=seeded(8)), images)
+    overlays = make_overlays(aug.sample(images.shape, generator=seeded(8)), images)
     whole, banded = images.clone(), images.clone()
     overlays.write((slice(0, 5), slice(0, 24)), whole)
     for top in range(0, 24, 6):
@@ -126,7 +124,7 @@ def test_resampled_overlays_are_cut_in_bands_that_the_scratch_memory_holds(monke
 
     monkeypatch.setattr(Overlays, "_cut_rows", note)
     monkeypatch.setattr(tiles, "SCRATCH_BYTES", 4 * 3 * 4 * ((4 + 2 * 3) * 8 + 3 * 10))
-    lay(plan, images).write((slice(0, 1), slice(0, 32)), images[:1].clone())
+    make_overlays(plan, images).write((slice(0, 1), slice(0, 32)), images[:1].clone())
     assert cuts == [(0, 4), (4, 6)]
 
 
