@@ -33,7 +33,7 @@ from bench.throughput.tables import TITLES
 from mosaicaug import Plan, apply
 
 SIZES = {32: 128, 224: 32, 448: 32}  # px: images of a batch
-ROUNDS = {"idle": 3, "busy": 3}
+ROUNDS = {"idle": 7, "busy": 5}
 SECONDS = 0.02  # of a side's calls in one round, at the least
 TILES = ("rmg", "jigsaw", "cutmix")
 

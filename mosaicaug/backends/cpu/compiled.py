@@ -20,8 +20,9 @@ SOURCE = Path(__file__).with_name("kernel.c")
 LIBRARY = Path(__file__).with_name("kernel.native")  # not .so: it is no Python module
 TYPES = {torch.uint8: 0, torch.bfloat16: 1, torch.float32: 2}  # that the kernel calculates with
 COPIED = 3  # any other dtype
-UNIT_BYTES = 2**17  # of the output that a thread makes at a time
+UNIT_BYTES = 2**19  # of the output that a thread makes at a time
 SHARED_BYTES = 2**22  # of an output from which on helpers are worth waking: a thread fills it in about 1 ms
+STREAM_BYTES = 2**25  # of an output from which on it is written past the cache, which could not hold it
 HUGE_BYTES = 2**22  # of fresh memory from which on huge pages are asked for
 WRONG = {1: "tiles", 2: "overlay", 3: "boxes", 4: "index", 5: "window"}  # what `check_job` finds
 CALCULATES = 6
@@ -29,7 +30,7 @@ CALCULATES = 6
 _FIELDS = """
 stored stored_height stored_width batch height width planes channels pixel grid tile_height tile_width
 in_image in_row in_column out_image out_row out_column in_type out_type in_bytes out_bytes nearest
-unit_images unit_rows units next done failed
+streams unit_images unit_rows units next done failed
 *images *out *in_plane *out_plane *index *window *tiles *overlay *from_box *to_box *opacity *mean *scale
 """  # numbers of 64 bits, and addresses
 
@@ -90,7 +91,7 @@ def run(images: Tensor, plan: Plan, request: Request, out: Tensor, *, fresh: boo
     library = load()
     if library is None or not out.numel() or not _can_calculate(images, request, out):
         return library is not None and not out.numel()
-    job, kept = _make_job(images.resolve_neg(), plan, request, out)
+    job, kept = _make_job(images.resolve_neg(), plan, request, out, fresh=fresh)
     wrong = library.check_job(ctypes.byref(job))
     if wrong == CALCULATES:
         return False
@@ -112,7 +113,7 @@ def _can_calculate(images: Tensor, request: Request, out: Tensor) -> bool:
     return not converts or (images.dtype in TYPES and out.dtype in TYPES)
 
 
-def _make_job(images: Tensor, plan: Plan, request: Request, out: Tensor) -> tuple[Job, Any]:
+def _make_job(images: Tensor, plan: Plan, request: Request, out: Tensor, *, fresh: bool) -> tuple[Job, Any]:
     """Arguments of the kernel, and what must live as long as they do."""
     # 1. Pixels: all channels of channels_last at once where both sides have it, else one plane after another.
     (batch, *lead, height, width), (in_step, out_step) = out.shape, (t.stride()[1:-2] for t in (images, out))
@@ -133,12 +134,13 @@ def _make_job(images: Tensor, plan: Plan, request: Request, out: Tensor) -> tupl
     unit_images, bands = max(UNIT_BYTES // image_bytes, 1), min(-(-image_bytes // UNIT_BYTES), height)
     unit_rows = -(-height // bands)
     units = -(-batch // unit_images) * -(-height // unit_rows)
+    streams = not fresh and out.nbytes >= STREAM_BYTES and (out.stride(-1), out.stride(-2)) == (pixel, width * pixel)
     in_strides, out_strides = ((t.stride(0), t.stride(-2), t.stride(-1)) for t in (images, out))
     job = Job(
         *(images.shape[0], *images.shape[-2:], batch, height, width, len(planes[0]), channels, pixel),
         *(grid, height // grid, width // grid, *in_strides, *out_strides),
         *(TYPES.get(images.dtype, COPIED), TYPES.get(out.dtype, COPIED), images.itemsize, out.itemsize),
-        *(request.nearest, unit_images, unit_rows, units, 0, 0, 0),
+        *(request.nearest, streams, unit_images, unit_rows, units, 0, 0, 0),
         *(images.data_ptr(), out.data_ptr(), *map(ctypes.addressof, offsets)),
         *(None if v is None else v.data_ptr() for v in (*integers, *fields, *floats)),
     )

@@ -14,6 +14,10 @@
 #include <sys/mman.h>
 #endif
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #ifndef SOURCE
 #define SOURCE 0
 #endif
@@ -39,7 +43,7 @@ typedef struct {
     int64_t grid, tile_height, tile_width;
     int64_t in_image, in_row, in_column, out_image, out_row, out_column;
     int64_t in_type, out_type, in_bytes, out_bytes; /* dtype, and bytes of an element */
-    int64_t nearest, unit_images, unit_rows, units;
+    int64_t nearest, streams, unit_images, unit_rows, units; /* streams: write past the cache */
     int64_t next, done, failed; /* counted while units are made */
     const char *images;
     char *out;
@@ -60,6 +64,8 @@ typedef struct { /* memory of one thread */
     float *across;                      /* weight of each column's second tap */
     int32_t *near, *far;                /* taps of each column */
     Run *runs;
+    int64_t *stage_plane; /* [planes], as out_plane, of a unit that is to be streamed */
+    char *stage;          /* its rows */
 } Scratch;
 
 /* 1. Addresses: the batch entry's pixel through index and window. */
@@ -173,6 +179,23 @@ typedef struct {
 typedef struct {
     uint64_t part[4];
 } ThirtyTwo;
+
+#ifdef __SSE2__
+/* Bytes to memory past the cache, which need not be read from there first; `finish_stream` makes others see them. */
+static void stream_bytes(char *to, const char *from, int64_t bytes) {
+    int64_t head = -(intptr_t)to & 15, at = head < bytes ? head : bytes;
+    memcpy(to, from, (size_t)at);
+    for (; at + 16 <= bytes; at += 16)
+        _mm_stream_si128((__m128i *)(to + at), _mm_loadu_si128((const __m128i *)(from + at)));
+    memcpy(to + at, from + at, (size_t)(bytes - at));
+}
+#define finish_stream _mm_sfence
+enum { STREAMS = 1 };
+#else
+#define stream_bytes(to, from, bytes) memcpy(to, from, (size_t)(bytes))
+#define finish_stream() (void)0
+enum { STREAMS = 0 };
+#endif
 
 /* A block of `count` pixels of `rows` rows, from element `offset` of the images to element `at` of the output. */
 static void copy_block(const Job *job, int64_t at, int64_t offset, int64_t step, int64_t count, int64_t rows) {
@@ -470,14 +493,18 @@ static void make_band(const Job *job, int64_t image, int64_t first, int64_t last
                              scratch);
                 continue;
             }
-            copy_base(job, runs, count, shift + top * job->in_row, at + top * job->out_row, 0, job->width, upper - top);
-            copy_base(job, runs, count, shift + lower * job->in_row, at + lower * job->out_row, 0, job->width,
-                      bottom - lower);
+            /* Base rows of one run are copied as a block, below a copied overlay too. */
+            int64_t whole = copied && count == 1 ? bottom : upper, rest = whole < bottom ? lower : bottom;
+            copy_base(job, runs, count, shift + top * job->in_row, at + top * job->out_row, 0, job->width, whole - top);
+            copy_base(job, runs, count, shift + rest * job->in_row, at + rest * job->out_row, 0, job->width,
+                      bottom - rest);
             if (upper == lower)
                 continue;
             int64_t source = shift + upper * job->in_row, to = at + upper * job->out_row;
-            copy_base(job, runs, count, source, to, 0, box[1], lower - upper);
-            copy_base(job, runs, count, source, to, box[3], job->width, lower - upper);
+            if (whole < bottom) {
+                copy_base(job, runs, count, source, to, 0, box[1], lower - upper);
+                copy_base(job, runs, count, source, to, box[3], job->width, lower - upper);
+            }
             if (!copied) {
                 lay_rows(job, image, plane, upper, lower, source, runs, count, resampled, scratch);
             } else if (resampled) {
@@ -492,18 +519,35 @@ static void make_band(const Job *job, int64_t image, int64_t first, int64_t last
     }
 }
 
+/* The same rows, made in the cache and then streamed: rows of a plane lie side by side in the output. */
+static void stream_band(const Job *job, int64_t image, int64_t first, int64_t last, Scratch *scratch) {
+    Job staged = *job;
+    int64_t bytes = job->out_bytes, rows = job->unit_rows * job->out_row;
+    staged.out = scratch->stage, staged.out_image = 0, staged.out_plane = scratch->stage_plane;
+    for (int64_t plane = 0; plane < job->planes; plane++)
+        scratch->stage_plane[plane] = plane * rows - first * job->out_row;
+    make_band(&staged, image, first, last, scratch);
+    for (int64_t plane = 0; plane < job->planes; plane++) {
+        int64_t at = image * job->out_image + job->out_plane[plane] + first * job->out_row;
+        stream_bytes(job->out + at * bytes, scratch->stage + plane * rows * bytes, (last - first) * job->out_row * bytes);
+    }
+    finish_stream();
+}
+
 /* 7. Units, handed out as threads come free. */
 
 static Scratch make_scratch(const Job *job, void **memory) {
     Scratch scratch = {0};
     int64_t row = (job->width * job->pixel + 15) / 16 * 16, columns = (job->width + 15) / 16 * 16;
     int64_t parts = job->mean || job->scale ? job->width * job->channels : 0, spread = (parts + 15) / 16 * 16;
-    size_t runs = (size_t)(job->grid + 1) * sizeof(Run);
-    char *at = *memory = malloc(runs + (size_t)(4 * row + 2 * spread + 3 * columns) * sizeof(float));
+    size_t runs = (size_t)(job->grid + 1) * sizeof(Run), planes = job->streams ? (size_t)job->planes : 0;
+    size_t floats = (size_t)(4 * row + 2 * spread + 3 * columns), ends = runs + planes * sizeof(int64_t);
+    size_t stage = planes * (size_t)(job->unit_rows * job->out_row * job->out_bytes);
+    char *at = *memory = malloc(ends + floats * sizeof(float) + stage);
     if (!at)
         return scratch;
-    float *rows = (float *)(at + runs);
-    scratch.runs = (Run *)at;
+    float *rows = (float *)(at + ends);
+    scratch.runs = (Run *)at, scratch.stage_plane = (int64_t *)(at + runs), scratch.stage = (char *)(rows + floats);
     scratch.base = rows, scratch.over = rows + row, scratch.upper = rows + 2 * row, scratch.lower = rows + 3 * row;
     scratch.mean = rows + 4 * row, scratch.scale = scratch.mean + spread, scratch.across = scratch.scale + spread;
     scratch.near = (int32_t *)(scratch.across + columns), scratch.far = scratch.near + columns;
@@ -519,8 +563,9 @@ static void make_unit(const Job *job, int64_t unit, Scratch *scratch) {
     int64_t bands = (job->height + job->unit_rows - 1) / job->unit_rows;
     int64_t image = unit / bands * job->unit_images, end = image + job->unit_images;
     int64_t first = unit % bands * job->unit_rows, last = first + job->unit_rows;
-    for (; image < (end < job->batch ? end : job->batch); image++)
-        make_band(job, image, first, last < job->height ? last : job->height, scratch);
+    end = end < job->batch ? end : job->batch, last = last < job->height ? last : job->height;
+    for (; image < end; image++)
+        (job->streams && STREAMS ? stream_band : make_band)(job, image, first, last, scratch);
 }
 
 EXPORT void drain_job(Job *job) {

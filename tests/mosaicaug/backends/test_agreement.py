@@ -132,6 +132,23 @@ def test_a_cpu_gives_the_bits_of_the_reference(seed: int, block: int | None, mon
         assert torch.equal(images, before)
 
 
+@pytest.mark.usefixtures("poison")
+@pytest.mark.skipif(compiled.load() is None, reason=f"no compiled kernel: {compiled.describe()}")
+@pytest.mark.parametrize("seed", range(10))
+def test_streamed_rows_have_the_bits_of_the_reference(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a buffer that begins at any address, among bytes that stay as they were."""
+    monkeypatch.setattr(compiled, "UNIT_BYTES", 1000)
+    monkeypatch.setattr(compiled, "STREAM_BYTES", 0)
+    for part in range(30):
+        images, plan, options = Draw(1000 * seed + part).call()
+        want = carry_out_slowly(images, plan, options)
+        around = torch.full((want.numel() + 32,), 7).to(want.dtype)
+        out = around[part % 17 :].as_strided(want.shape, want.stride())
+        expect_same(apply(images, plan, backend="torch", out=out, **options), want)
+        out.fill_(7)
+        assert bool((around == 7).all())
+
+
 @pytest.mark.usefixtures("poison", "interpreter")
 @pytest.mark.parametrize("seed", range(5))
 def test_the_kernel_gives_the_bits_of_the_reference(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:

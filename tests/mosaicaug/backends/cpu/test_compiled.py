@@ -213,7 +213,7 @@ def test_planes_are_moved_one_by_one_and_pixels_as_wholes(
 ) -> None:
     request = Request(torch.float32, channels_last=channels_last)
     images, out = (request.make_output(shape, torch.device("cpu")) for _ in range(2))
-    job, (_, _, offsets, *_) = compiled._make_job(images, Plan.identity(2, (4, 6)), request, out)
+    job, (_, _, offsets, *_) = compiled._make_job(images, Plan.identity(2, (4, 6)), request, out, fresh=True)
     assert [list(one) for one in offsets] == [planes, planes]
     assert (job.planes, job.pixel) == (len(planes), shape[-3] if channels_last else 1)
 
@@ -230,5 +230,22 @@ def test_units_are_whole_images_or_bands_of_them(
     dtype = torch.uint8 if shape[-1] == 16 and shape[-2] == 16 else torch.float32
     batch = torch.zeros(shape, dtype=dtype)
     plan = Plan.identity(shape[0], (shape[-2], shape[-1]))
-    job, _ = compiled._make_job(batch, plan, Request(dtype, channels_last=False), torch.empty_like(batch))
+    job, _ = compiled._make_job(batch, plan, Request(dtype, channels_last=False), torch.empty_like(batch), fresh=True)
     assert (job.unit_images, job.unit_rows, job.units) == (images, rows, units)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_only_a_large_buffer_whose_rows_lie_side_by_side_is_streamed(channels_last: bool) -> None:
+    images, plan = torch.zeros(1, 1, 1).expand(2, 3, 2048, 2048), Plan.identity(2, (2048, 2048))
+    request = Request(torch.float32, channels_last=channels_last)
+    same = request.make_output(tuple(images.shape), images.device)  # 100 MB, of which nothing is touched
+    stored = torch.empty_like(same)
+
+    def streams(images: Tensor, plan: Plan, out: Tensor, *, fresh: bool = False) -> bool:
+        return bool(compiled._make_job(images, plan, request, out, fresh=fresh)[0].streams)
+
+    assert streams(stored, plan, same)
+    assert not streams(stored, plan, same, fresh=True)  # the system has just put its zeros into the cache
+    assert not streams(stored[:, :, :512], Plan.identity(2, (512, 2048)), same[:, :, :512])
+    other = torch.empty(2, 3, 2048, 2048) if channels_last else torch.empty(2, 2048, 2048, 3).movedim(-1, 1)
+    assert streams(stored, plan, other) == channels_last  # planes of three channels in each row otherwise
