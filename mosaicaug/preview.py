@@ -80,7 +80,7 @@ def write_preview(paths: Sequence[Path], out: Path, seed: int = 0) -> None:
     except ModuleNotFoundError as error:
         raise ImportError("preview: needs Pillow, which is missing; pip install pillow") from error
     if not 1 <= len(paths) <= _MOST:
-        raise ValueError(f"preview: takes 1 to {_MOST} pictures, got {len(paths)}")
+        raise ValueError(f"preview: takes 1 to {_MOST} pictures, got {len(paths)}; give some, such as FOLDER/*01.jpg")
     images = torch.stack([_read(path) for path in paths])
 
     # 2. Rows of columns.
