@@ -49,7 +49,7 @@ class Case:
         out_layout: memory format asked for, likewise.
         into: pass ``out=``.
         special: random bits as pixels, NaN and infinities included, where the plan only copies.
-        small_blocks: let a backend work in blocks of a few rows, as it does on large images.
+        small_blocks: let a backend work in blocks of a few rows, and past the cache, as it does on large images.
         augmentation: that draws the plan, in place of ``tiles`` and ``overlay``; see `tests.properties.drawn`.
     """
 
