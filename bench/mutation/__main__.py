@@ -38,13 +38,18 @@ SHARED = (
 )  # fmt: skip
 SLOW_FILES = (
     "test_cuda.py",
-    "test_kernel.py",
     "mosaicaug/test_workers.py",
-    "test_preview.py",
     "test_processes.py",
     "test_resume.py",
 )
-ALSO = {"mosaicaug/rectangles.py": ("tests/mosaicaug/test_annotations.py",)}  # own tests in the file of its only user
+SLOW_TESTS = ("::test_specialisations_compile", "::test_the_compile_gate", "::test_executed_machine_code")
+AGREEMENT = "tests/mosaicaug/backends/test_agreement.py"
+ALSO = {  # own tests in the files of a module's users
+    "mosaicaug/rectangles.py": ("tests/mosaicaug/test_annotations.py",),
+    "mosaicaug/backends/triton/kernel.py": (AGREEMENT,),
+    "mosaicaug/backends/triton/launch.py": (AGREEMENT, "tests/mosaicaug/backends/triton/test_kernel.py"),
+    "mosaicaug/backends/triton/table.py": ("tests/mosaicaug/backends/triton/test_kernel.py",),
+}
 IMPORTED = 4  # test files that are imported for a mutant of what importing runs, its own first
 Records = dict[str, dict[str, Any]]
 
@@ -118,6 +123,7 @@ def measure_files(session: server.Server, paths: Sequence[str], files: Sequence[
         if old.get("key") != key:
             names = [name for name in session.items if name.split("::")[0] == file]
             names = [name for name in names if "triton" not in name.partition("[")[2]]  # interpreted, which is slow
+            names = [name for name in names if not any(part in name for part in SLOW_TESTS)]
             random.Random(0).shuffle(names)  # of the cases of one test, any may be left out
             begin = time.monotonic()
             found = server.fork(partial(server.measure_tests, session, ROOT, paths, names), 200, 2000)

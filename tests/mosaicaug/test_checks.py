@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from mosaicaug import (
     Augmentation,
@@ -92,3 +94,60 @@ def test_num_classes_missing_or_too_small() -> None:
             aug(IMAGES, torch.rand(4, 10))
     with pytest.raises(ValueError, match=r"CutMix.*num_classes.*0"):
         CutMix(num_classes=0)
+
+
+def test_integer_labels_of_several_classes_are_no_labels() -> None:
+    with pytest.raises(
+        ValueError, match=r"got torch.int64 \[2, 2\]; pass several classes of one image as labels.float"
+    ):
+        checks.check_labels("Caller", torch.ones(2, 2, dtype=torch.int64), 2, None)
+    with pytest.raises(ValueError, match=r"got torch.int64 \[2, 1, 1\]$"):
+        checks.check_labels("Caller", torch.ones(2, 1, 1, dtype=torch.int64), 2, None)
+
+
+def test_kept_labels_are_one_per_image_of_any_kind() -> None:
+    for labels in (["a", "b"], np.arange(2), torch.ones(2, 5)):
+        checks.check_kept_labels("Caller", labels, 2)
+    for masks, got in ((torch.ones(2, 3, 4), r"\[2, 3, 4\]"), ({"boxes": []}, "a dict")):
+        with pytest.raises(TypeError, match=rf"^Caller: labels must be one per image, got {got}; masks"):
+            checks.check_kept_labels("Caller", masks, 2)
+    for labels, counted in ((np.array(7), r"array\(7\)"), ("ab", "'ab'"), ([1], "1")):
+        with pytest.raises(ValueError, match=rf"^Caller: 2 images need 2 labels, got {counted}$"):
+            checks.check_kept_labels("Caller", labels, 2)
+
+
+def test_values_within_a_transform_are_seen() -> None:
+    seen = list[bool]()
+
+    def look(value: Tensor) -> Tensor:
+        seen.extend([checks.is_transformed(None, value), checks.can_read(value)])
+        return value
+
+    torch.func.vmap(look)(torch.rand(2, 3))
+    assert seen == [True, False]
+    assert checks.is_transformed(None, torch.rand(2)) is False
+
+
+def test_sums_are_exact_where_a_device_can() -> None:
+    kinds = {"cpu": torch.float64, "cuda": torch.float64, "mps": torch.float32, "meta": torch.float32}
+    assert {kind: checks.exact_dtype(torch.device(kind)) for kind in kinds} == kinds
+
+
+@pytest.mark.parametrize(
+    ("labels", "one_hot"),
+    [
+        ([[0, 1], [1, 0]], True),
+        ([[False, True], [True, False]], True),
+        ([[0, 2], [2, 0]], False),
+        ([[1, 1], [1, 0]], False),
+        ([[1, -1], [1, 0]], False),
+        ([[0, 0], [1, 0]], False),
+        ([[1], [1]], False),
+        ([0, 1], False),
+        ([[[0, 1]], [[1, 0]]], False),
+        ([[0.0, 1.0], [1.0, 0.0]], False),
+    ],
+    ids=str,
+)
+def test_one_hot_labels_have_a_single_one(labels: list[Any], one_hot: bool) -> None:
+    assert checks._is_one_hot(torch.tensor(labels), 2) is one_hot

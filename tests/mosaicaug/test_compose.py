@@ -126,3 +126,28 @@ def test_a_member_that_draws_another_grid_than_it_says() -> None:
     aug = Compose([Liar(p=1.0, per="sample"), Jigsaw(2)])
     with pytest.raises(ValueError, match=r"^Liar: grid says 1 tiles per side, but it drew 2$"):
         aug.sample((2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("make", [Compose, OneOf])
+def test_one_member_is_enough(make: Any) -> None:
+    images, labels = number_pixels((5, 1, 8, 8)), torch.arange(5)
+    tiles, mixing = make([Jigsaw(2)]), make([CutMix()])
+    _, kept = tiles(images, labels)
+    assert kept is labels
+    mixed, targets = mixing(images, labels)
+    assert torch.equal(mixed, apply(images, mixing.members[0].last_plan))
+    assert isinstance(targets, Targets)
+    assert torch.equal(targets.labels_b, labels[mixing.last_plan.overlay.long()])
+
+
+def test_one_image_chooses_for_its_batch() -> None:
+    aug = OneOf([Jigsaw(2), CutMix()], per="batch")
+    assert aug.weights == [1.0, 1.0]
+    plan = aug.sample((1, 1, 8, 8), generator=seeded(1))
+    assert aug.last_choice is not None
+    assert len(aug.last_choice) == len(plan) == 1
+
+
+def test_tiles_that_cannot_be_halved_have_no_common_grid() -> None:
+    with pytest.raises(ValueError, match=r"grids of \[2, 4\] tiles per side have no common grid on images of 6x6 px"):
+        Compose([Jigsaw(2), Jigsaw(4)]).sample((2, 1, 6, 6))

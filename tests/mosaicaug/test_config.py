@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
+
 import pytest
 import torch
 
@@ -26,3 +29,20 @@ def test_a_fallback_is_named_once_with_its_reason(
     out = capsys.readouterr().out
     assert out.count("fallback") == 1
     assert "CPU: fallback to torch's operations, for there is no compiled kernel: it was not compiled," in out
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_lines_are_whole(missing: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(name: str) -> str:
+        if missing:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return f"1.2 of {name}"
+
+    monkeypatch.setattr(importlib.metadata, "version", read)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    show_config()
+    first, _, gpu, _ = capsys.readouterr().out.splitlines()
+    own = "missing" if missing else "1.2 of mosaicaug"
+    assert first == f"mosaicaug {own}, python {platform.python_version()}, torch {torch.__version__}"
+    triton = "triton is missing: images on a GPU need backend='torch', which is slower"
+    assert gpu == f"GPU: no CUDA device; {triton if missing else 'triton 1.2 of triton'}"

@@ -47,6 +47,7 @@ def test_a_field_that_was_written_is_read_again(field: str) -> None:
 def test_kinds_are_read_from_the_fields_of_other_plans() -> None:
     still = Plan.identity(2, (8, 8))
     boxes = [torch.tensor([[0, 0, *size]] * 2, dtype=torch.int32) for size in ((4, 4), (4, 5))]
+    assert [*Overlay] == [0, 1, 2, 3]
     cases = {
         Overlay.NONE: still,
         Overlay.IN_PLACE: dataclasses.replace(still, from_box=boxes[0], to_box=boxes[0]),
@@ -55,6 +56,8 @@ def test_kinds_are_read_from_the_fields_of_other_plans() -> None:
     }
     for overlay, plan in cases.items():
         assert read_contents(plan) == (False, overlay, False)
+    taller = dataclasses.replace(still, from_box=boxes[0], to_box=boxes[0] + torch.tensor([0, 0, 1, 0]).int())
+    assert read_contents(taller).overlay == Overlay.RESAMPLED
     assert read_contents(dataclasses.replace(still, tiles=still.tiles.flip(0))).moves_tiles
 
 

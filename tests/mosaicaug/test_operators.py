@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._inductor.utils import fresh_cache
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, treespec_dumps, treespec_loads
 
 from mosaicaug import (
     Augmentation,
@@ -380,3 +380,9 @@ def test_a_compiled_draw_of_another_grid_than_the_augmentation_says() -> None:
     aug = Liar(p=1.0, per="sample")
     with pytest.raises(ValueError, match=r"^Liar: grid says 1 tiles per side, but it drew 2$"):
         torch.compile(aug, fullgraph=True, backend="aot_eager")(torch.rand(2, 3, 8, 8))
+
+
+def test_targets_are_nodes_of_trees_that_can_be_saved() -> None:
+    one = torch.zeros(2)
+    _, spec = tree_flatten(Targets(one, one, one, one))
+    assert treespec_loads(treespec_dumps(spec)) == spec

@@ -123,3 +123,19 @@ def test_copies_and_pickles_keep_settings_of_their_own() -> None:
         copied.r = 1
         assert (copied.grid, len(copied.phases(IMAGES))) == (2, 2)
     assert (aug.grid, len(aug.phases(IMAGES))) == (4, 3)
+
+
+@pytest.mark.parametrize("weights", [[], [-1, 2], [0, 0], [1, float("inf")], [float("nan"), 1]], ids=str)
+def test_weights_are_chances(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match=rf"^OneOf: needs {len(weights)} weights of 0 or more, not all 0, got "):
+        OneOf([Jigsaw(2), CutMix()], weights=weights)
+
+
+def test_a_method_that_follows_settings_keeps_its_words() -> None:
+    method = vars(RecursiveMosaic)["phases"]
+    assert (method.__name__, method.__doc__) == ("phases", method.method.__doc__)
+    assert method.__doc__
+
+
+def test_an_augmentation_shows_its_settings() -> None:
+    assert repr(SnapMix(2.0, num_classes=5, p=0.5)) == "SnapMix(beta=2.0, num_classes=5, p=0.5, per='sample')"
