@@ -106,12 +106,13 @@ def test_integer_labels_of_several_classes_are_no_labels() -> None:
 
 
 def test_kept_labels_are_one_per_image_of_any_kind() -> None:
-    for labels in (["a", "b"], np.arange(2), torch.ones(2, 5)):
-        checks.check_kept_labels("Caller", labels, 2)
+    for kept in (["a", "b"], np.arange(2), torch.ones(2, 5)):
+        checks.check_kept_labels("Caller", kept, 2)
     for masks, got in ((torch.ones(2, 3, 4), r"\[2, 3, 4\]"), ({"boxes": []}, "a dict")):
         with pytest.raises(TypeError, match=rf"^Caller: labels must be one per image, got {got}; masks"):
             checks.check_kept_labels("Caller", masks, 2)
-    for labels, counted in ((np.array(7), r"array\(7\)"), ("ab", "'ab'"), ([1], "1")):
+    wrong: list[tuple[Any, str]] = [(np.array(7), r"array\(7\)"), ("ab", "'ab'"), ([1], "1")]
+    for labels, counted in wrong:
         with pytest.raises(ValueError, match=rf"^Caller: 2 images need 2 labels, got {counted}$"):
             checks.check_kept_labels("Caller", labels, 2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import itertools
 from functools import partial
 from pathlib import Path
@@ -413,3 +414,15 @@ def test_the_example_trains_on_jpegs(
     assert [line.split(":")[0] for line in printed] == ["epoch 1", "epoch 2"]
     assert printed[1].endswith(f"Mix {accuracy:.1f}%")
     assert accuracy > 50
+
+
+@pytest.mark.parametrize(
+    ("node", "ours"),
+    [(recursive_mosaic, RecursiveMosaic), (jigsaw, Jigsaw), (cutmix, CutMix), (mixup, MixUp), (snapmix, SnapMix)],
+)
+def test_defaults_are_ours(node: Any, ours: Any) -> None:
+    own, theirs = (inspect.signature(one).parameters for one in (ours, node))
+    shared = own.keys() & theirs.keys()
+    assert {"p", "per"} < shared
+    assert {name: theirs[name].default for name in shared} == {name: own[name].default for name in shared}
+    assert theirs["seed"].default == 0

@@ -289,3 +289,19 @@ def test_without_kornia_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delitem(sys.modules, "mosaicaug.kornia")
     with pytest.raises(ImportError, match=r"mosaicaug\.kornia: needs Kornia.*pip install 'mosaicaug\[kornia\]'"):
         importlib.import_module("mosaicaug.kornia")
+
+
+@pytest.mark.parametrize(
+    ("operation", "ours"),
+    [
+        (RandomRecursiveMosaic, RecursiveMosaic),
+        (RandomJigsaw, Jigsaw),
+        (RandomCutMix, CutMix),
+        (RandomMixUp, MixUp),
+        (RandomSnapMix, SnapMix),
+    ],
+)
+def test_defaults_and_classes_are_ours(operation: Any, ours: Any) -> None:
+    assert repr(operation().augmentation) == repr(ours())
+    if ours().mixes:
+        assert operation(num_classes=7).augmentation.num_classes == 7

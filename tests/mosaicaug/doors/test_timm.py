@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mosaicaug import Augmentation, CutMix, Jigsaw, RecursiveMosaic, SnapMix, Targets
+from mosaicaug import Augmentation, CutMix, Jigsaw, OneOf, RecursiveMosaic, SnapMix, Targets
 from mosaicaug.timm import FastCollateMixup, Mixup
 from tests.helpers.oracle import compare_samples
 
@@ -212,3 +212,26 @@ def test_targets_that_do_not_fit() -> None:
         mixup_fn(make_images(), LABELS[:3])
     with pytest.raises(TypeError, match=r"augmentation must be one of mosaicaug, got Mixup"):
         Mixup(augmentation=timm.data.Mixup())
+
+
+def test_errors_name_the_class_that_was_called() -> None:
+    with pytest.raises(ValueError, match=r"^Mixup: num_classes must be at least 1, got 0$"):
+        Mixup(num_classes=0)
+    with pytest.raises(TypeError, match=r"^Mixup: images must be a tensor"):
+        Mixup(num_classes=5)([1, 2], LABELS)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^Mixup: target "):
+        Mixup(num_classes=5)(make_images(), object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["batch", "elem"])
+def test_a_mode_holds_for_the_choice_too(mode: Literal["batch", "elem"]) -> None:
+    aug = Mixup(cutmix_alpha=1.0, mode=mode, num_classes=5).augmentation
+    assert isinstance(aug, OneOf)
+    assert {aug.per, *(member.per for member in aug.members)} == {"batch" if mode == "batch" else "sample"}
+
+
+def test_targets_lie_where_the_labels_do() -> None:
+    labels = torch.tensor([1, 0])
+    with torch.device("meta"):
+        targets = Mixup(num_classes=2, label_smoothing=0.0)._smooth(labels, 2, labels.device)
+    assert targets.tolist() == [[0, 1], [1, 0]]
