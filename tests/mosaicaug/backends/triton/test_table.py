@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, PlanBuffer, RecursiveMosaic, SnapMix, apply
-from mosaicaug.backends.triton.table import pack
+from mosaicaug.backends.triton.table import make_buffers, pack
 from mosaicaug.contents import Overlay
 from tests.helpers.oracle import number_pixels
 
@@ -81,3 +81,27 @@ def test_words_hold_the_fields_of_overlays() -> None:
     assert torch.equal(fields[4:8].view(torch.float32), plan.opacity)
     assert torch.equal(fields[8:24].view(4, 4), plan.from_box)
     assert torch.equal(fields[24:40].view(4, 4), plan.to_box)
+
+
+def test_buffers_share_an_upload_and_each_begins_at_16_bytes() -> None:
+    plans = [RecursiveMosaic(2).sample((batch, 1, 8, 8)) for batch in (1, 2, 3)]
+    buffers = make_buffers(plans, torch.device("cpu"))
+    assert [buffer.plan for buffer in buffers] == plans
+    base = buffers[0].table.words.untyped_storage().data_ptr()
+    for buffer, plan in zip(buffers, plans, strict=True):
+        words = buffer.table.words
+        assert torch.equal(words, pack([plan]).words)
+        assert words.untyped_storage().data_ptr() == base
+        assert words.storage_offset() % 4 == 0
+
+
+def test_a_buffer_takes_the_words_of_a_later_plan() -> None:
+    first, second = (SnapMix().sample(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    buffer = PlanBuffer(first, "cpu")
+    words = buffer.table.words
+    assert buffer.copy_(second) is buffer
+    assert buffer.table.words is words
+    assert buffer.plan is second
+    assert torch.equal(words, pack([second]).words)
+    still = Plan.identity(len(first), first.size)
+    assert torch.equal(buffer.copy_(still).table.words, pack([still], overlay=Overlay.RESAMPLED).words)
