@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import EpsImagePlugin, ExifTags, Image
+from torch import Generator, Tensor
 
-from mosaicaug import preview
+import mosaicaug
+from mosaicaug import SnapMix, preview
 from mosaicaug.preview import main
 
 STEP, TOP = 184, 32  # px from one picture to the next, and above the first
@@ -101,3 +104,58 @@ def test_torch_and_pillow_are_all_it_needs(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF"])
+def test_pictures_of_every_kind_are_read(kind: str, tmp_path: Path) -> None:
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    Image.new("RGB", (40, 30), (250, 0, 0)).save(tmp_path / "picture", format=kind)
+    red, green, blue = preview._read(tmp_path / "picture").float().mean((1, 2)).tolist()
+    assert red > 230
+    assert max(green, blue) < 20
+
+
+def test_titles_are_code_that_makes_the_augmentation() -> None:
+    made = {title: repr(eval(title, vars(mosaicaug))) for title in preview._AUGMENTATIONS}
+    assert made == {title: repr(augmentation) for title, augmentation in preview._AUGMENTATIONS.items()}
+
+
+def test_partners_are_the_other_pictures_and_the_middle_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, Tensor]] = []
+
+    def look(self: SnapMix, images: Tensor, labels: Tensor, *, maps: Tensor, generator: Generator) -> Any:
+        seen.append((len(images), maps))
+        return SnapMix.forward(self, images, labels, maps=maps, generator=generator)
+
+    monkeypatch.setattr(SnapMix, "__call__", look)
+    for count in (1, 2, 3):
+        preview._augment(SnapMix(), torch.rand(count, 3, 32, 32), 0)
+    assert {batch for batch, _ in seen} == {2, 3}
+    for _, maps in seen:
+        assert torch.equal(maps, maps.transpose(1, 2))
+        assert (maps.flatten(1).argmax(1) == 3 * 7 + 3).all()
+        assert (maps[:, 0, 0] < maps[:, 0, 3]).all()
+
+
+def test_weights_stand_below_their_picture(tmp_path: Path) -> None:
+    paths = [save(tmp_path / "a.png"), save(tmp_path / "b.png")]
+    preview.write_preview(paths, tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
+    for row in range(2):
+        below = sheet[TOP + 200 * row + 177 : TOP + 200 * row + 192]
+        dark = [(below[:, 8 + STEP * column : 184 + STEP * column] < 160).any() for column in range(7)]
+        assert dark == [False] * 4 + [True] * 3
+    assert main(["preview", *map(str, paths), "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
+
+
+def test_help_says_what_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["preview", "--help"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        out = " ".join(capsys.readouterr().out.split())
+        assert "very augmentation on your own pictures" in out
+    for part in ("a row of the sheet each", "(default: sheet.png)", "of the draws (default: 0)"):
+        assert part in out
