@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mosaicaug import CutMix, Jigsaw, MixUp, Plan, SnapMix
 from mosaicaug.backends.request import Request
+from mosaicaug.backends.triton import launch
 from mosaicaug.backends.triton.launch import place_inputs, prepare
 from mosaicaug.backends.triton.table import pack
 
@@ -124,3 +125,60 @@ def test_arithmetic_is_asked_for_only_where_there_is_some() -> None:
     ]
     for plan, values, compute in cases:
         assert prepare_for(images, plan, torch.empty_like(images), **values)["COMPUTE"] == compute
+
+
+@pytest.mark.parametrize(
+    ("plan", "dtype", "begin", "packed"),
+    [
+        (CutMix(), torch.uint8, 0, True),
+        (CutMix(), torch.bfloat16, 0, True),
+        (CutMix(), torch.float32, 0, False),  # an element is a word by itself
+        (MixUp(), torch.uint8, 0, False),  # values are mixed, not chosen
+        (SnapMix(), torch.uint8, 0, False),
+        (Jigsaw(2), torch.uint8, 0, False),  # there is nothing to choose from
+        (CutMix(), torch.uint8, 2, False),  # no store of a word is aligned
+        (CutMix(), torch.uint8, 4, True),
+    ],
+)
+def test_bytes_under_an_overlay_are_chosen_as_words(plan: Any, dtype: torch.dtype, begin: int, packed: bool) -> None:
+    images = torch.zeros(SHAPE, dtype=dtype)
+    out = torch.zeros(images.numel() + begin, dtype=dtype)[begin:].view(images.shape)
+    assert prepare_for(images, plan.sample(SHAPE), out)["PACKED"] is packed
+
+
+@pytest.mark.parametrize(
+    ("plan", "dtype", "channels_last", "vec", "rows", "chunks"),
+    [
+        (Jigsaw(2), torch.float32, False, 4, 2, 1),  # 96 bytes of three planes
+        (Jigsaw(2), torch.uint8, False, 16, 2, 1),
+        (Jigsaw(8), torch.uint8, False, 4, 3, 1),  # of a tile of 3 rows
+        (Jigsaw(3), torch.uint8, False, 2, 8, 1),  # tiles of 10 px
+        (MixUp(), torch.float32, False, 4, 1, 1),
+        (MixUp(), torch.uint8, True, 16, 6, 1),
+        (SnapMix(), torch.uint8, False, 4, 1, 1),
+    ],
+)
+def test_a_thread_has_enough_bytes_on_their_way_and_no_more(
+    plan: Any, dtype: torch.dtype, channels_last: bool, vec: int, rows: int, chunks: int
+) -> None:
+    images = torch.zeros(4, 3, 24, 32, dtype=dtype)
+    if channels_last:
+        images = images.movedim(-3, -1).contiguous().movedim(-1, -3)
+    got = prepare_for(images, plan.sample(SHAPE), torch.empty_like(images))
+    assert (got["VEC"], got["ROWS"], got["CHUNKS"] // launch.CHUNKS) == (vec, rows, chunks)
+
+
+def test_rows_that_reach_far_have_wide_offsets() -> None:
+    for step, dtype in ((2**31 - 1, torch.int32), (2**31, torch.int64)):
+        images = torch.empty_strided((1, 1, 2, 2), (0, 0, 1, step), device="meta")
+        assert prepare_for(images, Plan.identity(1, (2, 2)), torch.empty(1, 1, 2, 2))["OFFSET"] == dtype
+
+
+@pytest.mark.parametrize(
+    ("channels", "begin", "chunks"),
+    [(3, 1, 4), (2, 4, 4), (3, 4, 2), (4, 4, 2), (3, 8, 1)],  # 3, 8, 12, 16 and 24 bytes of a chunk
+)
+def test_small_chunks_come_in_greater_numbers(channels: int, begin: int, chunks: int) -> None:
+    images = torch.zeros(4, channels, 24, 32, dtype=torch.uint8)
+    out = torch.zeros(images.numel() + begin, dtype=torch.uint8)[begin:].view(images.shape)
+    assert prepare_for(images, CutMix().sample(images.shape), out)["CHUNKS"] == launch.CHUNKS * chunks
