@@ -134,7 +134,7 @@ class Server:
         """Put a mutant in place in this process, and name the first test that fails."""
         try:
             swap_code(self.functions, mutant, source, path)
-        except ValueError:  # functions of other closures or another number of them: it must be imported
+        except ValueError:  # of another closure, another number of functions, or not at hand: it must be imported
             return {"import": True}
         return {"by": self.first_failure(tests)}
 
@@ -198,12 +198,18 @@ def measure_tests(server: Server, root: Path, modules: Sequence[str], tests: Seq
 
 
 def swap_code(functions: Iterable[FunctionType], mutant: Mutant, source: str, path: Path) -> None:
-    """Give functions the code that they have in a mutant, and empty the caches of functions."""
+    """Give functions the code that they have in a mutant, and empty the caches of functions.
+
+    Raises:
+        ValueError: none of them has it, as of a module that tests import late; or it needs another closure.
+    """
     old, new = (_list_code(_compile(text, path)) for text in (source, mutant.change(source)))
     changed = {before: after for before, after in zip(old, new, strict=True) if before != after}
-    for function in functions:
-        if function.__code__ in changed:
-            function.__code__ = changed[function.__code__]
+    found = [function for function in functions if function.__code__ in changed]
+    if not found:
+        raise ValueError(f"no function of {path} is at hand")
+    for function in found:
+        function.__code__ = changed[function.__code__]
     for module in [one for name, one in sys.modules.items() if name.split(".")[0] in PACKAGES]:
         for value in list(vars(module).values()):
             if isinstance(value, functools._lru_cache_wrapper):

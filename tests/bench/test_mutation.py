@@ -120,6 +120,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_functions_that_exist_get_the_code_of_a_mutant(module: Any) -> None:
     mutants = {one.name.split(" => ")[1]: one for one in list_mutants("planted.py", SOURCE)}
     functions = [module.double.__wrapped__, module.make_adder, module.add_one]
+    with pytest.raises(ValueError, match="no function of"):  # of a module that tests import late
+        server.swap_code([], mutants["return 2 / x"], SOURCE, Path(module.__file__))
     assert (module.double(3), module.add_one(3)) == (6, 4)
     for change in ("return 2 / x", "return lambda y: x - y"):
         server.swap_code(functions, mutants[change], SOURCE, Path(module.__file__))
