@@ -142,14 +142,15 @@ def show_regimes(points: Sequence[Measured]) -> Markup:
 def save_regimes(points: Sequence[Measured], path: Path) -> None:
     """Write the picture of `show_regimes` as one file of pixels, two panels side by side."""
     panels = _split_panels(points)
+    columns = min(len(panels), 2)
     rows = -(-len(panels) // 2)
     with use_style():
-        figure = Figure(figsize=(6, 0.4 + 2.3 * rows), layout="constrained", dpi=200)
-        axes = figure.subplots(rows, 2, squeeze=False, sharey=True).ravel()
+        figure = Figure(figsize=(3 * columns, 0.4 + 2.3 * rows), layout="constrained", dpi=200)
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for place, (title, panel) in zip(axes, panels.items(), strict=False):
             _draw_panel(place, panel, points)
             place.set_title(title, fontsize=10)
-        for place in axes[::2]:
+        for place in axes[::columns]:
             place.set_ylabel("accuracy, Mix, %")
         for place in axes[len(panels) :]:
             place.set_visible(False)
