@@ -86,6 +86,11 @@ def test_dynamic_mode_gives_the_same() -> None:
             made = node(x, y, **given) if name in MIXING else node(x, **given)
             [want] = run(lambda x, y: node(x, y, **given) if name in MIXING else node(x, **given), images)  # noqa: B023
             expect_equal([one.torch() for one in flatten(made)], want)
+    with torch.device("meta"):
+        made = cutmix(x, y, num_classes=CLASSES, seed=7)
+    expect_equal(
+        [one.torch() for one in flatten(made)], run(lambda x, y: cutmix(x, y, num_classes=CLASSES, seed=7), images)[0]
+    )
     fewer = dynamic.as_batch(images[:3].numpy(), layout="HWC")  # batches may differ in size
     assert torch.equal(recursive_mosaic(fewer, 2).torch(), recursive_mosaic(x, 2).torch()[:3])
 

@@ -15,6 +15,7 @@ from tests.helpers.oracle import number_pixels, seeded
 pytest.importorskip("kornia")
 import kornia.augmentation as K
 from kornia.augmentation.container.params import ParamItem
+from kornia.constants import DataKey
 from kornia.geometry.boxes import Boxes
 
 from mosaicaug.kornia import (
@@ -392,3 +393,23 @@ def test_labels_may_be_lists() -> None:
     images = torch.rand(4, 3, 16, 16)
     want = call_seeded(lambda: RandomCutMix()(images, torch.arange(4)))
     assert same(call_seeded(lambda: RandomCutMix()(images, [0, 1, 2, 3])), want)
+
+
+def test_maps_of_a_container_reach_the_labels_that_travel_along() -> None:
+    images, labels, maps = torch.rand(6, 1, 16, 16), torch.arange(6), torch.rand(6, 4, 4)
+    container = AugmentationSequential(
+        RandomSnapMix(), data_keys=KEYS, extra_args={DataKey.INPUT: {"maps": maps}, DataKey.CLASS: {}}
+    )
+    got = call_seeded(lambda: container(images, labels))
+    assert same(got, call_seeded(lambda: SnapMix()(images, labels, maps=maps)))
+
+
+def test_labels_of_snapmix_need_maps_whatever_was_drawn() -> None:
+    images, labels, maps = torch.rand(4, 1, 16, 16), torch.arange(4), torch.rand(4, 4, 4)
+    operation = RandomSnapMix(p=0.0)
+    with pytest.raises(ValueError, match="SnapMix: needs class activation maps"):
+        operation(images, labels, data_keys=KEYS)
+    operation = RandomSnapMix()
+    _, targets = operation(images, labels, data_keys=KEYS, maps=maps)
+    _, again = operation.eval()(images, labels, data_keys=KEYS, maps=maps, params=operation._params)
+    assert same(again, targets)
