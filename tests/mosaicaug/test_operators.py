@@ -386,3 +386,29 @@ def test_targets_are_nodes_of_trees_that_can_be_saved() -> None:
     one = torch.zeros(2)
     _, spec = tree_flatten(Targets(one, one, one, one))
     assert treespec_loads(treespec_dumps(spec)) == spec
+
+
+def test_operators_follow_no_defaults_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    aug, order = Jigsaw(2), torch.zeros((), dtype=torch.int64, device="cpu")
+    plan = Plan.identity(2, (4, 4))
+    fields = (plan.tiles, plan.overlay, plan.from_box, plan.to_box, plan.opacity)
+    gradient, request = torch.rand(2, 3, 4, 4), (2, 3, 4, 4)
+    monkeypatch.setitem(augmentations, 10**9, aug)
+
+    def call() -> list[Tensor]:
+        arguments = (gradient, request, torch.float32, *fields, *plan.size, None, None, None)
+        return [
+            torch.ops.mosaicaug.apply_backward(*arguments),
+            *torch.ops.mosaicaug.draw(10**9, "", 2, 4, 4, 2, 0, order),
+        ]
+
+    want = [(tensor.dtype, tensor.device) for tensor in call()]
+    assert want[-1] == (torch.int64, torch.device("cpu"))
+    with torch.device("meta"):
+        assert [(tensor.dtype, tensor.device) for tensor in call()] == want
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+            assert [(tensor.dtype, tensor.device) for tensor in call()] == want
+    finally:
+        torch.set_default_dtype(torch.float32)
