@@ -408,7 +408,7 @@ def test_operators_follow_no_defaults_of_torch(monkeypatch: pytest.MonkeyPatch) 
         assert [(tensor.dtype, tensor.device) for tensor in call()] == want
     torch.set_default_dtype(torch.float64)
     try:
-        with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):  # what the compiler is told
             assert [(tensor.dtype, tensor.device) for tensor in call()] == want
     finally:
         torch.set_default_dtype(torch.float32)

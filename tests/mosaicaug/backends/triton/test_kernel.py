@@ -223,3 +223,12 @@ def test_launches_that_are_kept_are_those_that_would_be_made(monkeypatch: pytest
                 assert given["images_ptr"] == images.data_ptr()
                 assert given["out_ptr"] == out.data_ptr()
     assert 40 < len(made) < len(calls)  # indices of 32 and of 64 bits are uploaded as the same words
+    # No more are kept than MOST_KEPT.
+    monkeypatch.setattr(backend, "MOST_KEPT", 5)
+    backend._kept.clear()
+    counts = []
+    for images, plan, request, out in calls:
+        backend._launch(images, pack([plan]), request, out)
+        counts.append(len(backend._kept))
+    assert max(counts) == 5
+    assert counts[-1] < len(calls)

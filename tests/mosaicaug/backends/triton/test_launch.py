@@ -182,3 +182,18 @@ def test_small_chunks_come_in_greater_numbers(channels: int, begin: int, chunks:
     images = torch.zeros(4, channels, 24, 32, dtype=torch.uint8)
     out = torch.zeros(images.numel() + begin, dtype=torch.uint8)[begin:].view(images.shape)
     assert prepare_for(images, CutMix().sample(images.shape), out)["CHUNKS"] == launch.CHUNKS * chunks
+
+
+@pytest.mark.parametrize(
+    ("dtype", "plan", "vec", "rows"),
+    [
+        (torch.uint8, Plan.identity(4, SHAPE[-2:]), 4, 8),  # gathered bytes
+        (torch.bfloat16, Plan.identity(4, SHAPE[-2:]), 8, 6),
+        (torch.uint8, MixUp().sample(SHAPE), 4, 6),  # float32 until they are stored
+    ],
+    ids=["bytes", "halves", "blended bytes"],
+)
+def test_gathered_bytes_come_four_at_a_time(dtype: torch.dtype, plan: Plan, vec: int, rows: int) -> None:
+    out = torch.empty(4, 24, 32, 3, dtype=dtype).movedim(-1, -3)
+    got = prepare_for(torch.zeros(SHAPE, dtype=dtype), plan, out)
+    assert (got["INNER"], got["CONTIGUOUS"], got["VEC"], got["ROWS"]) == (3, False, vec, rows)
