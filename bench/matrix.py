@@ -48,6 +48,18 @@ def main(ends: list[End], pythons: list[str]) -> int:
     return int(not rows or any(row["failed"] for row in rows))
 
 
+def starts(python: str) -> bool:
+    """True if there is such a Python: a name on the path may be a stand-in for one that is not chosen, as of pyenv.
+
+    >>> starts(sys.executable), starts("python0.9")
+    (True, False)
+    """
+    return (
+        bool(shutil.which(python))
+        and subprocess.run([python, "-c", ""], check=False, stderr=subprocess.DEVNULL).returncode == 0
+    )
+
+
 def list_requirements(extra: str, end: End) -> Iterator[str]:
     """Requirements of an extra for pip, and for those it names: at the lower bounds, or without any bound.
 
@@ -124,4 +136,4 @@ def render(path: Path = RESULTS) -> str:
 
 if __name__ == "__main__":
     chosen = [one for one in get_args(End) if one in sys.argv[1:]] or [*get_args(End)]
-    sys.exit(main(chosen, [name for name in PYTHONS if shutil.which(name)]))
+    sys.exit(main(chosen, [name for name in PYTHONS if starts(name)]))
