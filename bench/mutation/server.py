@@ -204,12 +204,13 @@ def swap_code(functions: Iterable[FunctionType], mutant: Mutant, source: str, pa
         ValueError: none of them has it, as of a module that tests import late; or it needs another closure.
     """
     old, new = (_list_code(_compile(text, path)) for text in (source, mutant.change(source)))
-    changed = {before: after for before, after in zip(old, new, strict=True) if before != after}
-    found = [function for function in functions if function.__code__ in changed]
+    changed = {_unname(before): after for before, after in zip(old, new, strict=True) if before != after}
+    own = [function for function in functions if function.__code__.co_filename == str(path)]
+    found = [function for function in own if _unname(function.__code__) in changed]
     if not found:
         raise ValueError(f"no function of {path} is at hand")
     for function in found:
-        function.__code__ = changed[function.__code__]
+        function.__code__ = changed[_unname(function.__code__)]
     for module in [one for name, one in sys.modules.items() if name.split(".")[0] in PACKAGES]:
         for value in list(vars(module).values()):
             if isinstance(value, functools._lru_cache_wrapper):
@@ -218,6 +219,11 @@ def swap_code(functions: Iterable[FunctionType], mutant: Mutant, source: str, pa
 
 def _compile(source: str, path: Path) -> CodeType:
     return compile(source, str(path), "exec", dont_inherit=True)
+
+
+def _unname(code: CodeType) -> CodeType:
+    """Code without the name of its function: Kornia copies functions and renames them."""
+    return code.replace(co_name="", co_qualname="")
 
 
 def _list_code(code: CodeType) -> list[CodeType]:
