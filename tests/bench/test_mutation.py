@@ -121,7 +121,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_functions_that_exist_get_the_code_of_a_mutant(module: Any) -> None:
     mutants = {one.name.split(" => ")[1]: one for one in list_mutants("planted.py", SOURCE)}
     renamed = module.add_one.__code__.replace(co_name="other", co_qualname="Some.other")  # as Kornia copies functions
-    copy = FunctionType(renamed, vars(module))
+    copy = FunctionType(renamed, vars(module), closure=module.add_one.__closure__)
     functions = [module.double.__wrapped__, module.make_adder, module.add_one, copy]
     with pytest.raises(ValueError, match="no function of"):  # of a module that tests import late
         server.swap_code([], mutants["return 2 / x"], SOURCE, Path(module.__file__))
