@@ -49,7 +49,7 @@ ALSO = {  # own tests of other names, or in the files of a module's users
     "mosaicaug/checks.py": ("tests/mosaicaug/test_augmentation.py", "tests/mosaicaug/test_targets.py"),
     "mosaicaug/dali/graph.py": (f"{DOORS}/test_dali_graph.py",),
     "mosaicaug/kornia/container.py": (f"{DOORS}/test_kornia_operation.py",),
-    "mosaicaug/kornia/operation.py": (f"{DOORS}/test_kornia_operation.py",),
+    "mosaicaug/kornia/operation.py": (f"{DOORS}/test_kornia.py", f"{DOORS}/test_kornia_operation.py"),
     "mosaicaug/rectangles.py": ("tests/mosaicaug/test_annotations.py",),
     "mosaicaug/backends/triton/kernel.py": (AGREEMENT,),
     "mosaicaug/backends/triton/launch.py": (AGREEMENT, "tests/mosaicaug/backends/triton/test_kernel.py"),
