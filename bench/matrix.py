@@ -64,7 +64,7 @@ def list_requirements(extra: str, end: End) -> Iterator[str]:
     """Requirements of an extra for pip, and for those it names: at the lower bounds, or without any bound.
 
     >>> next(one for one in list_requirements("timm", "oldest") if one.startswith("timm"))
-    'timm==1.0.3'
+    'timm==1.0.12'
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     waiting: list[str] = [*project["dependencies"], f"{project['name']}[{extra}]"]

@@ -219,7 +219,8 @@ def _mass(maps: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     with _full_precision(maps.device):
         inside = torch.einsum("bh,bhw,bw->b", rows[y1] - rows[y0], maps, columns[x1] - columns[x0])
         total = torch.einsum("h,bhw,w->b", rows[-1], maps, columns[-1])
-        least, most = (end_rows @ maps @ end_columns.T).flatten(1).aminmax(dim=1)
+        ends = (end_rows @ maps @ end_columns.T).flatten(1)
+    least, most = ends.amin(1), ends.amax(1)  # torch 2.11 has no gradient of aminmax
     # Interpolation leaves rounding noise on a constant map; one that only varies between the pixels is constant too.
     constant = most - least <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(most, -least)
     share = (inside - least * ((y1 - y0) * (x1 - x0))) / (total - least * (size[0] * size[1]))
