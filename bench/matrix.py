@@ -1,7 +1,7 @@
 """Tests with the oldest and the newest versions that the project says it supports; `python -m bench.matrix`.
 
 For each Python that is found and each end of the supported versions, a virtual environment is made below
-build/matrix, and the whole test suite runs in it. Results go to bench/results/matrix.json after each environment.
+build/matrix, and the whole test suite runs in it. Results go to bench/results/matrix.json.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ print(json.dumps({"python": platform.python_version()} | {
 
 
 def main(ends: list[End], pythons: list[str]) -> int:
-    """Test every environment and write the results after each; the exit code is 0 if all passed."""
+    """Test every environment, print each one's results and write them all; the exit code is 0 if all passed."""
     rows: list[dict[str, Any]] = []
     for python in pythons:
         for end in ends:
             rows.append(run_tests(make_environment(python, end)) | {"end": end})
-            RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
             print(json.dumps(rows[-1]), flush=True)
+    # Not before: the tests hold the pages to the results.
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return int(not rows or any(row["failed"] for row in rows))
 
 
