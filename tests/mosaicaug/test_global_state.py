@@ -35,6 +35,7 @@ from mosaicaug import (
 from mosaicaug.kornia import RandomCutMix, RandomJigsaw
 from mosaicaug.timm import Mixup
 from mosaicaug.torchvision import V2Transform
+from tests.helpers.defaults import default_dtype
 from tests.helpers.forked import run_forked
 from tests.helpers.oracle import seeded
 from tests.helpers.public_calls import list_calls, run_all
@@ -59,14 +60,6 @@ def same(want: Any, got: Any) -> bool:
     if not isinstance(want, Tensor):
         return bool(want == got)
     return (want.dtype, want.device) == (got.dtype, got.device) and torch.equal(want, got)
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    yield
-    torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from mosaicaug import (
 from mosaicaug.augmentation import augmentations
 from mosaicaug.timm import Mixup
 from mosaicaug.torchvision import V2Transform
+from tests.helpers.defaults import default_dtype
 from tests.helpers.oracle import seeded
 
 AUGMENTATIONS = [RecursiveMosaic(2), Jigsaw(3), CutMix(), MixUp(), SnapMix(1.0)]
@@ -406,9 +407,6 @@ def test_operators_follow_no_defaults_of_torch(monkeypatch: pytest.MonkeyPatch) 
     assert want[-1] == (torch.int64, torch.device("cpu"))
     with torch.device("meta"):
         assert [(tensor.dtype, tensor.device) for tensor in call()] == want
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):  # what the compiler is told
-            assert [(tensor.dtype, tensor.device) for tensor in call()] == want
-    finally:
-        torch.set_default_dtype(torch.float32)
+    # What the compiler is told.
+    with default_dtype(torch.float64), torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        assert [(tensor.dtype, tensor.device) for tensor in call()] == want

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mosaicaug import Augmentation, CutMix, Jigsaw, MixUp, OneOf, Plan, RecursiveMosaic, SnapMix
 from mosaicaug.plan import overlay_share
+from tests.helpers.defaults import default_dtype
 from tests.helpers.oracle import copy_pixels, number_pixels
 
 
@@ -298,13 +299,8 @@ def test_writing_to_a_drawn_plan_leaves_later_ones_alone(aug: Augmentation, batc
 @pytest.mark.parametrize("aug", DRAWN, ids=str)
 def test_plans_are_drawn_on_the_cpu_and_in_one_precision_whatever_the_defaults(aug: Augmentation) -> None:
     size = (8, 6)  # new, so that what is kept per size is made under these defaults
-    default = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        with torch.device("meta"):
-            plan = draw(aug, 3, size)
-    finally:
-        torch.set_default_dtype(default)
+    with default_dtype(torch.float64), torch.device("meta"):
+        plan = draw(aug, 3, size)
     assert dataclasses.replace(plan).to_dict() == draw(aug, 3, size).to_dict()
 
 

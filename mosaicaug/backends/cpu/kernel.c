@@ -180,23 +180,6 @@ typedef struct {
     uint64_t part[4];
 } ThirtyTwo;
 
-#ifdef __SSE2__
-/* Bytes to memory past the cache, which need not be read from there first; `finish_stream` makes others see them. */
-static void stream_bytes(char *to, const char *from, int64_t bytes) {
-    int64_t head = -(intptr_t)to & 15, at = head < bytes ? head : bytes;
-    memcpy(to, from, (size_t)at);
-    for (; at + 16 <= bytes; at += 16)
-        _mm_stream_si128((__m128i *)(to + at), _mm_loadu_si128((const __m128i *)(from + at)));
-    memcpy(to + at, from + at, (size_t)(bytes - at));
-}
-#define finish_stream _mm_sfence
-enum { STREAMS = 1 };
-#else
-#define stream_bytes(to, from, bytes) memcpy(to, from, (size_t)(bytes))
-#define finish_stream() (void)0
-enum { STREAMS = 0 };
-#endif
-
 /* A block of `count` pixels of `rows` rows, from element `offset` of the images to element `at` of the output. */
 static void copy_block(const Job *job, int64_t at, int64_t offset, int64_t step, int64_t count, int64_t rows) {
     int64_t to_row = job->out_row * job->out_bytes, from_row = job->in_row * job->in_bytes;
@@ -519,6 +502,16 @@ static void make_band(const Job *job, int64_t image, int64_t first, int64_t last
     }
 }
 
+#ifdef __SSE2__
+/* Bytes to memory past the cache, which need not be read from there first. */
+static void stream_bytes(char *to, const char *from, int64_t bytes) {
+    int64_t head = -(intptr_t)to & 15, at = head < bytes ? head : bytes;
+    memcpy(to, from, (size_t)at);
+    for (; at + 16 <= bytes; at += 16)
+        _mm_stream_si128((__m128i *)(to + at), _mm_loadu_si128((const __m128i *)(from + at)));
+    memcpy(to + at, from + at, (size_t)(bytes - at));
+}
+
 /* The same rows, made in the cache and then streamed: rows of a plane lie side by side in the output. */
 static void stream_band(const Job *job, int64_t image, int64_t first, int64_t last, Scratch *scratch) {
     Job staged = *job;
@@ -531,8 +524,11 @@ static void stream_band(const Job *job, int64_t image, int64_t first, int64_t la
         int64_t at = image * job->out_image + job->out_plane[plane] + first * job->out_row;
         stream_bytes(job->out + at * bytes, scratch->stage + plane * rows * bytes, (last - first) * job->out_row * bytes);
     }
-    finish_stream();
+    _mm_sfence(); /* before another thread reads them */
 }
+#else
+#define stream_band make_band
+#endif
 
 /* 7. Units, handed out as threads come free. */
 
@@ -565,7 +561,7 @@ static void make_unit(const Job *job, int64_t unit, Scratch *scratch) {
     int64_t first = unit % bands * job->unit_rows, last = first + job->unit_rows;
     end = end < job->batch ? end : job->batch, last = last < job->height ? last : job->height;
     for (; image < end; image++)
-        (job->streams && STREAMS ? stream_band : make_band)(job, image, first, last, scratch);
+        (job->streams ? stream_band : make_band)(job, image, first, last, scratch);
 }
 
 EXPORT void drain_job(Job *job) {
