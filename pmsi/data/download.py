@@ -55,8 +55,7 @@ def download_dataset(name: ArchiveName, root: Path, progress: Progress | None = 
     folder, file = root / archive.folder, root / archive.url.rpartition("/")[2]
     if folder.is_dir():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f".{file.name}.lock"):
+    with FileLock(root / f".{file.name}.lock"):  # makes ``root`` too
         if not folder.is_dir():  # another process was first
             download_file(archive.url, file, archive.md5, progress)
             unpack_archive(file, root, progress)

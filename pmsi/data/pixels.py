@@ -100,10 +100,9 @@ def _list_taps(length: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.in
     reach = max(scale, 1.0)
     centers = scale * (np.arange(size) + 0.5)
     first = np.maximum((centers - reach + 0.5).astype(np.int64), 0)
-    last = np.minimum((centers + reach + 0.5).astype(np.int64), length)
     places = first[:, None] + np.arange(2 * math.ceil(reach) + 1)
     heights = np.maximum(1 - np.abs((places - centers[:, None] + 0.5) * (1 / reach)), 0)
-    heights[places >= last[:, None]] = 0
+    heights[places >= length] = 0
     total = np.zeros(size)
     for column in heights.T:  # one after another, as torch adds them
         total += column

@@ -21,7 +21,7 @@ from pmsi.runtime.files import describe_error, read_bytes
 _DEVKITS = ("", "devkit", "car_devkit", "car_devkit/devkit")
 _TABLES = ("cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat")
 _MAX_BYTES = 20_000_000  # of an annotation file, packed or not; the published ones have up to 0.6 MB
-_MATRIX, _COMPRESSED, _TEXTS = 14, 15, (1, 2, 3, 4, 16, 17, 18)  # kinds of parts of a MATLAB file
+_MATRIX, _COMPRESSED, _TEXTS = 14, 15, (1, 2, 4, 16, 17, 18)  # kinds of parts of a MATLAB file
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # of a number, by the kind of its part
 _CELL, _STRUCT, _TEXT, _NUMBERS = 1, 2, 4, range(6, 16)  # classes of matrices
 _COMPLEX = 0x800  # among the flags of a matrix

@@ -61,7 +61,7 @@ def list_names(pairs: tuple[datacheck.Pair, ...]) -> list[tuple[str, str, str, b
 def test_a_data_set_that_is_whole(birds: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     checked = inspect_images(list_images("cub", birds), lambda *call: calls.append(call))
-    assert (checked.findings, checked.unreadable) == ((), ())
+    assert (checked.findings, checked.unreadable, checked.deep) == ((), (), ())
     assert (checked.shared, checked.repeated, checked.alike) == ((), (), ())
     assert checked.widths == (60,) * 9
     assert sorted(checked.heights) == list(range(40, 49))
@@ -210,7 +210,7 @@ def test_the_sheet_shows_training_and_test_images(birds: Path, tmp_path: Path) -
     for path in birds.rglob("*.png"):
         Image.new("RGB", (60, 60), colours[path.stem]).save(path)
     (birds / "images" / TRAIN[0]).write_bytes(b"not an image")
-    edit(birds / "classes.txt", "3 003.Green_Heron", "3 $003 [red]{Green}_Heron")
+    edit(birds / "classes.txt", "3 003.Green_Heron", r"3 $\003 [red]{Green}_Heron$")  # no formula
     write_sheet(list_images("cub", birds), tmp_path / "new" / "sheet")
     with Image.open(tmp_path / "new" / "sheet") as image:
         assert image.format == "PNG"
@@ -311,8 +311,11 @@ def test_the_command_lists_what_is_left_out_and_what_is_scaled(
     assert "Left out (3):\n  val/\n  Train/a/photo.heic\n  test/loose.jpg\n" in said
     assert "Of more than 8 bits, scaled to 8 (4):\n  Train/a/0.png: the brightest of 255 is 2" in said
     Image.fromarray(np.full((9, 9), 4095, np.uint16)).save(tmp_path / "Train/a/0.png")
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "Train/b/0.png")
     ask(tmp_path)
-    assert "Train/a/0.png: the brightest of 255 is 15; very dark: are they 10 or 12 bits" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Train/a/0.png: the brightest of 255 is 15; very dark: are they 10 or 12 bits" in said
+    assert "Train/b/0.png: the brightest of 255 is 0\n" in said  # black in any number of bits
 
 
 def test_the_command_refuses_what_cannot_be_listed(birds: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,13 @@ def test_tables_that_do_not_fit_are_refused(root: Path, name: str, old: str, new
         read_annotations(root, list_pictures(root), resize=40, crop=30)
 
 
+def test_of_two_boxes_the_first_counts(root: Path) -> None:
+    wanted = read_annotations(root, list_pictures(root), resize=40, crop=30)
+    edit(root / "bounding_boxes.txt", "1 5.0 7.0 10.0 7.0\n", "1 5.0 7.0 10.0 7.0\n1 0.0 0.0 3.0 3.0\n")
+    found = read_annotations(root, list_pictures(root), resize=40, crop=30)
+    torch.testing.assert_close(found.boxes, wanted.boxes)
+
+
 def test_tables_that_an_editor_wrote_are_read_alike(root: Path) -> None:
     wanted = read_annotations(root, list_pictures(root), resize=40, crop=30)
     for name in ("images.txt", "bounding_boxes.txt", "parts/part_locs.txt"):

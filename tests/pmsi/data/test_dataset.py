@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pmsi.data import typefaces
 from pmsi.data.dataset import DataName, Dataset, load_dataset
 from pmsi.data.decoding import collect_images, decode_images
 from pmsi.data.layouts import LayoutName, list_images
 from pmsi.data.storage import ImageFiles
+from pmsi.data.typefaces import Rendered, render_typefaces
 from tests.helpers.dataset_files import (
     CARS,
     CLASSES,
@@ -232,6 +234,15 @@ def test_identity_of_files_is_their_content(tmp_path: Path) -> None:
     assert ImageFiles([tmp_path / "nowhere"], 8).content_crc32 != crcs[0]
 
 
+def test_images_that_stay_in_files_are_known_by_them(folder: Path) -> None:
+    plain, left = read("folder", folder), load_dataset("folder", folder, resize=8, stream=True)
+    assert left.train.images.dtype == torch.uint8
+    assert left.train.files is not None
+    assert left.test.files is not None
+    crcs = [left.train.files.content_crc32, left.test.files.content_crc32]
+    assert left.identity == {**plain.identity, "data_crc32": left.train.crc32 ^ left.test.crc32, "files_crc32": crcs}
+
+
 def test_labels_count_the_classes_of_a_network(folder: Path) -> None:
     plain = read("folder", folder)
     turned = plain.order_classes(["rose", "iris"])
@@ -244,6 +255,23 @@ def test_labels_count_the_classes_of_a_network(folder: Path) -> None:
     ):
         with pytest.raises(ValueError, match=text):
             plain.order_classes(names)
+
+
+def test_no_more_typeface_images_are_rendered_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def render(resize: int, *, train_per_class: int, **_: Any) -> Rendered:
+        asked.append(train_per_class)
+        return render_typefaces(resize, train_per_class=train_per_class, test_per_class=1)
+
+    monkeypatch.setattr(typefaces, "render_typefaces", render)
+    monkeypatch.setattr(typefaces, "TRAIN_PER_CLASS", 6)
+    counts = []
+    for hold_out, train_per_class in ((None, None), (None, 2), (3, None), (3, 2)):
+        found = load_dataset("typefaces", None, resize=4, hold_out=hold_out, train_per_class=train_per_class)
+        counts.append((len(found.train.labels) // 12, len(found.test.labels) // 12))
+    assert asked == [6, 2, 6, 6]  # what is held out lies among all
+    assert counts == [(6, 1), (2, 1), (4, 2), (2, 2)]
 
 
 def test_few_typeface_images_are_the_first_of_all() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
+from pmsi.data import decoding
 from pmsi.data.decoding import collect_images, decode_images, file_stamp, read_image, read_resized
 from pmsi.data.pixels import read_size
 from tests.helpers.dataset_files import save_image
@@ -80,6 +83,55 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
         results.append(collect_images(images, 24, 16)[0])
     assert all(torch.equal(results[0], other) for other in results[1:])
     assert torch.get_num_threads() == before
+
+
+def test_few_images_wait_in_memory(tmp_path: Path) -> None:
+    """Whoever takes images slowly finds few decoded ahead."""
+    save_image(tmp_path / "a.png")
+    begun: list[int] = []
+
+    class Paths(list[Path]):
+        def __iter__(self) -> Iterator[Path]:
+            for row, path in enumerate(super().__iter__()):
+                begun.append(row)
+                yield path
+
+    images = decode_images(Paths([tmp_path / "a.png"] * 99), 4, lambda *_: None, stop=True, workers=2)
+    for taken in range(1, 21):
+        assert next(images) is not None
+        assert len(begun) == 16 + taken - 1
+    assert sum(1 for _ in images) == 79
+    assert len(begun) == 99
+
+
+def test_every_core_decodes_and_torch_adds_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several processes one decodes, while the others wait for it."""
+    monkeypatch.setattr("pmsi.runtime.cores.count_cores", lambda: 3)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    made: list[int] = []
+    used: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, threads: int) -> None:
+            made.append(threads)
+            super().__init__(threads)
+
+    def read(path: Path) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return read_image(path)
+
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(decoding, "read_image", read)
+    save_image(tmp_path / "a.png")
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    try:
+        assert len(list(decode_images([tmp_path / "a.png"] * 9, 4, lambda *_: None, stop=True))) == 9
+        assert torch.get_num_threads() == 5
+    finally:
+        torch.set_num_threads(before)
+    assert (made, set(used)) == ([3], {1})
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])

@@ -256,3 +256,4 @@ def test_addresses_are_whole() -> None:
     for archive in filter(None, (layout.archive for layout in LAYOUTS.values())):
         assert re.fullmatch(r"https://\S+/[^/]+\.(tgz|tar\.gz)", archive.url)
         assert re.fullmatch(r"[0-9a-f]{32}", archive.md5)
+        assert archive.url.rpartition("/")[2].startswith(f"{archive.folder}.")

@@ -19,6 +19,7 @@ def test_rows_are_counted_within_each_class() -> None:
     assert choose_rows(LABELS, NAMES) == (list(range(7)), [], "")
     assert choose_rows(LABELS, NAMES, hold_out=2)[:2] == ([0, 1, 3, 6], [2, 4, 5])
     assert choose_rows(LABELS, NAMES, train_per_class=2)[:2] == ([0, 1, 2, 4], [])
+    assert choose_rows(LABELS, NAMES, train_per_class=3)[:2] == ([0, 1, 2, 3, 4, 6], [])  # all robins
     assert choose_rows(LABELS, NAMES, hold_out=2, train_per_class=1)[:2] == ([0, 1], [2, 4, 5])
 
 
@@ -69,9 +70,16 @@ def test_a_data_set_is_tested_on_what_it_holds_out(tmp_path: Path, stream: bool)
 
 def test_every_subset_has_its_own_file_in_the_cache(tmp_path: Path) -> None:
     root, said = write_cub(tmp_path / "birds"), list[str]()
-    for hold_out in (None, 2, None, 2):
-        load_dataset("cub", root, resize=8, hold_out=hold_out, cache=tmp_path / "kept", say=said.append)
-    assert len(said) == len(list((tmp_path / "kept").iterdir())) == 4
+    for hold_out, count in ((None, None), (2, None), (None, 1), (2, 1)) * 2:
+        load_dataset(
+            "cub", root, resize=8, hold_out=hold_out, train_per_class=count, cache=tmp_path / "kept", say=said.append
+        )
+    kept = {path.name.rpartition("-")[0].removeprefix("cub-8px-") for path in (tmp_path / "kept").iterdir()}
+    assert len(said) == len(kept)
+    assert kept == {
+        *("training", "test", "training-hold-out-2", "test-hold-out-2"),
+        *("training-1-per-class", "training-hold-out-2-1-per-class"),
+    }
 
 
 def test_typefaces_can_be_held_out_and_counted_too() -> None:

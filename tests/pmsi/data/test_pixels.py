@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from torchvision.transforms.v2 import functional as transforms
 
 from pmsi.data.decoding import read_resized
-from pmsi.data.pixels import read_pixels, resize_pixels
+from pmsi.data.pixels import _FORMATS, SUFFIXES, read_pixels, resize_pixels
 
 # Without AVX2 torchvision resizes in float32 and rounds once.
 EXACT = "AVX" in torch.backends.cpu.get_cpu_capability()
@@ -41,6 +41,13 @@ def test_a_photograph_on_its_side_is_read_upright(tmp_path: Path) -> None:
     small = resize_pixels(pixels, 16, 16).astype(int)
     trained = read_resized(tmp_path / "phone.jpg", 16).permute(1, 2, 0).numpy()
     assert np.abs(small - trained).max() <= (0 if EXACT else 1)
+
+
+def test_names_end_as_those_that_the_decoders_read() -> None:
+    Image.init()
+    known = {suffix for suffix, decoder in Image.registered_extensions().items() if decoder in (*_FORMATS, "MPO")}
+    rare = {".j2c", ".jpc", ".jpf", ".icb", ".vda", ".vst"}
+    assert known - rare | {".jfi", ".jif", ".pjp", ".pjpeg"} == SUFFIXES
 
 
 def test_torch_is_not_imported() -> None:

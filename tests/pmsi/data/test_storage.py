@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,10 @@ def list_stores(photos: Path) -> list[ImageStore]:
 
 
 def test_every_store_fetches_the_same_images(photos: Path) -> None:
-    images = read(photos).train.images
+    images, labels = read(photos).train.images, read(photos).train.labels
     for held in list_stores(photos):
+        assert torch.equal(held.labels, labels)
+        assert held.device == CPU
         fetched = [stored[index] for stored, index in held.fetch(BATCHES)]
         assert len(fetched) == len(BATCHES)
         for found, batch in zip(fetched, BATCHES, strict=True):
@@ -69,6 +71,8 @@ def test_streamed_images_are_decoded_when_they_are_asked_for(photos: Path, monke
         patch.setattr(store, "read_resized", refuse)
         dataset = read(photos, stream=True)
     assert dataset.train.images.shape == (0, 3, 36, 36)
+    assert dataset.train.files is not None
+    assert len(dataset.train.files) == len(dataset.train.labels)
     assert torch.equal(dataset.train.take(torch.tensor([7, 2])), read(photos).train.images[[7, 2]])
     assert dataset.protocol.endswith("read anew in every epoch.")
 
@@ -149,6 +153,11 @@ def test_streaming_draws_nothing_from_the_global_generator(photos: Path) -> None
     torch.manual_seed(5)
     list(held.fetch(BATCHES))
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_split_whose_checksum_is_known_stays_as_it_is(photos: Path) -> None:
+    with pytest.raises(FrozenInstanceError):
+        read(photos).train.labels = torch.zeros(12, dtype=torch.int64)  # type: ignore[misc]
 
 
 def test_images_that_fill_half_of_a_gpu_stay_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

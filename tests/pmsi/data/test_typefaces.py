@@ -115,6 +115,26 @@ def test_every_letter_and_digit_has_its_own_glyph(typeface: str) -> None:
     assert len(set(glyphs)) == len(glyphs)  # none is the box of a missing glyph
 
 
+def test_names_are_those_that_the_fonts_have() -> None:
+    for name, file in TYPEFACES.items():
+        family, style = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", file), 9).getname()
+        if name.startswith("DejaVu"):  # the others' own names are short
+            assert f"{family} {style}".removesuffix(" Book") == name
+
+
+def test_draws_are_those_of_every_version() -> None:
+    """Figures of these images are compared across versions."""
+    assert draw_specimen("STIX General", "test", 3, seed=2) == Specimen(
+        words=("MEADOW", "BRICK", "ECHO"),
+        width=0.8010707108673848,
+        rotation=1.8023020171175705,
+        slant=-0.02081657412384173,
+        centre=(0.5239081447559973, 0.46441590170463043),
+        ink=(33, 41, 23),
+        paper=(236, 244, 245),
+    )
+
+
 def test_words_use_the_whole_alphabet_and_all_cases() -> None:
     words = [word for number in range(200) for word in draw_specimen("DejaVu Sans", "train", number).words]
     assert {letter.lower() for word in words for letter in word} == set(string.ascii_lowercase)

@@ -72,7 +72,11 @@ def test_tables_of_any_system_are_one(tmp_path: Path, encoding: str, end: str) -
 
 
 def test_names_that_systems_make_are_hidden() -> None:
-    hidden = [".DS_Store", "._a.jpg", ".ipynb_checkpoints", "__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"]
+    hidden = [
+        *(".DS_Store", "._a.jpg", ".ipynb_checkpoints", "__MACOSX", "Icon\r", "__pycache__", "lost+found"),
+        *("Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"),
+        *("@eaDir", "#recycle", "#snapshot"),
+    ]
     assert all(map(is_hidden, hidden))
     assert not any(map(is_hidden, ("a.jpg", "_a", "Sparrow")))
 

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pmsi.data.layouts import list_images, recognise_layout
+from pmsi.data.layouts.cars import read_variable
 from tests.helpers.dataset_files import (
     CARS,
     LABELS,
@@ -162,6 +164,37 @@ def test_a_single_car_needs_no_list(cars: Path) -> None:
 def test_names_may_be_of_any_script(cars: Path) -> None:
     write_mat(cars / "cars_annos.mat", annotations=list_cars(cars), class_names=["\u0160koda", *CARS[1:]])
     assert list_images("cars", cars).classes[0] == "\u0160koda"
+
+
+def make_part(kind: int, values: bytes) -> bytes:
+    return struct.pack("<II", kind, len(values)) + values + bytes(-len(values) % 8)
+
+
+def write_matrix(path: Path, family: int, kind: int, values: bytes, count: int) -> None:
+    """A MATLAB file of one matrix "a" of 1 x ``count``, whose values are of any kind."""
+    head = make_part(6, struct.pack("<II", family, 0)) + make_part(5, struct.pack("<ii", 1, count)) + make_part(1, b"a")
+    path.write_bytes(b"".ljust(124) + b"\0\1IM" + make_part(14, head + make_part(kind, values)))
+
+
+TEXTS = {1: "ascii", 2: "ascii", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le", 18: "utf-32-le"}
+NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
+
+
+def test_values_of_every_kind_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mat"
+    for kind, encoding in TEXTS.items():
+        write_matrix(path, 4, kind, "Fiat".encode(encoding), 4)
+        assert read_variable(path, "a") == ["Fiat"]
+    for kind, dtype in NUMBERS.items():
+        values = np.array([7, 0, 100], dtype)
+        write_matrix(path, 6, kind, values.tobytes(), 3)
+        assert read_variable(path, "a") == [7, 0, 100]
+        write_matrix(path, 6, kind, values.tobytes()[:-1], 3)
+        with pytest.raises(ValueError, match="a matrix of 1 x 3 does not hold what it says"):
+            read_variable(path, "a")
+    write_matrix(path, 4, 9, bytes(16), 2)
+    with pytest.raises(ValueError, match="a matrix of 1 x 2 does not hold what it says"):
+        read_variable(path, "a")
 
 
 def test_without_scipy_the_extra_is_named(cars: Path, monkeypatch: pytest.MonkeyPatch) -> None:

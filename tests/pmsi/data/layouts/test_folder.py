@@ -61,6 +61,8 @@ def test_parts_are_known_in_every_usual_spelling() -> None:
     assert {name_part(name) for name in (*TRAIN, "trainval", "train_val")} == {"train"}
     assert {name_part(name) for name in TEST} == {"test"}
     assert {name_part(name) for name in VAL} == {"val"}
+    fillers = ("set", "data", "dataset", "split", "image", "images", "img", "imgs", "photos", "files", "seg", "crops")
+    assert {name_part(name) for word in fillers for name in (f"{word}_train", f"Train{word.title()}")} == {"train"}
     names = ("Train station", "test tube", "Valley quail", "images", "1", "contest", "\u00e9preuve", "Devon rex")
     assert {name_part(name) for name in names} == {None}
 
@@ -120,6 +122,7 @@ def test_every_suffix_of_an_image_is_read_and_the_rest_is_listed(folder: Path) -
     listing = list_images("folder", folder)
     assert len(listing.train) == before + 2 * len(SUFFIXES)
     assert {".jfif", ".webp", ".bmp", ".tif", ".gif"} <= SUFFIXES
+    (folder / "train/README.txt").touch()  # lies where no image is looked for
     found = [path.relative_to(folder / "train").as_posix() for path in listing.left_out]
     assert found == ["loose.jpg", *sorted(f"iris/{name}" for name in [*odd, "album"])]
 
