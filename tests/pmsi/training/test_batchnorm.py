@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,18 +20,19 @@ from tests.helpers.small_run import RECIPE, make_trainer
 @pytest.mark.parametrize("shape", [(12, 5, 3, 4), (12, 5)])
 def test_ghost_batch_norm_is_batch_norm_of_each_group(shape: tuple[int, ...]) -> None:
     x, groups = torch.randn(shape) * 3 + 1, 3
-    norm = nn.BatchNorm2d(5) if len(shape) == 4 else nn.BatchNorm1d(5)
+    norm = nn.BatchNorm2d(5, eps=0.1) if len(shape) == 4 else nn.BatchNorm1d(5, eps=0.1)
     nn.init.normal_(norm.weight)
     ghost = GhostBatchNorm(norm, groups)
-    wanted = torch.cat([F.batch_norm(part, None, None, norm.weight, norm.bias, training=True) for part in x.chunk(3)])
-    torch.testing.assert_close(ghost(x), wanted)
+    parts = [F.batch_norm(part, None, None, norm.weight, norm.bias, training=True, eps=0.1) for part in x.chunk(3)]
+    torch.testing.assert_close(ghost(x), torch.cat(parts))
     alone = type(norm)(5)  # sees the first group alone
     alone(x[:4])
     torch.testing.assert_close(ghost.running_mean, alone.running_mean)
     torch.testing.assert_close(ghost.running_var, alone.running_var)
     assert ghost.num_batches_tracked == 1
     assert list(ghost.state_dict()) == list(norm.state_dict())
-    torch.testing.assert_close(ghost.eval()(x), F.batch_norm(x, alone.running_mean, alone.running_var, norm.weight))
+    wanted = F.batch_norm(x, alone.running_mean, alone.running_var, norm.weight, eps=0.1)
+    torch.testing.assert_close(ghost.eval()(x), wanted)
 
 
 def test_groups_that_do_not_fit() -> None:
@@ -50,6 +53,25 @@ def test_groups_that_do_not_fit() -> None:
         share(4, 4)
     with pytest.raises(ValueError, match="6 images on 2 processes need synchronised statistics"):
         share(6, 4)
+
+
+def test_processes_of_a_gpu_share_statistics_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve images on four processes: groups of six are two processes, groups of twelve all of them."""
+    made: list[int] = []
+    world = object()
+
+    def group(size: int) -> tuple[str, list[str]]:
+        made.append(size)
+        return "two", []
+
+    monkeypatch.setattr(dist, "new_subgroups", group)
+    monkeypatch.setattr(dist, "group", SimpleNamespace(WORLD=world))
+    for images, wanted in ((6, "two"), (12, world)):
+        recipe = Recipe(batch_size=12, batch_norm_images=images)
+        (norm,) = share_statistics(nn.Sequential(nn.BatchNorm1d(3)), recipe, 4, "cuda").children()
+        assert isinstance(norm, nn.SyncBatchNorm)
+        assert norm.process_group is wanted
+    assert made == [2]
 
 
 @pytest.mark.usefixtures("small_backbone")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,27 @@ def test_a_clock_adds_up_what_passes_within(monkeypatch: pytest.MonkeyPatch) -> 
         with clock:
             pass
     assert clock.read() == 12.5
+    assert Clock(CPU).read() == 0
+
+
+def test_a_clock_of_a_gpu_reads_all_its_events_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their times are milliseconds, which are known when the GPU has come so far."""
+
+    @dataclass
+    class Event:
+        time: float
+
+        def elapsed_time(self, end: Event) -> float:
+            return end.time - self.time
+
+    times = iter([0.0, 500.0, 4000.0, 6000.0])
+    monkeypatch.setattr("pmsi.training.epoch._record_event", lambda **_: Event(next(times)))
+    clock = Clock(torch.device("cuda"))
+    for _ in range(2):
+        with clock:
+            pass
+    assert clock.seconds == 0
+    assert [clock.read(), clock.read()] == [2.5, 2.5]
 
 
 def test_an_epoch_tells_mean_losses_so_far() -> None:

@@ -56,6 +56,16 @@ def test_tensorboard_holds_one_point_an_epoch(tmp_path: Path) -> None:
     assert {f"loss/phase {k}" for k in range(1, 5)} <= set(events.Tags()["scalars"])
 
 
+def test_tensorboard_shows_an_epoch_as_soon_as_it_is_done(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    curves = Curves("tensorboard", LoggedRun(tmp_path, {}, 3), Silent())
+    for epoch in (1, 2):
+        curves.on_epoch(make_record(epoch))
+        events = reader.EventAccumulator(str(tmp_path))
+        events.Reload()
+        assert [event.step for event in events.Scalars("accuracy/mix")] == [*range(1, epoch + 1)]
+
+
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_runs_of_services_go_on_under_their_name(
     name: LogName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +85,9 @@ def test_runs_of_services_go_on_under_their_name(
     assert first == second
     assert (first["project"], first["name"], first["resume"]) == ("pmsi", "runs/mine", "allow")
     assert first["config"] == {"epochs": 2}
+    if name == "wandb":
+        assert first["dir"] == str(run.folder)
+        assert first["id"] == run.key
     assert [(values["accuracy/mix"], step) for values, step in written] == [(41.0, 1), (42.0, 2)]
     assert written[0][0].keys() >= {"accuracy/stage 5", "loss/phase 1", "speed/images_per_second", "rate/group 2"}
     assert len(closed) == 1, "after the last epoch"
@@ -83,7 +96,8 @@ def test_runs_of_services_go_on_under_their_name(
 def test_mlflow_goes_on_with_the_run_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs, metrics = list[dict[str, Any]](), list[tuple[dict[str, float], int]]()
 
-    def search(filter_string: str, **_: Any) -> list[SimpleNamespace]:
+    def search(filter_string: str, max_results: int, output_format: str) -> list[SimpleNamespace]:
+        assert (max_results, output_format) == (1, "list")
         mine = [one for one in runs if "tags" in one and filter_string == f"tags.pmsi = '{one['tags']['pmsi']}'"]
         return [SimpleNamespace(info=SimpleNamespace(run_id="7"))] if mine else []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,26 @@ def test_the_largest_batch_is_found(fits: int) -> None:
     assert largest_batch(32, attempt) == fits
     assert len(tried) <= 5
     assert min(tried) >= 2
+
+
+@pytest.mark.parametrize("below", [2, 3, 4])
+def test_no_step_of_one_image_is_tried(below: int) -> None:
+    tried: list[int] = []
+    assert largest_batch(below, tried.append) == (below - 1 if below > 2 else 0)
+    assert tried == [*range(2, below)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory",
+        "could not create a primitive",
+        "could not create a memory object",
+    ],
+)
+def test_words_of_a_host_without_memory(words: str) -> None:
+    with pytest.raises(ValueError, match="32 images of 96 px a step do not fit in the host's memory"):
+        check_host(RuntimeError(words), 32, 96)
 
 
 def test_other_errors_are_not_taken_for_memory() -> None:
@@ -99,6 +120,14 @@ def test_peak_memory_of_the_process_is_told() -> None:
     assert after is not None
     assert after - before >= 0.3
     assert held.sum() > 0
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_peak_memory_has_the_unit_of_its_system(monkeypatch: pytest.MonkeyPatch, platform: str, unit: int) -> None:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    monkeypatch.setattr(resource, "getrusage", lambda _: usage)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert measure_peak(CPU) == usage.ru_maxrss * unit / 1e9
 
 
 def test_a_system_that_does_not_tell_its_memory_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mosaicaug import Targets
 from pmsi.runtime.devices import input_dtype, open_fabric
+from pmsi.training.objective import Objective, make_objective
 from tests.helpers.small_run import RECIPE, Watch, make_session, make_trainer
 
 
@@ -39,6 +40,26 @@ def test_bf16_computes_in_bf16_and_keeps_label_weights(tmp_path: Path, monkeypat
     assert not torch.equal(weights, weights.bfloat16().float())
     assert {value.dtype for value in trainer.network.state_dict().values()} == {torch.float32, torch.int64}
     assert all(math.isfinite(one) for one in trainer.history[-1]["losses"])
+
+
+def test_every_phase_may_have_graphs_of_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+
+    def compile_it(module: nn.Module, **settings: Any) -> nn.Module:
+        given.append(settings)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compile_it)
+    network: Any = nn.Linear(2, 2)
+    limits = []
+    with torch._dynamo.config.patch(recompile_limit=8):
+        for phases in (1, 6, 2):
+            assert isinstance(make_objective(network, phases=phases, compiled=True), Objective)
+            limits.append(torch._dynamo.config.recompile_limit)
+    assert limits == [8, 24, 24]
+    assert given == [{"dynamic": False}] * 3
+    assert isinstance(make_objective(network, phases=6, compiled=False), Objective)
+    assert len(given) == 3
 
 
 @pytest.mark.usefixtures("small_backbone")

@@ -182,12 +182,12 @@ def test_rates_of_the_backbone_fall_with_depth(tmp_path: Path, schedule: Any) ->
 
 @pytest.mark.usefixtures("small_backbone")
 def test_adamw_is_torchs_with_the_recipes_rates_and_decay() -> None:
-    recipe = replace(RECIPE, optimizer="adamw", weight_decay=0.01)
+    recipe = replace(RECIPE, optimizer="adamw", weight_decay=0.03)
     network = make_network(recipe, 3)
     optimizer = make_optimizer(recipe, network)
     assert isinstance(optimizer, AdamW)
     assert [group["lr"] for group in optimizer.param_groups] == [recipe.lr_backbone, recipe.lr_new]
-    assert [(group["weight_decay"], group["fused"]) for group in optimizer.param_groups] == [(0.01, True)] * 2
+    assert [(group["weight_decay"], group["fused"]) for group in optimizer.param_groups] == [(0.03, True)] * 2
     assert make_optimizer(replace(recipe, zero_idle_grads=False), network).param_groups[0]["fused"] is False
     assert isinstance(make_optimizer(RECIPE, network), SGD)
 

@@ -49,4 +49,11 @@ def test_maps_are_of_the_head_before_its_step() -> None:
     torch.testing.assert_close(maps, by_hand)
     logits = features.mean((2, 3)) @ weight.T + bias
     slope = (logits.softmax(1) - F.one_hot(labels, 3)).mean(0)
-    torch.testing.assert_close(head.head.bias.detach(), bias - 0.5 * (slope + RECIPE.weight_decay * bias))
+    moved = slope + RECIPE.weight_decay * bias
+    torch.testing.assert_close(head.head.bias.detach(), bias - 0.5 * moved)
+    bias, weight = bias - 0.5 * moved, head.head.weight.detach().clone()
+    head.train_step(features.mean((2, 3)), labels, lr=0.25)
+    logits = features.mean((2, 3)) @ weight.T + bias
+    slope = (logits.softmax(1) - F.one_hot(labels, 3)).mean(0)
+    moved = RECIPE.momentum * moved + slope + RECIPE.weight_decay * bias
+    torch.testing.assert_close(head.head.bias.detach(), bias - 0.25 * moved)

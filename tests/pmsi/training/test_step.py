@@ -52,8 +52,13 @@ def test_a_replayed_run_is_the_eager_run(tmp_path: Path, changes: dict[str, Any]
     recipe = replace(RECIPE, freeze_epochs=1, epochs=3, **changes)
     eager = make_trainer(tmp_path / "eager", recipe)
     graphed, recorder = make_graphed(tmp_path / "graphed", recipe)
+    seen: list[bool] = []  # of every update of the graphed one: may it be captured?
+    groups = graphed.parts["optimizer"].param_groups
+    graphed.parts["optimizer"].register_step_pre_hook(lambda *_: seen.append(groups[0].get("capturable", False)))
     for trainer in (eager, graphed):
         trainer.run(Watch())
+    recorded = recorder.replays * len(graphed.phases)
+    assert sum(seen) == (recorded if recipe.optimizer == "adamw" else 0)
     assert (recorder.captures, recorder.replays) == (2, 9 - 2 * EAGER_STEPS)
     for one, other in zip(eager.history, graphed.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-5)

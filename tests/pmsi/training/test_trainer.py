@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from torch.optim import SGD
 
 from mosaicaug import apply
 from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from pmsi.evaluation.calibration import fit_temperature
 from pmsi.models.base import Logits
 from pmsi.recipe import Method, Recipe
 from pmsi.runtime.checkpoints import load_checkpoint
 from pmsi.training.batches import BatchPlan, plan_epoch
+from pmsi.training.callbacks import Silent
 from pmsi.training.trainer import Trainer
 from tests.helpers.small_run import BATCHES, RECIPE, Watch, make_dataset, make_trainer, name_differences
 
@@ -226,3 +229,44 @@ def test_epochs_between_tests_have_no_accuracy_and_the_last_one_has(tmp_path: Pa
         assert record["losses"] == known["losses"]
         assert record["mix"] in (None, known["mix"])
     assert torch.equal(every_epoch.mix_predictions, at_the_end.mix_predictions)
+
+
+@pytest.mark.usefixtures("small_backbone")
+@pytest.mark.parametrize(("seconds", "kept"), [(1e9, [False, True, True, True]), (0.0, [True, True, True, True])])
+def test_short_epochs_that_are_not_tested_are_kept_with_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, kept: list[bool]
+) -> None:
+    monkeypatch.setattr("pmsi.training.trainer.SAVE_SECONDS", seconds)
+    lines: list[int] = []
+
+    class Look(Silent):
+        def on_epoch(self, record: dict[str, Any]) -> None:  # noqa: ARG002 - the callback's
+            path = tmp_path / "metrics.jsonl"
+            lines.append(len(path.read_text().splitlines()) if path.exists() else 0)
+
+    trainer = make_trainer(tmp_path, replace(RECIPE, epochs=4, test_every=2))
+    trainer.run(Look())
+    assert [bool(count) for count in lines] == kept
+    assert lines == ([0, 2, 2, 4] if seconds else [1, 2, 3, 4])
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert written == json.loads(json.dumps(trainer.history))
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_a_run_that_is_done_knows_its_temperature_and_is_only_tested_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path).run(Watch((2, 1)))
+    assert load_checkpoint(tmp_path / "last.ckpt")["about"].get("temperature") is None
+    trainer = make_trainer(tmp_path)
+    assert len(trainer.history) == 1
+    found = trainer.run()
+    wanted = fit_temperature(found.logits, trainer.test.labels)
+    assert load_checkpoint(tmp_path / "last.ckpt")["about"]["temperature"] == wanted
+    again = make_trainer(tmp_path)
+    assert again.about["temperature"] == wanted
+    assert again.history == trainer.history
+    assert torch.equal(again.run().logits, found.logits)
+
+
+def test_without_fp16_nothing_has_a_momentum_before_its_first_step(tmp_path: Path) -> None:
+    assert make_trainer(tmp_path).parts["optimizer"].state_dict()["state"] == {}
