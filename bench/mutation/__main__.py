@@ -50,6 +50,12 @@ ALSO = {  # own tests of other names, or in the files of a module's users
     "mosaicaug/kornia/container.py": (f"{DOORS}/test_kornia_operation.py",),
     "mosaicaug/kornia/operation.py": (f"{DOORS}/test_kornia.py",),
     "mosaicaug/rectangles.py": ("tests/mosaicaug/test_annotations.py",),
+    "pmsi/data/dataset.py": ("tests/pmsi/data/test_cache.py", "tests/pmsi/data/test_holdout.py"),
+    "pmsi/data/layouts/__init__.py": ("tests/pmsi/data/test_holdout.py",),
+    **{
+        f"pmsi/data/layouts/{name}.py": ("tests/pmsi/data/test_layouts.py", "tests/pmsi/data/test_download.py")
+        for name in ("aircraft", "cars", "cub")
+    },
     "mosaicaug/backends/triton/kernel.py": (AGREEMENT,),
     "mosaicaug/backends/triton/launch.py": (AGREEMENT, "tests/mosaicaug/backends/triton/test_kernel.py"),
     "mosaicaug/backends/triton/table.py": ("tests/mosaicaug/backends/triton/test_kernel.py",),

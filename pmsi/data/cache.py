@@ -126,8 +126,7 @@ def _map(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         # Linux refuses a writable map larger than memory, unless told to set nothing aside for copies.
         no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 has the name
-        flags, prot = mmap.MAP_PRIVATE | no_reserve, mmap.PROT_READ | mmap.PROT_WRITE
-        return mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | no_reserve)
 
 
 def _write(path: Path, key: dict[str, Any], images: Callable[[], Decoded]) -> None:

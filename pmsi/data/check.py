@@ -162,7 +162,7 @@ def write_sheet(listing: Listing, path: Path) -> None:
     rows, columns = min(_SHEET[0], len(listing.classes)), _SHEET[1]
     chosen = [round(row * (len(listing.classes) - 1) / max(rows - 1, 1)) for row in range(rows)]
     figure = Figure(figsize=(1.5 * 2 * columns, 1.7 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2 * columns, squeeze=False)
+    axes = figure.subplots(rows, 2 * columns)
     for row, label in zip(axes, chosen, strict=True):
         for first, part in ((0, listing.train), (columns, listing.test)):
             paths = [path for path, of in part if of == label]

@@ -58,6 +58,14 @@ def test_tables_that_do_not_fit_are_refused(root: Path, name: str, old: str, new
         read_annotations(root, list_pictures(root), resize=40, crop=30)
 
 
+def test_names_with_spaces_and_tables_of_one_line(root: Path) -> None:
+    (file,) = (path.rename(path.with_name("a red knot.png")) for path in list_pictures(root)[1:])
+    edit(root / "images.txt", "/0.png", "/a red knot.png")
+    write_lines(root / "bounding_boxes.txt", "1 5.0 7.0 10.0 7.0")
+    found = read_annotations(root, [file], resize=40, crop=30)
+    torch.testing.assert_close(found.boxes, torch.tensor([[15.0, 5.0, 35.0, 25.0]]))
+
+
 def test_of_two_boxes_the_first_counts(root: Path) -> None:
     wanted = read_annotations(root, list_pictures(root), resize=40, crop=30)
     edit(root / "bounding_boxes.txt", "1 5.0 7.0 10.0 7.0\n", "1 5.0 7.0 10.0 7.0\n1 0.0 0.0 3.0 3.0\n")

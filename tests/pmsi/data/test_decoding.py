@@ -132,6 +132,8 @@ def test_every_core_decodes_and_torch_adds_no_threads(tmp_path: Path, monkeypatc
     finally:
         torch.set_num_threads(before)
     assert (made, set(used)) == ([3], {1})
+    assert len(list(decode_images([tmp_path / "a.png"] * 2, 4, lambda *_: None, stop=True, workers=0))) == 2
+    assert made == [3, 1]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])

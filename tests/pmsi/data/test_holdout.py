@@ -21,6 +21,7 @@ def test_rows_are_counted_within_each_class() -> None:
     assert choose_rows(LABELS, NAMES, train_per_class=2)[:2] == ([0, 1, 2, 4], [])
     assert choose_rows(LABELS, NAMES, train_per_class=3)[:2] == ([0, 1, 2, 3, 4, 6], [])  # all robins
     assert choose_rows(LABELS, NAMES, hold_out=2, train_per_class=1)[:2] == ([0, 1], [2, 4, 5])
+    assert choose_rows([], NAMES, train_per_class=1)[:2] == ([], [])
 
 
 def test_the_rule_says_what_was_chosen() -> None:
@@ -54,6 +55,7 @@ def test_a_listing_is_tested_on_what_it_holds_out(tmp_path: Path) -> None:
     assert not {*held.test} & {*real.test}
     few = list_images("cub", root, train_per_class=1)
     assert (few.train, few.test) == (real.train[::2], real.test)
+    assert few.rule == f"{real.rule}; trained on the first 1 training images of each class"
     with pytest.raises(ValueError, match="no test images"):
         list_images("cub", root, hold_out=3)
     with pytest.raises(ValueError, match=rf"class {CLASSES[0]} has 2 training images; ask for 2 or fewer"):

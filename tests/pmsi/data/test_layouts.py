@@ -44,6 +44,19 @@ def test_layouts_are_recognised(tmp_path: Path) -> None:
             list_images(name, root)
 
 
+def test_one_name_is_enough_to_recognise_a_layout(tmp_path: Path) -> None:
+    marks: dict[LayoutName, tuple[str, ...]] = {
+        "cub": ("images.txt", "CUB_200_2011"),
+        "cars": ("cars_annos.mat", "car_ims", "cars_train", "devkit", "car_devkit", "stanford_cars"),
+        "aircraft": ("variants.txt", "data/variants.txt", "fgvc-aircraft-2013b"),
+        "folder": ("birds", "train"),
+    }
+    for name, paths in marks.items():
+        for path in paths:
+            (tmp_path / path.replace("/", " ") / path).mkdir(parents=True)
+            assert recognise_layout(tmp_path / path.replace("/", " ")) == name
+
+
 def test_other_names_follow_from_the_table() -> None:
     assert get_args(DataName) == ("typefaces", *LAYOUTS)
     assert get_args(ArchiveName) == ("cub", "cars", "aircraft")

@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 from mosaicaug import Plan
-from pmsi.data.preprocess import center_window, preprocess
+from pmsi.data.preprocess import center_window, describe_preprocessing, preprocess
 from pmsi.recipe import Recipe
 
 
@@ -45,3 +45,15 @@ def test_inputs_are_written_where_they_are_wanted() -> None:
 def test_test_images_are_cropped_at_their_centre() -> None:
     recipe = replace(Recipe(), resize=36, crop=32)
     assert center_window(recipe, 3).tolist() == [[2, 2, 0]] * 3
+
+
+@pytest.mark.parametrize(("whole", "side"), [(False, 32), (True, 36)])
+def test_an_exported_network_is_told_its_preprocessing(whole: bool, side: int) -> None:
+    """By names that files of every version have; means and deviations are of bytes."""
+    assert describe_preprocessing(Recipe(resize=36, crop=32, test_whole=whole)) == {
+        "resize": 36,
+        "filter": "bilinear, antialiased, in bytes",
+        "crop": side,
+        "mean": pytest.approx([123.675, 116.28, 103.53]),
+        "std": pytest.approx([58.395, 57.12, 57.375]),
+    }

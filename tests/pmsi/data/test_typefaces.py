@@ -117,9 +117,10 @@ def test_every_letter_and_digit_has_its_own_glyph(typeface: str) -> None:
 
 def test_names_are_those_that_the_fonts_have() -> None:
     for name, file in TYPEFACES.items():
-        family, style = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", file), 9).getname()
-        if name.startswith("DejaVu"):  # the others' own names are short
-            assert f"{family} {style}".removesuffix(" Book") == name
+        font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", file), 9)
+        own = " ".join(filter(None, font.getname())).removesuffix(" Book")
+        if own.startswith("DejaVu"):  # the others' own names are short
+            assert own == name
 
 
 def test_draws_are_those_of_every_version() -> None:
@@ -156,6 +157,28 @@ def test_leans_and_turns_as_asked() -> None:
     assert trend(replace(upright, slant=0.2), along=0) < trend(upright, along=0) - 0.1  # the top, small y, goes right
     assert trend(replace(upright, rotation=10), along=1) == pytest.approx(-math.tan(math.radians(10)), abs=0.03)
     assert trend(upright, along=1) == pytest.approx(0, abs=0.01)
+
+
+def test_lines_are_set_below_each_other() -> None:
+    """Three words of capitals, 1.15 em from line to line, around the middle of the page."""
+    dark = 255 - render_specimen("DejaVu Sans", plain("HHHHH", "HHHHH", "HHHHH"), 200)[0].int()
+    rows = (dark.sum(1) > 0).nonzero().flatten()
+    starts = [int(row) for row in rows if row - 1 not in rows]
+    assert len(starts) == 3
+    assert starts[2] - starts[1] == pytest.approx(starts[1] - starts[0], abs=1)
+    assert (rows[0] + rows[-1]) / 2 == pytest.approx(100, abs=3)
+    assert 30 < starts[1] - starts[0] < 60
+
+
+def test_leaning_comes_before_turning() -> None:
+    specimen = replace(plain("H"), slant=0.5, rotation=40.0, centre=(0.25, 0.75))
+    xx, xy, x, yx, yy, y = typefaces._affine(specimen, 100)
+    turn = math.radians(40)
+    rotation = torch.tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    matrix = torch.tensor([[1, 0.5], [0, 1]]) @ rotation
+    torch.testing.assert_close(torch.tensor([[xx, xy], [yx, yy]]), matrix)
+    middle = matrix @ torch.tensor([75.0, 25.0]) + torch.tensor([x, y])
+    torch.testing.assert_close(middle, torch.tensor([50.0, 50.0]))
 
 
 def trend(specimen: Specimen, *, along: int) -> float:

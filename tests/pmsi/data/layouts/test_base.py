@@ -43,6 +43,9 @@ def test_files_are_listed_once_and_are_there(tmp_path: Path) -> None:
         check_files("x", tmp_path, ["a.png", "a.png"])
     with pytest.raises(ValueError, match=r"x lists a\.png more than once"):
         check_files("x", tmp_path, ["a.png", "./b/../a.png"])
+    for elsewhere in ("../a.png", "b/../../a.png", str(tmp_path / "a.png")):
+        with pytest.raises(ValueError, match=f"x names {elsewhere}, which is not below .*; paths must be below it"):
+            check_files("x", tmp_path, ["a.png", elsewhere])
     with pytest.raises(FileNotFoundError, match=r"x names b.png, which is not in .* \(1 of 2 are missing\)"):
         check_files("x", tmp_path, ["a.png", "b.png"])
 

@@ -192,6 +192,13 @@ def test_values_of_every_kind_are_read(tmp_path: Path) -> None:
         write_matrix(path, 6, kind, values.tobytes()[:-1], 3)
         with pytest.raises(ValueError, match="a matrix of 1 x 3 does not hold what it says"):
             read_variable(path, "a")
+    content = path.read_bytes()
+    path.write_bytes(content[:-8])
+    with pytest.raises(ValueError, match="a part is longer than what holds it"):
+        read_variable(path, "a")
+    path.write_bytes(content[:128] + make_part(9, bytes(8)))
+    with pytest.raises(ValueError, match="it holds a part of the unknown kind 9"):
+        read_variable(path, "a")
     write_matrix(path, 4, 9, bytes(16), 2)
     with pytest.raises(ValueError, match="a matrix of 1 x 2 does not hold what it says"):
         read_variable(path, "a")

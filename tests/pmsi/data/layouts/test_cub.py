@@ -68,7 +68,12 @@ def test_cub_names_a_listed_image_that_is_not_there(cub: Path) -> None:
         ("images.txt", "4 002.Blue_Jay/0.png", "4", "images.txt line 4 must be an id and a value, got '4'"),
         ("images.txt", "Knot/1.png", "Knot/0.png", "images.txt lists 001.Red_Knot/0.png more than once"),
         ("classes.txt", "3 003.Green_Heron", "", "image 7 the value '3'; it must be a class id of classes.txt"),
-        ("train_test_split.txt", "4 1", "4 2", "image 4 the value '2'; it must be 0 .test. or 1 .training."),
+        (
+            "train_test_split.txt",
+            "4 1",
+            "4 2",
+            "cub: train_test_split.txt gives image 4 the value '2'; it must be 0 .test. or 1",
+        ),
         ("train_test_split.txt", "4 1\n5 0\n6 1", "4 0\n5 0\n6 0", "class 002.Blue_Jay has no training image"),
         ("classes.txt", "1 001", "4 004.Dodo\n1 001", r"class 004.Dodo has no training image \(1 of 4 classes\)"),
     ],
