@@ -14,7 +14,7 @@ from pmsi.recipe import Recipe
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def share_statistics(network: nn.Module, recipe: Recipe, processes: int = 1, device: str = "cpu") -> nn.Module:
+def share_statistics(network: nn.Module, recipe: Recipe, processes: int, device: str) -> nn.Module:
     """The network with batch-norm over groups of ``recipe.batch_norm_images`` images; names in its state stay.
 
     A group is a part of a process's share (ghost batch-norm), all of it (local, what None means), or of several

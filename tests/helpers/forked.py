@@ -26,7 +26,7 @@ IMPORTED = (
 
 
 def run_forked(
-    *words: str, cwd: Path, environment: Mapping[str, str] | None = None, limit: float = 300
+    *words: str, cwd: Path, environment: Mapping[str, str] | None = None, limit: float = 1200
 ) -> CompletedProcess[str]:
     """Run ``python *words`` in a folder: a file, ``-m`` and a module, or ``-c`` and code; and arguments.
 

@@ -39,7 +39,7 @@ def test_groups_that_do_not_fit() -> None:
     network = nn.Sequential(nn.BatchNorm1d(3))
 
     def share(images: int | None, processes: int) -> nn.Module:
-        return share_statistics(network, Recipe(batch_size=12, batch_norm_images=images), processes)
+        return share_statistics(network, Recipe(batch_size=12, batch_norm_images=images), processes, "cpu")
 
     assert share(None, 2) is network
     assert share(6, 2) is network

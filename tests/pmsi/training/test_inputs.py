@@ -13,7 +13,7 @@ from pmsi.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from pmsi.recipe import METHODS, Method
 from pmsi.training.batches import BatchPlan, plan_epoch, take_local
 from pmsi.training.inputs import PhaseInputs
-from tests.helpers.small_run import RECIPE, make_dataset, make_fabric
+from tests.helpers.small_run import RECIPE, make_dataset, make_fabric, make_session
 
 SPLIT = make_dataset().train
 
@@ -65,6 +65,17 @@ def test_phases_share_one_buffer() -> None:
     share = take_local(plan_batch("rmg"), slice(None))
     places = {image.data_ptr() for image, _ in inputs.make(share, SPLIT.images, share.index)}
     assert places == {inputs.buffer.data_ptr()}
+
+
+def test_inputs_have_the_precision_of_the_run() -> None:
+    batch = plan_batch("rmg")
+    share = take_local(batch, slice(None))
+    whole, half = (
+        [image.clone() for image, _ in PhaseInputs(RECIPE, fabric).make(share, SPLIT.images, share.index)]
+        for fabric in (make_fabric(), make_session("bf16").fabric)
+    )
+    assert [image.dtype for image in half] == [torch.bfloat16] * 4
+    assert all(torch.equal(one.bfloat16(), other) for one, other in zip(whole, half, strict=True))
 
 
 def test_snapmix_without_maps_is_refused() -> None:

@@ -79,8 +79,15 @@ def test_runs_of_services_go_on_under_their_name(
 
     install(monkeypatch, name, init=init)
     run = LoggedRun(tmp_path / "runs" / "mine", {"epochs": 2}, 2)
+    batches: list[tuple[Any, ...]] = []
     for epoch in (1, 2):  # each in a process of its own
-        Curves(name, run, Silent()).on_epoch(make_record(epoch))
+        callback = Silent()
+        monkeypatch.setattr(callback, "on_batch", lambda *words: batches.append(words), raising=False)
+        curves = Curves(name, run, callback)
+        curves.on_batch(1, 3, [0.5])
+        assert closed == []
+        curves.on_epoch(make_record(epoch))
+    assert batches == [(1, 3, [0.5])] * 2
     first, second = opened
     assert first == second
     assert (first["project"], first["name"], first["resume"]) == ("pmsi", "runs/mine", "allow")

@@ -110,6 +110,8 @@ def test_the_advice_is_the_largest_batch_that_fits(tmp_path: Path, fits: int, ad
     with pytest.raises(ValueError, match=advice):
         trainer.run(Watch())
     assert not (tmp_path / "last.ckpt").exists()
+    tried = any(parameter.grad is not None for parameter in trainer.network.parameters())
+    assert tried == (fits > 1), "a backward pass, which takes the most"
 
 
 def test_peak_memory_of_the_process_is_told() -> None:

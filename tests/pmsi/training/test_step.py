@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch import Tensor
 
 from pmsi.recipe import Recipe
 from pmsi.runtime.session import Session
@@ -52,13 +53,18 @@ def test_a_replayed_run_is_the_eager_run(tmp_path: Path, changes: dict[str, Any]
     recipe = replace(RECIPE, freeze_epochs=1, epochs=3, **changes)
     eager = make_trainer(tmp_path / "eager", recipe)
     graphed, recorder = make_graphed(tmp_path / "graphed", recipe)
-    seen: list[bool] = []  # of every update of the graphed one: may it be captured?
+    seen: list[tuple[bool, bool]] = []  # of every update of the graphed one: may it be captured, is its rate memory?
     groups = graphed.parts["optimizer"].param_groups
-    graphed.parts["optimizer"].register_step_pre_hook(lambda *_: seen.append(groups[0].get("capturable", False)))
+
+    def look(*_: object) -> None:
+        seen.append((groups[0].get("capturable", False), isinstance(groups[0]["lr"], Tensor)))
+
+    graphed.parts["optimizer"].register_step_pre_hook(look)
     for trainer in (eager, graphed):
         trainer.run(Watch())
-    recorded = recorder.replays * len(graphed.phases)
-    assert sum(seen) == (recorded if recipe.optimizer == "adamw" else 0)
+    recorded = (recipe.optimizer == "adamw", True)
+    assert seen.count(recorded) == recorder.replays * len(graphed.phases)
+    assert set(seen) == {recorded, (False, False)}
     assert (recorder.captures, recorder.replays) == (2, 9 - 2 * EAGER_STEPS)
     for one, other in zip(eager.history, graphed.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-5)
