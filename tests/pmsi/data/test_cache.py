@@ -190,6 +190,11 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 FOREIGN = "it is damaged, or no cache of this version"
 TEXT = "it is damaged: its description does not match its checksum"
 PIXELS = "it is damaged: its pixels do not match their checksum"
@@ -203,6 +208,7 @@ DAMAGE: list[tuple[str, Change, str]] = [
     ("description", partial(flip, place=6 * BYTES + 30), TEXT),
     ("first pixel", partial(flip, place=0), PIXELS),
     ("last pixel", partial(flip, place=6 * BYTES - 1), PIXELS),
+    ("a pipe", make_pipe, "{path} is no file but a folder, a pipe or a device"),
     ("an image lost", lambda path: path.write_bytes(path.read_bytes()[BYTES:]), "it is damaged: it has 960 bytes"),
 ]
 
@@ -216,7 +222,8 @@ def test_damage_is_said_and_mended(
     before = read_folder(kept)
     damage(find_training(kept))
     second, said = read(root, kept)
-    assert said[0].startswith(f"cache: {find_training(kept)} cannot be used ({reason}")
+    path = find_training(kept)
+    assert said[0].startswith(f"cache: {path} cannot be used ({reason.format(path=path)}")
     assert said[0].endswith("); the images are read again")
     assert len(said) == 2
     assert read_folder(kept) == before
