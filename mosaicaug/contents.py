@@ -15,9 +15,10 @@ class Overlay(IntEnum):
     """Kinds of overlays; each includes those before it."""
 
     NONE = 0
-    IN_PLACE = 1  # from_box == to_box
-    ELSEWHERE = 2  # boxes of one size
-    RESAMPLED = 3  # boxes of two sizes
+    WHOLE = 1  # each box is the whole image, or (0, 0, 0, 0)
+    IN_PLACE = 2  # from_box == to_box
+    ELSEWHERE = 3  # boxes of one size
+    RESAMPLED = 4  # boxes of two sizes
 
 
 class Contents(NamedTuple):
@@ -57,7 +58,8 @@ def read_contents(plan: Plan) -> Contents:
     blends = bool((laid & (plan.opacity < 1)).any())
     apart = (plan.from_box != plan.to_box).any(1) & laid
     if not apart.any():
-        return Contents(moves_tiles, Overlay.IN_PLACE, blends)
+        whole = (plan.to_box == torch.tensor([0, 0, *plan.size])).all(1) | (plan.to_box == 0).all(1)
+        return Contents(moves_tiles, Overlay.WHOLE if whole.all() else Overlay.IN_PLACE, blends)
     extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
     resampled = (laid[:, None] & (extents[0] != extents[1])).any()
     return Contents(moves_tiles, Overlay.RESAMPLED if resampled else Overlay.ELSEWHERE, blends)

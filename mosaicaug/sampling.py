@@ -109,7 +109,8 @@ def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per
     opacity = (1.0 - _beta_variates(block[:, 1:3], alpha)).float()
     whole = torch.tensor([0, 0, *size], dtype=torch.int32, device="cpu").expand(batch, 4)
     whole = _apply_chance(whole, block, p).contiguous()
-    return _overlay_plan(batch, size, _draw_partners(batch, generator), whole, whole, opacity=opacity)
+    partner = _draw_partners(batch, generator)
+    return _overlay_plan(batch, size, partner, whole, whole, opacity=opacity, kind=Overlay.WHOLE)
 
 
 def snapmix(batch: int, size: tuple[int, int], beta: float, *, p: float, per: Per, generator: Generator | None) -> Plan:

@@ -206,7 +206,7 @@ def list_faults(case: Case, built: Built) -> list[str]:
         faults.append(f"stores of bytes: {built.stores}, not {ways * each} of {store}")
     if a["CONTIGUOUS"]:
         load = a["ALIGN"] * a["images_ptr"].element_size()
-        reads = each * (2 if a["OVERLAY"] == Overlay.IN_PLACE else 1)
+        reads = each * (2 if a["OVERLAY"] in (Overlay.WHOLE, Overlay.IN_PLACE) else 1)
         if built.loads.get(load, 0) < reads:
             faults.append(f"loads of bytes: {built.loads}, not {reads} of {load}")
     return faults

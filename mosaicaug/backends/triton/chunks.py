@@ -19,6 +19,11 @@ from mosaicaug.backends.triton.pixels import (
     row_pointers,
     to_compute,
 )
+from mosaicaug.contents import Overlay
+
+WHOLE = tl.constexpr(int(Overlay.WHOLE))
+ELSEWHERE = tl.constexpr(int(Overlay.ELSEWHERE))
+RESAMPLED = tl.constexpr(int(Overlay.RESAMPLED))
 
 
 @triton.jit
@@ -41,7 +46,7 @@ def make_chunks(
     ALIGN_BYTES: tl.constexpr = ALIGN * (BITS // 8)
     UNIT: tl.constexpr = 32 // BITS if PACKED else 1  # elements that are loaded and stored as one
     UNITS: tl.constexpr = VEC // UNIT  # of a row of a chunk
-    MERGED: tl.constexpr = (not CONTIGUOUS and not BLEND) and (OVERLAY == 1 or OVERLAY == 2)  # one load for both
+    MERGED: tl.constexpr = (not CONTIGUOUS and not BLEND) and (OVERLAY > 0 and OVERLAY < RESAMPLED)  # one load for both
     ROW: tl.constexpr = WIDTH * INNER // VEC  # chunks of a row
     ALL: tl.constexpr = (HEIGHT + ROWS - 1) // ROWS * ROW  # chunks of an image's plane
     BLOCKS: tl.constexpr = (ALL + CHUNKS - 1) // CHUNKS  # programs of an image
@@ -99,7 +104,10 @@ def make_chunks(
         opaque = tl.load(overlay_ptr + outputs + image) == 0x3F800000  # the bits of 1.0
         from_y0, from_x0, from_y1, from_x1 = load_box(overlay_ptr + 2 * outputs + 4 * image)
         to_y0, to_x0, to_y1, to_x1 = load_box(overlay_ptr + 6 * outputs + 4 * image)
-        in_columns = (column >= to_x0 * INNER) & (column < to_x1 * INNER)
+        if OVERLAY == WHOLE:  # one answer for all pixels of an image
+            in_columns = tl.full((CHUNKS, 1), 1, tl.int1) & (to_y1 > 0)
+        else:
+            in_columns = (column >= to_x0 * INNER) & (column < to_x1 * INNER)
         if PACKED:  # the box's bits of each word, for all rows and planes
             first = chunk_start[:, None] + tl.arange(0, UNITS)[None, :] * UNIT
             box_bits = tl.zeros_like(first)
@@ -111,10 +119,10 @@ def make_chunks(
         touched = (chunk_start + VEC > to_x0 * INNER) & (chunk_start < to_x1 * INNER)
         # What the overlay hides is not read. Whole chunks are, or nothing of them, so that reads stay wide.
         covered = (chunk_start >= to_x0 * INNER) & (chunk_start + VEC <= to_x1 * INNER) & opaque
-        over_y, near = y - to_y0 + from_y0, x - to_x0 + from_x0
-        if OVERLAY == 1:
-            over_y, near = y, x
-        if OVERLAY == 3:
+        over_y, near = y, x
+        if OVERLAY == ELSEWHERE:
+            over_y, near = y - to_y0 + from_y0, x - to_x0 + from_x0
+        if OVERLAY == RESAMPLED:
             PRECISION: tl.constexpr = tl.float32 if COMPUTE is None else COMPUTE  # of the taps' positions
             over_y = tl.zeros_like(y)
             near, far, across = bilinear_taps(x - to_x0, from_x0, from_x1, to_x1 - to_x0, PRECISION)
@@ -125,13 +133,13 @@ def make_chunks(
             images_ptr, partner, over_y, tl.zeros_like(y), index_ptr, index_at, window_ptr, window_at,
             stride_n, stride_y, stride_x, INDEX, WINDOW, WIDTH, OFFSET,
         )  # fmt: skip
-        if OVERLAY == 1 and CONTIGUOUS:
+        if OVERLAY < ELSEWHERE and CONTIGUOUS:
             over_ptr = tl.multiple_of(over_ptr + chunk_start, ALIGN_BYTES)
         else:
             near_offset = over_begin[:, None] + near.to(OFFSET) * over_step[:, None]
             if INNER > 1:
                 near_offset += c.to(OFFSET) * stride_c
-        if OVERLAY == 3 and COMPUTE is not None:
+        if OVERLAY == RESAMPLED and COMPUTE is not None:
             far_offset = near_offset + (far - near).to(OFFSET) * over_step[:, None]
 
     # 4. Per plane and row: load, overlay, blend, normalise, cast. All loads stand before all stores: one after a store
@@ -156,7 +164,9 @@ def make_chunks(
                 mask = in_image & (y + j < HEIGHT)
             base_mask = mask
             if OVERLAY > 0:
-                in_rows = mask & (y + j >= to_y0) & (y + j < to_y1)
+                in_rows = mask
+                if OVERLAY != WHOLE:
+                    in_rows = mask & (y + j >= to_y0) & (y + j < to_y1)
                 inside = in_rows[:, None] & in_columns
                 base_mask = mask & ((in_rows & covered) == 0)
             # Load the base.
@@ -177,12 +187,12 @@ def make_chunks(
             # Load the overlay, interpolate, blend, and lay it over the base.
             if OVERLAY > 0 and not MERGED:
                 top_ptr = over_ptr + row_offset
-                if OVERLAY == 3:
+                if OVERLAY == RESAMPLED:
                     top, bottom, down = bilinear_taps(y + j - to_y0, from_y0, from_y1, to_y1 - to_y0, PRECISION)
                     if COMPUTE is None:
                         top = tl.where(down > 0.5, bottom, top)
                     top_ptr = over_ptr + (plane_offset + top.to(tl.int64) * stride_y)
-                if OVERLAY == 1 and CONTIGUOUS:
+                if OVERLAY < ELSEWHERE and CONTIGUOUS:
                     run_ptr = as_units(tl.multiple_of(top_ptr, ALIGN_BYTES), PACKED)
                     over_mask = (in_rows & touched)[:, None]
                     over = tl.load(run_ptr[:, None] + tl.arange(0, UNITS)[None, :], mask=over_mask, other=0)
@@ -190,7 +200,7 @@ def make_chunks(
                     over = tl.load(top_ptr[:, None] + near_offset, mask=inside, other=0)
                 if COMPUTE is not None:
                     over = to_compute(over, COMPUTE)
-                if OVERLAY == 3 and COMPUTE is not None:
+                if OVERLAY == RESAMPLED and COMPUTE is not None:
                     bottom_ptr = over_ptr + (plane_offset + bottom.to(tl.int64) * stride_y)
                     right = to_compute(tl.load(top_ptr[:, None] + far_offset, mask=inside, other=0), COMPUTE)
                     below = to_compute(tl.load(bottom_ptr[:, None] + near_offset, mask=inside, other=0), COMPUTE)

@@ -17,7 +17,7 @@ from triton.runtime import driver
 from triton.runtime.interpreter import InterpretedFunction
 
 from mosaicaug.backends.request import Request
-from mosaicaug.backends.triton.chunks import make_chunks
+from mosaicaug.backends.triton.chunks import RESAMPLED, make_chunks
 from mosaicaug.backends.triton.launch import SMALL, Launch, place_inputs, prepare
 from mosaicaug.backends.triton.table import Table
 
@@ -81,7 +81,7 @@ def _apply_plan_kernel(
 
     Resampling costs much: programs whose rows miss the box leave it out.
     """
-    if OVERLAY == 3 and _misses_box(
+    if OVERLAY == RESAMPLED and _misses_box(
         table_ptr + overlay_at + 6 * outputs, HEIGHT, WIDTH * INNER // VEC, FRAMES * CHANNELS // INNER // PLANES, ROWS,
         CHUNKS,
     ):  # fmt: skip

@@ -56,6 +56,10 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     contiguous = window is None and stride_x == inner and (inner == 1 or stride_c == 1)
     reach = (images.shape[-1] - 1) * stride_x + (channels - 1) * stride_c * (inner > 1)  # elements, of a row
 
+    overlay = table.overlay
+    if overlay == Overlay.WHOLE and not contiguous:
+        overlay = Overlay.IN_PLACE  # modelled: without the box the compiler makes gathered loads wait for each other
+
     # 3. Width of a chunk: 16 bytes, or fewer where rows and tiles are no whole number of chunks wide.
     widest = 16 // out.element_size()
     if table.overlay == Overlay.RESAMPLED or (images.element_size() == 1 and not contiguous):
@@ -68,7 +72,8 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
 
     # Bytes and halves under an overlay that moves none are chosen four and two at a time.
     size = images.element_size()
-    copies = compute is None and images.dtype == out.dtype and table.overlay == Overlay.IN_PLACE
+    in_place = overlay in (Overlay.WHOLE, Overlay.IN_PLACE)
+    copies = compute is None and images.dtype == out.dtype and in_place
     packed = contiguous and copies and size < 4 and align * size % 4 == 0 and out.data_ptr() % 4 == 0
 
     # 4. Work of a program: a chunk of some rows of some planes for each thread, so that addresses are computed once for
@@ -106,7 +111,7 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         "TILES": bool(table.grids),
         "GRID": table.grid,
         "PLANS": table.plans,
-        "OVERLAY": int(table.overlay),
+        "OVERLAY": int(overlay),
         "BLEND": table.blend,
         "INDEX": index is not None,
         "WINDOW": window is not None,

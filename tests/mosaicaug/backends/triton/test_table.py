@@ -21,7 +21,7 @@ SHAPE = (4, 3, 24, 32)
     [
         (RecursiveMosaic(2).sample(SHAPE), Overlay.NONE, False),
         (CutMix().sample(SHAPE, generator=torch.Generator().manual_seed(1)), Overlay.IN_PLACE, False),
-        (MixUp().sample(SHAPE), Overlay.IN_PLACE, True),
+        (MixUp().sample(SHAPE), Overlay.WHOLE, True),
         (SnapMix().sample(SHAPE), Overlay.RESAMPLED, False),
         (Plan.identity(4, SHAPE[-2:]), Overlay.NONE, False),
     ],
