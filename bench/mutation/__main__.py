@@ -56,7 +56,7 @@ ALSO = {  # own tests of other names, or in the files of a module's users
         f"pmsi/data/layouts/{name}.py": ("tests/pmsi/data/test_layouts.py", "tests/pmsi/data/test_download.py")
         for name in ("aircraft", "cars", "cub")
     },
-    "mosaicaug/backends/triton/kernel.py": (AGREEMENT, "tests/mosaicaug/test_apply.py"),
+    "mosaicaug/backends/triton/kernel.py": (AGREEMENT,),
     "mosaicaug/backends/triton/launch.py": (AGREEMENT, "tests/mosaicaug/backends/triton/test_kernel.py"),
     "mosaicaug/backends/triton/table.py": ("tests/mosaicaug/backends/triton/test_kernel.py",),
 }
