@@ -55,7 +55,8 @@ def download_dataset(name: ArchiveName, root: Path, progress: Progress | None = 
     folder, file = root / archive.folder, root / archive.url.rpartition("/")[2]
     if folder.is_dir():
         return folder
-    with FileLock(root / f".{file.name}.lock"):  # makes ``root`` too
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{file.name}.lock"):
         if not folder.is_dir():  # another process was first
             download_file(archive.url, file, archive.md5, progress)
             unpack_archive(file, root, progress)
