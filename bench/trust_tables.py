@@ -18,8 +18,8 @@ _OPERATORS = """\
 calls, keyword arguments and returned values are taken away. Left alone are docstrings, annotations, the texts of errors
 and warnings, f-strings, `__repr__`, `assert`, `zip(strict=)`, `non_blocking=`, and the Triton kernel, whose mistakes
 `tests/helpers/ptx/mistakes.py` plants. A fault is tried on its module's tests and, in most of mosaicaug, on others that
-run its statement, each of less than 1.5 s, for a few seconds. Tests of several processes are left out, and those in Triton's interpreter
-but for its host code, so the whole suite catches more. Modules without a row were not tried."""
+run its statement, each of less than 1.5 s, for a few seconds. Tests of several processes are left out, and those in
+Triton's interpreter but for its host code, so the whole suite catches more. Modules without a row were not tried."""
 
 
 def render_hostile() -> str:

@@ -26,6 +26,7 @@ from mosaicaug.backends import reference
 from mosaicaug.backends.request import Request
 from mosaicaug.backends.triton import kernel as backend
 from mosaicaug.backends.triton.table import pack
+from mosaicaug.contents import Overlay
 from tests.helpers.ptx.launch import compile_launch, execute, specialise
 from tests.helpers.ptx.memory import Fault
 
@@ -169,7 +170,8 @@ def check_seeds(seeds: Iterable[int], each: int = 1) -> Found:
             call = draw_call(seed, draw)
             try:
                 arguments = check_call(call, architecture, kernels=kernels)
-                found.covered.update(f"{name} {arguments[name]}" for name in FACTS)
+                facts = arguments | {"OVERLAY": Overlay(arguments["OVERLAY"]).name}
+                found.covered.update(f"{name} {facts[name]}" for name in FACTS)
             except Fault as fault:
                 found.wrong += 1
                 print(f"sm_{architecture} {call}: {fault}", flush=True)
