@@ -58,7 +58,8 @@ def read_contents(plan: Plan) -> Contents:
     blends = bool((laid & (plan.opacity < 1)).any())
     apart = (plan.from_box != plan.to_box).any(1) & laid
     if not apart.any():
-        whole = (plan.to_box == torch.tensor([0, 0, *plan.size])).all(1) | (plan.to_box == 0).all(1)
+        image = torch.tensor([0, 0, *plan.size], device="cpu")
+        whole = (plan.to_box == image).all(1) | (plan.to_box == 0).all(1)
         return Contents(moves_tiles, Overlay.WHOLE if whole.all() else Overlay.IN_PLACE, blends)
     extents = [box[:, 2:] - box[:, :2] for box in (plan.from_box, plan.to_box)]
     resampled = (laid[:, None] & (extents[0] != extents[1])).any()
