@@ -62,7 +62,7 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
 
     # 3. Width of a chunk: 16 bytes, or fewer where rows and tiles are no whole number of chunks wide.
     widest = 16 // out.element_size()
-    if table.overlay == Overlay.RESAMPLED or (images.element_size() == 1 and not contiguous):
+    if overlay == Overlay.RESAMPLED or (images.element_size() == 1 and not contiguous):
         widest = min(widest, 4)  # four taps of more would not fit the registers, and gathered bytes span more lines
     # Stores have to be aligned too: wider ones would go through shared memory.
     lengths = width * inner, *(width // grid * inner for grid in table.grids)
@@ -82,10 +82,10 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
     in_registers = 4 if table.blend and not contiguous else out.element_size()  # bytes of an element until it is stored
     row_bytes = planes_each * vec * in_registers
-    resamples = table.overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
+    resamples = overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
     # An overlay reads a second image: one row is enough on its way, and leaves registers for more programs. On an H100,
     # halves and bytes of CutMix and MixUp take 5 to 25 % less time so; not where the channels lie side by side.
-    single = resamples or (table.overlay and inner == 1)
+    single = resamples or (overlay and inner == 1)
     most = 1 if single else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
     heights = [height // grid for grid in table.grids] or [height]
     rows_each = next(rows for rows in range(most, 0, -1) if all(extent % rows == 0 for extent in heights))
