@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -22,8 +23,21 @@ EXTRA = {
 def main() -> int:
     """Run the `pmsi` command; the exit code is 2 where a package of its extra is not installed.
 
-    ``pmsi predict`` runs by itself: an exported file needs Pillow, numpy and its own runtime.
+    ``pmsi predict`` runs by itself: an exported file needs Pillow, numpy and its own runtime. A reader that has enough,
+    as ``| head`` does, ends any command in silence, with exit code 1.
     """
+    try:
+        try:
+            return _choose_main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes there
+        return 1
+
+
+def _choose_main() -> int:
+    """Run `pmsi predict`, or every other command if its packages are there."""
     if sys.argv[1:2] == ["predict"] and all(map(find_spec, ("PIL", "numpy"))):
         from pmsi.cli import predict
 

@@ -61,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         return _carry_out(words, console)
+    except BrokenPipeError:
+        raise  # no error of ours
     except (ValueError, OSError) as error:
         who = f"pmsi, process {process_rank()}" if process_rank() > 0 else "pmsi"
         Console(stderr=True).print(

@@ -153,6 +153,8 @@ def main(words: Sequence[str]) -> int:
     """
     try:
         return run_predict(parse_predict(words))
+    except BrokenPipeError:
+        raise  # no error of ours
     except (ValueError, OSError) as error:
         print(f"pmsi: {error}", file=sys.stderr)
         return 2
