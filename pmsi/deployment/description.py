@@ -60,6 +60,19 @@ class Description:
         return replace(self, precision=precision)
 
 
+@dataclass(frozen=True)
+class Precisions:
+    """Layers of an int8 file that are not int8, by the names of their nodes.
+
+    Args:
+        float32: their weights and outputs stay so.
+        int4: their weights have four bits.
+    """
+
+    float32: tuple[str, ...] = ()
+    int4: tuple[str, ...] = ()
+
+
 def read_description(text: str | None, name: str) -> Description:
     """Read the description of an exported file.
 

@@ -14,7 +14,7 @@ import torch
 
 from pmsi.deployment.check import Check, CheckImages, Images, check_file, predict_all
 from pmsi.deployment.classifier import Classifier
-from pmsi.deployment.description import Description
+from pmsi.deployment.description import Description, Precisions
 from pmsi.deployment.runtimes import is_installed, open_model
 from pmsi.runtime.files import PART, write_json
 
@@ -39,7 +39,7 @@ class Exported:
         path: of the file; None where it was refused, as it is worse than the checkpoint.
         size: bytes.
         check: findings.
-        kept_in_float: layers of an int8 file that stay in float32.
+        precisions: layers of an int8 file that are not int8.
         description: that it carries.
     """
 
@@ -47,7 +47,7 @@ class Exported:
     path: Path | None
     size: int
     check: Check
-    kept_in_float: tuple[str, ...]
+    precisions: Precisions
     description: Description
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,7 +56,8 @@ class Exported:
             "file": None if self.path is None else self.path.name,
             "format": self.form,
             "bytes": self.size,
-            "kept_in_float": list(self.kept_in_float),
+            "in_float32": list(self.precisions.float32),
+            "in_int4": list(self.precisions.int4),
             **self.check.to_dict(),
             "description": asdict(self.description),
         }
@@ -117,7 +118,7 @@ def export_checkpoint(
         float32 = next((one.path for one in found if one.form == "onnx"), None)
         with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", suffix=PART, dir=stem.parent) as aside:
             part = Path(aside) / f"{stem.name}{SUFFIXES[form]}"
-            kept = _write(classifier, description, form, part, float32, calibration, int8, progress)
+            precisions = _write(classifier, description, form, part, float32, calibration, int8, progress)
             model = open_model(part, threads)
             size = part.stat().st_size
             check = check_file(
@@ -130,7 +131,7 @@ def export_checkpoint(
                 path = stem.with_name(f"{name.removesuffix(part.suffix)}{mark}{part.suffix}")
                 _sync(part)
                 part.replace(path)
-        exported = Exported(form, path, size, check, tuple(kept), model.description)
+        exported = Exported(form, path, size, check, precisions, model.description)
         if path is not None:
             write_json(path.with_name(f"{path.name}.json"), exported.to_dict())
         found.append(exported)
@@ -165,8 +166,8 @@ def _write(
     calibration: Images | None,
     int8: Int8Method,
     progress: Progress,
-) -> list[str]:
-    """Write one file, and list the layers of an int8 file that stay in float32.
+) -> Precisions:
+    """Write one file, and say which layers of an int8 file are not int8.
 
     Int8 is made of ``float32``, the ONNX file of the same classifier, where that was exported before.
     """
@@ -180,16 +181,16 @@ def _write(
             "safetensors": convert.write_safetensors,
         }[form]
         write(classifier, description, part)
-        return []
+        return Precisions()
     from pmsi.deployment.quantize import quantize
 
     assert calibration is not None
     source = float32 or part.with_name("float32.onnx")
     if float32 is None:
         convert.write_onnx(classifier, description, source)
-    kept = quantize(source, part, calibration, int8, lambda done, total: progress("choosing layers", done, total))
+    precisions = quantize(source, part, calibration, int8, lambda done, total: progress("choosing layers", done, total))
     convert.describe_onnx(part, description.with_precision("int8"))
-    return kept
+    return precisions
 
 
 def _report(progress: Progress, what: str, total: int, done: int) -> None:

@@ -41,9 +41,10 @@ def exports_table(files: Sequence[Mapping[str, Any]], images: str) -> Table:
     notes = (
         "Each file was asked through its own runtime; latency is of one image, in turns with the checkpoint.",
         *(
-            f"{one['format']}: {len(one['kept_in_float'])} layers stay in float32 ({', '.join(one['kept_in_float'])})."
+            f"{one['format']}: layers in {precision}: {', '.join(one[f'in_{precision}'])}."
             for one in files
-            if one["kept_in_float"]
+            for precision in ("float32", "int4")
+            if one[f"in_{precision}"]
         ),
     )
     return Table(f"Exported files on {images}.", head, tuple(rows), notes=notes)

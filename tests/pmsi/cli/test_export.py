@@ -10,6 +10,7 @@ import pytest
 
 from pmsi.cli.commands import main
 from pmsi.deployment.check import Check
+from pmsi.deployment.description import Precisions
 from pmsi.deployment.export import Exported
 from pmsi.evaluation.statistics import Comparison
 from tests.helpers.small_export import describe
@@ -62,7 +63,7 @@ def test_the_last_line_names_files_and_refusals(
     def refuse(*_: object, **__: object) -> list[Exported]:
         compared = Comparison(-50.0, (-60.0, -40.0), 0.95, 1e-9, 32, (1, 1))
         check = Check(32, 50.0, 0.9, 50.0, 100.0, compared, 1.0, 1.0)
-        return [Exported("onnx-int8", None, 1, check, (), describe())]
+        return [Exported("onnx-int8", None, 1, check, Precisions(), describe())]
 
     monkeypatch.setattr("pmsi.cli.export.export_checkpoint", refuse)
     assert main(words) == 1

@@ -48,7 +48,7 @@ def test_a_card_of_an_export_says_what_the_file_takes(tmp_path: Path, known: boo
         "verdict": "not told apart",
         "images": 400,
     }
-    values = {"file": "a.onnx", "format": "onnx", "bytes": 100, "kept_in_float": [], **check}
+    values = {"file": "a.onnx", "format": "onnx", "bytes": 100, "in_float32": [], "in_int4": [], **check}
     study = make_study("run", rmg=[(75, 75)]) if known else None
     write_export_card({**values, "description": asdict(describe())}, tmp_path / "a.md", study)
     text = (tmp_path / "a.md").read_text(encoding="utf-8")

@@ -10,7 +10,8 @@ FILE: dict[str, Any] = {
     "file": "a.onnx",
     "format": "onnx-int8",
     "bytes": 3_900_000,
-    "kept_in_float": ["conv"],
+    "in_float32": ["conv", "linear"],
+    "in_int4": ["large"],
     "images": 2903,
     "agreement": 91.2,
     "largest_difference": 0.65,
@@ -32,4 +33,4 @@ def test_files_are_rows() -> None:
     assert table.rows[0][-3:] == ("-0.70 (-1.50 to +0.10)", "", "not told apart")
     assert table.rows[1][0] == "onnx-int8 (refused)"
     assert table.rows[1][-2] == "< 1e-99"
-    assert any("1 layers stay in float32 (conv)" in note for note in table.notes)
+    assert table.notes[1:3] == ("onnx-int8: layers in float32: conv, linear.", "onnx-int8: layers in int4: large.")
