@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pmsi.deployment.convert import write_onnx
+from pmsi.deployment.description import Precisions
 from pmsi.deployment.runtimes import open_model
 from tests.helpers.small_export import make_blue
 
@@ -40,8 +41,9 @@ def test_files_have_what_is_needed_and_no_more(float32: Path, tmp_path: Path, mo
     quantize.quantize(float32, tmp_path / "b.onnx", images, report=lambda *call: calls.append(call))
     assert calls == [*((done, 5) for done in range(1, 6)), (5, 5)]
     model = onnx.load(tmp_path / "b.onnx")
+    onnx.checker.check_model(model)
     assert all(
-        len(name) <= 2 or name in ("images", "probabilities") for node in model.graph.node for name in node.input
+        len(name) <= 4 or name in ("images", "probabilities") for node in model.graph.node for name in node.input
     )
     monkeypatch.setattr(quantize, "shrink", lambda _: None)
     quantize.quantize(float32, tmp_path / "c.onnx", images)
@@ -80,7 +82,9 @@ def test_a_layer_leaves_int8_only_where_that_pays(
     assert next(found, None) is None
     assert precisions.float32 == tuple(names[one] for one in float32_layers.split())
     assert precisions.int4 == tuple(names[one] for one in int4_layers.split())
-    kinds = [value.data_type for value in onnx.load(tmp_path / "b.onnx").graph.initializer if len(value.dims) > 1]
+    model = onnx.load(tmp_path / "b.onnx")
+    onnx.checker.check_model(model)
+    kinds = [value.data_type for value in model.graph.initializer if len(value.dims) > 1]
     assert kinds.count(onnx.TensorProto.INT4) == len(precisions.int4)
     assert kinds.count(onnx.TensorProto.INT8) == 2 - len(precisions.int4) - len(precisions.float32)
 
@@ -109,3 +113,20 @@ def test_divergence() -> None:
     assert measure_divergence(wanted, found) == pytest.approx((np.log(2) + np.log(2 / 3)) / 4, rel=1e-6)
     assert measure_divergence(wanted, wanted) == 0
     assert 40 < measure_divergence(wanted[1:], wanted[1:, ::-1]) < 100  # of a class with no probability left
+
+
+def test_four_bits_are_turned_into_eight_on_loading(float32: Path, tmp_path: Path) -> None:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    from pmsi.deployment import quantize
+
+    images = make_blue()[2].images
+    writer = quantize._Writer(float32, tmp_path / "b.onnx", quantize._measure_ranges(float32, images))
+    _, linear = quantize.list_layers(onnx.load(float32)).largest
+    writer.write(Precisions(int4=(linear,)))
+    options = SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    InferenceSession(tmp_path / "b.onnx", options, providers=["CPUExecutionProvider"])
+    kinds = {value.data_type for value in onnx.load(tmp_path / "loaded.onnx").graph.initializer}
+    assert onnx.TensorProto.INT4 not in kinds
+    assert onnx.TensorProto.INT8 in kinds
