@@ -45,6 +45,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/reproduced.md": {
         "few-shot": partial(paper_tables.render, "reproduce-few-shot.json", "table4"),
         "cub-long": partial(paper_tables.render, "reproduce-cub-long.json", "table4"),
+        "cub-parts": partial(paper_tables.render, "reproduce-cub-parts.json", "table3"),
+        "cub-mixup": partial(paper_tables.render, "reproduce-cub-parts.json", "table4"),
         "regimes": partial(paper_tables.render_regimes, *REGIMES),
         "regimes-cub": partial(paper_tables.render_regimes, *REGIMES_BIRDS),
         "tables-3-4": partial(paper_tables.render, BIRDS, "table3", "table4"),

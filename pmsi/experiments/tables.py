@@ -63,6 +63,7 @@ MOBILE_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "separable 128": _make_heads(3, 128, 64),
     "separable 512, two stages": _make_heads(2, 512, 128),
     "full 320, two stages": {**_make_heads(2, 320, 48), "smooth": "full"},
+    "full 320, two stages, distilled": {**_make_heads(2, 320, 48), "smooth": "full", "distill_weight": 1.0},
     "separable 640, one stage": _make_heads(1, 640, 128),
 }
 
