@@ -173,12 +173,14 @@ class _Reader:
 
 
 def _measure_ranges(source: Path, images: Images) -> Any:
-    """Least and greatest value of every activation."""
+    """Least and greatest value of every activation, means over batches: one odd image would coarsen all others."""
     from onnxruntime.quantization import create_calibrator
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         augmented = str(Path(folder) / "augmented.onnx")
-        calibrator = create_calibrator(source, list(_QUANTIZED), augmented_model_path=augmented)
+        calibrator = create_calibrator(
+            source, list(_QUANTIZED), augmented_model_path=augmented, extra_options={"moving_average": True}
+        )
         calibrator.collect_data(_Reader(images))
         return calibrator.compute_data()
 
