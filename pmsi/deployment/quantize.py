@@ -89,12 +89,13 @@ def quantize(
         kept, best = both, divergence
 
     # 2. Layers in four bits.
+    size, enough = writer.write(kept), _SIZE * source.stat().st_size
     for name in layers.largest:
-        if writer.write(kept) <= _SIZE * source.stat().st_size:
+        if size <= enough:
             break
         packed = Precisions(kept.float32, (*kept.int4, name))
         if name not in kept.float32 and measure(packed) <= _LOSS * best:
-            kept = packed
+            kept, size = packed, target.stat().st_size
     report(total, total)
     writer.write(kept)
     return kept
