@@ -6,7 +6,9 @@ Partners are one permutation of the batch, drawn after the block. Everything is 
 whatever the device of the images.
 
 On a GPU an image costs less than a microsecond and every small torch operation here one to three, so the operations are
-few, and none is repeated per level or tile. A test counts them.
+few, and none is repeated per level or tile. A test counts them. None is one that torch leaves to MKL's vector code
+(cos, sqrt, exp, trunc): after `torch.set_num_threads` it wakes all threads for the smallest tensor, and waits for them,
+8 ms each where others use the cores.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ def cutmix(
 ) -> Plan:
     """Draw one box of a partner, pasted at its own place, with a relative area of 1 - Beta(alpha, alpha)."""
     cut = draw_cutmix(batch, alpha, per=per, generator=generator)
-    box = _apply_chance(_clipped_box(cut.share, cut.centre, size), cut.block, p)
+    box = _apply_chance(_clipped_box(cut.reach, cut.centre, size), cut.block, p)
     drawn = None if true_area else _apply_chance(cut.share[:, None], cut.block, p)[:, 0].float()
     return _overlay_plan(batch, size, cut.partner, box, box, drawn=drawn)
 
@@ -99,14 +101,14 @@ def cutmix(
 def draw_cutmix(batch: int, alpha: float, *, per: Per, generator: Generator | None) -> BoxDraw:
     """Draw the random part of `cutmix`: areas and centres relative to the image."""
     block = _uniforms(batch, 5, per, generator)
-    share = 1.0 - _beta_variates(block[:, 1:3], alpha)  # with 1, torch would first make a float of it
-    return BoxDraw(block, share, block[:, 3:5], _draw_partners(batch, generator))
+    share = _beta_variates(block[:, 1:3], alpha)
+    return BoxDraw(block, share, _square_root(share), block[:, 3:5], _draw_partners(batch, generator))
 
 
 def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
     """Draw a partner to blend in as a whole, with a weight of 1 - Beta(alpha, alpha)."""
     block = _uniforms(batch, 3, per, generator)
-    opacity = (1.0 - _beta_variates(block[:, 1:3], alpha)).float()
+    opacity = _beta_variates(block[:, 1:3], alpha).float()
     whole = torch.tensor([0, 0, *size], dtype=torch.int32, device="cpu").expand(batch, 4)
     whole = _apply_chance(whole, block, p).contiguous()
     partner = _draw_partners(batch, generator)
@@ -116,19 +118,19 @@ def mixup(batch: int, size: tuple[int, int], alpha: float, *, p: float, per: Per
 def snapmix(batch: int, size: tuple[int, int], beta: float, *, p: float, per: Per, generator: Generator | None) -> Plan:
     """Draw a box of a partner and another box to resample it into, both of relative area 1 - Beta(beta, beta)."""
     cut = draw_snapmix(batch, beta, per=per, generator=generator)
-    boxes = _clipped_box(cut.share, cut.centre, size)
-    y0, x0, y1, x1 = boxes.unbind(2)
-    filled = ((y1 > y0) & (x1 > x0)).all(0)
-    to_box, from_box = _apply_chance(boxes * filled[:, None], cut.block, p).unbind()
+    boxes = _clipped_box(cut.reach, cut.centre, size)
+    if batch and float(cut.reach.amin()) * min(size) < 2:  # a box is empty, and then the image's other one is as well
+        boxes = boxes * (boxes[..., 2:] > boxes[..., :2]).all((0, 2), keepdim=True)
+    to_box, from_box = _apply_chance(boxes, cut.block, p).unbind()
     return _overlay_plan(batch, size, cut.partner, from_box, to_box, kind=Overlay.RESAMPLED)
 
 
 def draw_snapmix(batch: int, beta: float, *, per: Per, generator: Generator | None) -> BoxDraw:
     """Draw the random part of `snapmix`: areas and centres relative to the image, to_box before from_box."""
     block = _uniforms(batch, 9, per, generator)
-    draws = torch.stack([block[:, 1:5], block[:, 5:]])  # [2, B, 4]
-    share = 1.0 - _beta_variates(draws[..., :2], beta)
-    return BoxDraw(block, share, draws[..., 2:], _draw_partners(batch, generator))
+    draws = block.as_strided((2, batch, 4), (4, 9, 1), 1).contiguous()  # of each row its last two times four numbers
+    share = _beta_variates(draws[..., :2], beta)
+    return BoxDraw(block, share, _square_root(share), draws[..., 2:], _draw_partners(batch, generator))
 
 
 class BoxDraw(NamedTuple):
@@ -137,12 +139,14 @@ class BoxDraw(NamedTuple):
     Attributes:
         block: float64 ``[B, k]``, the uniforms that the draw was made from; column 0 is compared with p.
         share: float64 ``[..., B]``, relative areas.
+        reach: float64 ``[..., B]``, relative sides: roots of ``share``.
         centre: float64 ``[..., B, 2]``, relative centres, y before x.
         partner: int32 ``[B]``, image that the overlay is cut from.
     """
 
     block: Tensor
     share: Tensor
+    reach: Tensor
     centre: Tensor
     partner: Tensor
 
@@ -233,27 +237,44 @@ def _tile_plan(batch: int, order: Tensor, block: Tensor, size: tuple[int, int], 
 
 
 def _beta_variates(uniforms: Tensor, alpha: float) -> Tensor:
-    """Beta(alpha, alpha), float64 ``[...]``, exactly from two uniforms ``[..., 2]`` (Bailey 1994, Devroye 1996)."""
+    """Beta(alpha, alpha), float64 ``[...]``, exactly from two uniforms ``[..., 2]`` (Bailey 1994, Devroye 1996).
+
+    One minus theirs, which has the same law: the share of the partner, where theirs is the image's.
+    """
     radius, angle = uniforms.unbind(-1)
-    cosine = torch.cos(angle * (2 * math.pi))
-    spread = radius.pow(-1 / alpha).sub_(1.0).mul_(cosine * cosine)
-    return spread.reciprocal_().add_(1.0).rsqrt_().copysign_(cosine).mul_(0.5).add_(0.5)
-
-
-def _clipped_box(share: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes of relative area ``share`` round a centre, clipped to the image as in CutMix: int32 ``[..., 4]``."""
-    limit, reach, least, most = _box_constants(size)
-    middle = (centre * limit).int()
-    half = (share.sqrt()[..., None, None] * reach).int()  # [..., corner, axis]
-    return half.add_(middle[..., None, :]).clamp_(least, most).flatten(-2)
+    _, half, one = _scalars()
+    cosine = torch.polar(one, angle * (2 * math.pi)).real
+    spread = radius.pow(-1 / alpha).sub_(1.0).reciprocal_()
+    return torch.sub(half, spread.addcmul_(cosine, cosine).rsqrt_().mul_(cosine), alpha=0.5)
 
 
 @lru_cache
-def _box_constants(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Constants of `_clipped_box` for one size: the size, centre to corners, and the image's two corners, px."""
+def _scalars() -> tuple[Tensor, Tensor, Tensor]:
+    """Make 0, int32, and a half and 1, float64."""
+    with torch.inference_mode(False):  # noqa: FBT003
+        half = torch.full((), 0.5, dtype=torch.float64, device="cpu")
+        return torch.zeros((), dtype=torch.int32, device="cpu"), half, 2 * half
+
+
+def _square_root(values: Tensor) -> Tensor:
+    """Square roots of numbers of 0 or more; `torch.sqrt` may wake threads, see above."""
+    return values.rsqrt().reciprocal_()
+
+
+def _clipped_box(reach: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes of relative sides ``reach`` round a centre, clipped to the image as in CutMix: int32 ``[..., 4]``."""
+    limit, corners, most = _box_constants(size)
+    middle = (centre * limit).int()
+    half = (reach.unsqueeze(-1) * corners).int()
+    return half.add_(torch.cat((middle, middle), -1)).clamp_(_scalars()[0], most)
+
+
+@lru_cache
+def _box_constants(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Constants of `_clipped_box` for one size, px: the size, centre to corners, and the most of each coordinate."""
     with torch.inference_mode(False):  # noqa: FBT003
         limit = torch.tensor(size, dtype=torch.float64, device="cpu")
-        return limit, torch.stack([-limit, limit]) / 2, torch.zeros_like(limit).int(), limit.int()
+        return limit, torch.cat([-limit, limit]) / 2, limit.int().repeat(2)
 
 
 def _draw_partners(batch: int, generator: Generator | None) -> Tensor:

@@ -129,9 +129,9 @@ def cutmix(
 
     def draw(generator: Generator) -> list[Tensor]:
         cut = sampling.draw_cutmix(graph.batch, alpha, per=per, generator=generator)
-        share = cut.share * (cut.block[:, 0] < p)
-        drawn = [] if true_area else [share.float()]
-        return [arange(graph.batch), cut.partner, share.sqrt(), cut.centre, *drawn]
+        chosen = cut.block[:, 0] < p
+        drawn = [] if true_area else [(cut.share * chosen).float()]
+        return [arange(graph.batch), cut.partner, cut.reach * chosen, cut.centre, *drawn]
 
     own, partner, reach, centre, *drawn = graph.feed(draw, 4 if true_area else 5)
     ops, item, extent = graph.ops, graph.item, graph.image_extent(images)
@@ -225,7 +225,7 @@ def snapmix(
 
     def draw(generator: Generator) -> list[Tensor]:
         cut = sampling.draw_snapmix(graph.batch, beta, per=per, generator=generator)
-        reach = cut.share.sqrt() * (cut.block[:, 0] < p)  # [2, B]
+        reach = cut.reach * (cut.block[:, 0] < p)  # [2, B]
         return [arange(graph.batch), cut.partner, reach.T[..., None], cut.centre.transpose(0, 1)]
 
     own, partner, reach, centre = graph.feed(draw, 4)

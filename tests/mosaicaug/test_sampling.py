@@ -238,6 +238,16 @@ def test_boxes_follow_the_published_law(name: str, alpha: float) -> None:
     assert compare_samples(*areas) > LEAST_P
 
 
+@pytest.mark.parametrize("alpha", [1e-3, 0.01, 1.0, 1e6])
+def test_areas_stay_between_nothing_and_the_whole_image(alpha: float) -> None:
+    cut = sampling.draw_cutmix(100000, alpha, per="sample", generator=seeded(31))
+    assert cut.share.min() >= 0
+    assert cut.share.max() <= 1
+    assert torch.allclose(cut.reach, cut.share.sqrt(), rtol=1e-15, atol=0)
+    if alpha < 0.1:  # nearly all of them are nothing or the whole
+        assert ((cut.share < 1e-9) | (cut.share > 1 - 1e-9)).double().mean() > 0.8
+
+
 def make_box(uniforms: list[float], alpha: float, size: tuple[int, int]) -> list[int]:
     radius, angle, y, x = uniforms
     cosine = math.cos(2 * math.pi * angle)
@@ -530,22 +540,22 @@ TWINS: dict[str, tuple[Callable[[], None], str, Twin]] = {
     "sides in proportion to the area": (
         box_law,
         "_clipped_box",
-        lambda share, centre, size: clipped_box(share**2, centre, size),
+        lambda reach, centre, size: clipped_box(reach**2, centre, size),
     ),
     "centres that spare the border": (
         box_law,
         "_clipped_box",
-        lambda share, centre, size: clipped_box(share, 0.05 + 0.9 * centre, size),
+        lambda reach, centre, size: clipped_box(reach, 0.05 + 0.9 * centre, size),
     ),
     "rows for columns": (
         box_law,
         "_clipped_box",
-        lambda share, centre, size: clipped_box(share, centre, size[::-1])[..., [1, 0, 3, 2]].clamp(max=min(size)),
+        lambda reach, centre, size: clipped_box(reach, centre, size[::-1])[..., [1, 0, 3, 2]].clamp(max=min(size)),
     ),
     "centres rounded, not cut off": (
         test_box_centres_are_uniform_over_the_pixels_of_each_axis,
         "_clipped_box",
-        lambda share, centre, size: clipped_box(share, centre + 0.5 / torch.tensor(size), size),
+        lambda reach, centre, size: clipped_box(reach, centre + 0.5 / torch.tensor(size), size),
     ),
     "one area for both boxes": (
         test_boxes_of_one_batch_are_independent,

@@ -43,7 +43,9 @@ typedef struct {
     int64_t grid, tile_height, tile_width;
     int64_t in_image, in_row, in_column, out_image, out_row, out_column;
     int64_t in_type, out_type, in_bytes, out_bytes; /* dtype, and bytes of an element */
-    int64_t nearest, streams, unit_images, unit_rows, units; /* streams: write past the cache */
+    int64_t nearest, unit_images, unit_rows, units;
+    int64_t touches;    /* images are read in order before tiles are picked from them */
+    int64_t stage_rows; /* rows of a plane that are made in the cache and then written past it; 0 writes them directly */
     int64_t next, done, failed; /* counted while units are made */
     const char *images;
     char *out;
@@ -64,8 +66,8 @@ typedef struct { /* memory of one thread */
     float *across;                      /* weight of each column's second tap */
     int32_t *near, *far;                /* taps of each column */
     Run *runs;
-    int64_t *stage_plane; /* [planes], as out_plane, of a unit that is to be streamed */
-    char *stage;          /* its rows */
+    int64_t *stage_plane; /* [planes], as out_plane, of rows that are to be streamed */
+    char *stage;          /* these rows, of one plane */
 } Scratch;
 
 /* 1. Addresses: the batch entry's pixel through index and window. */
@@ -110,7 +112,25 @@ INLINE int64_t list_runs(const Job *job, int64_t image, int64_t tile_row, Run *r
     return count;
 }
 
-/* 2. Copies. */
+/* 2. Images in order: read from memory in one stream, so that tiles are then picked from the cache. */
+
+/* True if most tiles of an output image come from the batch entry of its place. */
+INLINE int shows_itself(const Job *job, int64_t image) {
+    int64_t tiles = job->grid * job->grid, own = 0;
+    for (int64_t i = 0; i < tiles; i++)
+        own += job->tiles[image * tiles + i] / tiles == image;
+    return 2 * own > tiles;
+}
+
+INLINE void touch_plane(const Job *job, int64_t image, int64_t plane) {
+    int64_t stored = job->index ? job->index[image] : image, top = job->window ? job->window[3 * image] : 0;
+    int64_t begin = stored * job->in_image + top * job->in_row + job->in_plane[plane];
+    int64_t end = begin + (job->height - 1) * job->in_row + job->stored_width * job->pixel;
+    for (const volatile char *at = job->images + begin * job->in_bytes; at < job->images + end * job->in_bytes; at += 64)
+        (void)*at;
+}
+
+/* 3. Copies. */
 
 INLINE void copy_bytes(char *to, const char *from, int64_t bytes) {
     if (bytes > 256) {
@@ -207,7 +227,7 @@ static void copy_block(const Job *job, int64_t at, int64_t offset, int64_t step,
             copy_bytes(to, from, bytes);
 }
 
-/* 3. Conversions: rows to float32, and back, rounded once. */
+/* 4. Conversions: rows to float32, and back, rounded once. */
 
 INLINE float widen(uint16_t half) {
     uint32_t bits = (uint32_t)half << 16;
@@ -281,7 +301,7 @@ LOOP void store(const Job *job, int64_t offset, const float *restrict source, in
     }
 }
 
-/* 4. Arithmetic on rows. `to` may be one of the sources: every element is read before it is written. */
+/* 5. Arithmetic on rows. `to` may be one of the sources: every element is read before it is written. */
 
 LOOP void blend(float *to, const float *first, const float *second, float keep, float weight, int64_t count) {
     EACH(int64_t at = 0; at < count; at++) to[at] = first[at] * keep + second[at] * weight;
@@ -309,7 +329,7 @@ LOOP void stretch(float *restrict to, const float *restrict from, const Scratch 
                                        from[far[x] * pixel + part] * across[x];
 }
 
-/* 5. Bilinear positions (corners aligned), as in resample.py: two taps, and the second one's weight. */
+/* 6. Bilinear positions (corners aligned), as in resample.py: two taps, and the second one's weight. */
 
 INLINE float find_tap(int64_t offset, int64_t source, int64_t length, int32_t *near, int32_t *far) {
     int64_t last = source - 1;
@@ -346,7 +366,7 @@ INLINE void resample(const Job *job, int64_t image, int64_t plane, int64_t y, fl
     stretch(to, scratch->upper, scratch, box[3] - box[1], pixel);
 }
 
-/* 6. Rows of the output. */
+/* 7. Rows of the output. */
 
 /* Base of the pixels `begin` to `end` of a row as float32 `to`. */
 INLINE void load_base(const Job *job, const Run *runs, int64_t count, int64_t shift, int64_t begin, int64_t end,
@@ -450,14 +470,21 @@ static void lay_rows(const Job *job, int64_t image, int64_t plane, int64_t top, 
     }
 }
 
-/* Rows `first` to `last` of one image, one row of tiles after another. */
-static void make_band(const Job *job, int64_t image, int64_t first, int64_t last, Scratch *scratch) {
+INLINE int is_covered(const Job *job, int64_t image, int64_t first, int64_t last) {
+    const int32_t *box = job->to_box + 4 * image;
+    return box[2] > box[0] && box[3] > box[1] && box[0] < last && box[2] > first;
+}
+
+INLINE int is_converted(const Job *job) { return job->in_type != job->out_type || job->mean || job->scale; }
+
+/* Rows `first` to `last` of some planes of one image, one row of tiles after another. */
+static void make_band(const Job *job, int64_t image, int64_t first, int64_t last, int64_t plane, int64_t planes,
+                      Scratch *scratch) {
     const int32_t *box = job->to_box + 4 * image, *from = job->from_box + 4 * image;
-    int covers = box[2] > box[0] && box[3] > box[1] && box[0] < last && box[2] > first;
+    int covers = is_covered(job, image, first, last), converts = is_converted(job);
     int resampled = covers && is_resampled(job, image);
     int copied = job->opacity[image] == 1.0f && (!resampled || job->nearest);
-    int converts = job->in_type != job->out_type || job->mean || job->scale;
-    int64_t tiled = job->grid * job->tile_height;
+    int64_t tiled = job->grid * job->tile_height, first_plane = plane, end = plane + planes;
     const Run *runs = scratch->runs;
     if (resampled)
         find_columns(job, image, scratch);
@@ -468,7 +495,7 @@ static void make_band(const Job *job, int64_t image, int64_t first, int64_t last
         /* The overlay's rows among these. */
         int64_t upper = !covers || box[0] > bottom ? bottom : box[0] > top ? box[0] : top;
         int64_t lower = !covers || box[2] < upper ? upper : box[2] < bottom ? box[2] : bottom;
-        for (int64_t plane = 0; plane < job->planes; plane++) {
+        for (plane = first_plane; plane < end; plane++) {
             int64_t shift = job->in_plane[plane] - begin * job->in_row;
             int64_t at = image * job->out_image + job->out_plane[plane];
             if (converts) {
@@ -503,42 +530,50 @@ static void make_band(const Job *job, int64_t image, int64_t first, int64_t last
 }
 
 #ifdef __SSE2__
-/* Bytes to memory past the cache, which need not be read from there first. */
+/* Bytes to memory past the cache, which need not be read from there first: a line of the cache at a time. */
 static void stream_bytes(char *to, const char *from, int64_t bytes) {
-    int64_t head = -(intptr_t)to & 15, at = head < bytes ? head : bytes;
+    int64_t head = -(intptr_t)to & 63, at = head < bytes ? head : bytes;
     memcpy(to, from, (size_t)at);
-    for (; at + 16 <= bytes; at += 16)
-        _mm_stream_si128((__m128i *)(to + at), _mm_loadu_si128((const __m128i *)(from + at)));
+    for (; at + 64 <= bytes; at += 64) {
+        __m128i part[4];
+        memcpy(part, from + at, 64);
+        for (int i = 0; i < 4; i++)
+            _mm_stream_si128((__m128i *)(to + at) + i, part[i]);
+    }
     memcpy(to + at, from + at, (size_t)(bytes - at));
 }
 
-/* The same rows, made in the cache and then streamed: rows of a plane lie side by side in the output. */
+/* Planes of one image, some rows at a time made in the cache and then streamed: rows lie side by side in the output. */
 static void stream_band(const Job *job, int64_t image, int64_t first, int64_t last, Scratch *scratch) {
     Job staged = *job;
-    int64_t bytes = job->out_bytes, rows = job->unit_rows * job->out_row;
+    int64_t bytes = job->out_bytes, touches = job->touches && shows_itself(job, image);
     staged.out = scratch->stage, staged.out_image = 0, staged.out_plane = scratch->stage_plane;
-    for (int64_t plane = 0; plane < job->planes; plane++)
-        scratch->stage_plane[plane] = plane * rows - first * job->out_row;
-    make_band(&staged, image, first, last, scratch);
     for (int64_t plane = 0; plane < job->planes; plane++) {
-        int64_t at = image * job->out_image + job->out_plane[plane] + first * job->out_row;
-        stream_bytes(job->out + at * bytes, scratch->stage + plane * rows * bytes, (last - first) * job->out_row * bytes);
+        if (touches)
+            touch_plane(job, image, plane);
+        for (int64_t top = first, bottom; top < last; top = bottom) {
+            bottom = top + job->stage_rows < last ? top + job->stage_rows : last;
+            char *to = job->out + (image * job->out_image + job->out_plane[plane] + top * job->out_row) * bytes;
+            scratch->stage_plane[plane] = -top * job->out_row;
+            make_band(&staged, image, top, bottom, plane, 1, scratch);
+            stream_bytes(to, scratch->stage, (bottom - top) * job->out_row * bytes);
+        }
     }
     _mm_sfence(); /* before another thread reads them */
 }
 #else
-#define stream_band make_band
+#define stream_band(job, image, first, last, scratch) make_band(job, image, first, last, 0, (job)->planes, scratch)
 #endif
 
-/* 7. Units, handed out as threads come free. */
+/* 8. Units, handed out as threads come free. */
 
 static Scratch make_scratch(const Job *job, void **memory) {
     Scratch scratch = {0};
     int64_t row = (job->width * job->pixel + 15) / 16 * 16, columns = (job->width + 15) / 16 * 16;
     int64_t parts = job->mean || job->scale ? job->width * job->channels : 0, spread = (parts + 15) / 16 * 16;
-    size_t runs = (size_t)(job->grid + 1) * sizeof(Run), planes = job->streams ? (size_t)job->planes : 0;
+    size_t runs = (size_t)(job->grid + 1) * sizeof(Run), planes = job->stage_rows ? (size_t)job->planes : 0;
     size_t floats = (size_t)(4 * row + 2 * spread + 3 * columns), ends = runs + planes * sizeof(int64_t);
-    size_t stage = planes * (size_t)(job->unit_rows * job->out_row * job->out_bytes);
+    size_t stage = (size_t)(job->stage_rows * job->out_row * job->out_bytes);
     char *at = *memory = malloc(ends + floats * sizeof(float) + stage);
     if (!at)
         return scratch;
@@ -561,7 +596,10 @@ static void make_unit(const Job *job, int64_t unit, Scratch *scratch) {
     int64_t first = unit % bands * job->unit_rows, last = first + job->unit_rows;
     end = end < job->batch ? end : job->batch, last = last < job->height ? last : job->height;
     for (; image < end; image++)
-        (job->streams ? stream_band : make_band)(job, image, first, last, scratch);
+        if (job->stage_rows)
+            stream_band(job, image, first, last, scratch);
+        else
+            make_band(job, image, first, last, 0, job->planes, scratch);
 }
 
 EXPORT void drain_job(Job *job) {
@@ -582,7 +620,7 @@ EXPORT void drain_job(Job *job) {
     free(memory);
 }
 
-/* 8. Checks: 0 if no address lies outside the images, else the number of the field that is wrong (1 tiles, 2 overlay,
+/* 9. Checks: 0 if no address lies outside the images, else the number of the field that is wrong (1 tiles, 2 overlay,
  * 3 boxes, 4 index, 5 window); 6 if the plan calculates with a dtype that is copied only. */
 
 static int is_box(const int32_t *box, int64_t height, int64_t width) {
@@ -618,7 +656,7 @@ EXPORT int64_t check_job(const Job *job) {
     return 0;
 }
 
-/* 9. Fresh memory in huge pages, where the system hands them out on request: fewer page faults. */
+/* 10. Fresh memory in huge pages, where the system hands them out on request: fewer page faults. */
 
 EXPORT void advise_huge_pages(void *memory, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)

@@ -139,6 +139,7 @@ def test_streamed_rows_have_the_bits_of_the_reference(seed: int, monkeypatch: py
     """In a buffer that begins at any address, among bytes that stay as they were."""
     monkeypatch.setattr(compiled, "UNIT_BYTES", 1000)
     monkeypatch.setattr(compiled, "STREAM_BYTES", 0)
+    monkeypatch.setattr(compiled, "STAGE_BYTES", 200)
     for part in range(30):
         images, plan, options = Draw(1000 * seed + part).call()
         want = carry_out_slowly(images, plan, options)

@@ -236,16 +236,53 @@ def test_units_are_whole_images_or_bands_of_them(
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_only_a_large_buffer_whose_rows_lie_side_by_side_is_streamed(channels_last: bool) -> None:
-    images, plan = torch.zeros(1, 1, 1).expand(2, 3, 2048, 2048), Plan.identity(2, (2048, 2048))
-    request = Request(torch.float32, channels_last=channels_last)
-    same = request.make_output(tuple(images.shape), images.device)  # 100 MB, of which nothing is touched
-    stored = torch.empty_like(same)
+    images, plan = torch.zeros(1, 1, 1).expand(2, 3, 2048, 2048), Jigsaw(8).sample((2, 3, 2048, 2048))
+    same = Request(torch.float32, channels_last=channels_last).make_output(tuple(images.shape), images.device)
+    stored = torch.empty_like(same)  # 100 MB, of which nothing is touched
 
-    def streams(images: Tensor, plan: Plan, out: Tensor, *, fresh: bool = False) -> bool:
-        return bool(compiled._make_job(images, plan, request, out, fresh=fresh)[0].streams)
+    def stage_rows(images: Tensor, plan: Plan, out: Tensor, *, fresh: bool = False) -> int:
+        request = Request(out.dtype, channels_last=channels_last)
+        return int(compiled._make_job(images, plan, request, out, fresh=fresh)[0].stage_rows)
 
-    assert streams(stored, plan, same)
-    assert not streams(stored, plan, same, fresh=True)  # the system has just put its zeros into the cache
-    assert not streams(stored[:, :, :512], Plan.identity(2, (512, 2048)), same[:, :, :512])
+    assert stage_rows(stored, plan, same) == (1 if channels_last else 4)
+    assert not stage_rows(stored, plan, same, fresh=True)  # the system has just put its zeros into the cache
+    part = Jigsaw(8).sample((2, 3, 256, 2048))
+    assert not stage_rows(stored[:, :, :256], part, same[:, :, :256])
     other = torch.empty(2, 3, 2048, 2048) if channels_last else torch.empty(2, 2048, 2048, 3).movedim(-1, 1)
-    assert streams(stored, plan, other) == channels_last  # planes of three channels in each row otherwise
+    assert bool(stage_rows(stored, plan, other)) == channels_last  # planes of three channels in each row otherwise
+    # Rows that are copied whole are written as they are; those that are converted are not.
+    whole = Plan.identity(2, (2048, 2048))
+    assert not stage_rows(stored, whole, same)
+    assert stage_rows(stored.byte(), whole, same)
+
+
+def test_stages_hold_whole_tiles_where_they_can() -> None:
+    shape = (32, 3, 448, 448)
+    images, out = torch.empty(shape, dtype=torch.uint8), torch.empty(shape, dtype=torch.uint8)
+    request = Request(torch.uint8, channels_last=False)
+    jobs = [compiled._make_job(images, Jigsaw(n).sample(shape), request, out, fresh=False)[0] for n in (2, 8, 14)]
+    assert [job.stage_rows for job in jobs] == [73, 56, 64]  # of 448 bytes in 32 KB; tiles are 224, 56 and 32 px high
+
+
+@pytest.mark.parametrize(
+    ("change", "read"),
+    [
+        (lambda images: images, True),
+        (lambda images: images[..., ::2, :], True),
+        (lambda images: images[..., ::4, :], False),  # most of what is read would be left out
+        (lambda images: images.transpose(-1, -2), False),
+        (lambda images: images[:3], False),  # fewer images than threads have a use for
+    ],
+)
+def test_images_are_read_in_order_where_it_pays(
+    change: Callable[[Tensor], Tensor], read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "STREAM_BYTES", 0)
+    monkeypatch.setattr(compiled, "UNIT_BYTES", 500)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    images = change(torch.zeros(4, 3, 64, 64))
+    request, out = Request(torch.float32, channels_last=False), torch.empty(images.shape)
+    job, _ = compiled._make_job(images, Jigsaw(4).sample(images.shape), request, out, fresh=False)
+    assert (job.touches, job.unit_rows == images.shape[-2]) == (read, read)
+    monkeypatch.setattr(compiled, "TOUCH_BYTES", 64 * 32)
+    assert not compiled._make_job(images, Jigsaw(4).sample(images.shape), request, out, fresh=False)[0].touches
