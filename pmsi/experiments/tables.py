@@ -30,6 +30,7 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "mosaics in three quarters": {"mosaic_until": 0.75},
     "concat sees mosaics": {"concat_recursions": 1},
     "Mix teaches Concat": {"distill_weight": 1.0},
+    "no deeper heads": {"deeper_heads": False},
     "label smoothing": {"label_smoothing": 0.1},
     "averaged weights": {"ema_decay": 0.999},
     "smoothing and average": {"label_smoothing": 0.1, "ema_decay": 0.999},

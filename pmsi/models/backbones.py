@@ -30,7 +30,7 @@ _NAMES = f"mobilenet_v2, {', '.join(_RESNET_WIDTHS)} or timm:NAME"
 
 
 class Backbone(nn.Module):
-    """Feature maps of the deepest ``count`` of five stages, shallow to deep.
+    """Feature maps of the deepest ``count`` of five stages, shallow to deep; the last ``left_out`` of them do not run.
 
     Args:
         stages: five modules, each fed with the one before; ``widths`` are their output channels.
@@ -41,12 +41,12 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.widths = widths
 
-    def forward(self, images: Tensor, count: int = 1) -> list[Tensor]:
+    def forward(self, images: Tensor, count: int = 1, left_out: int = 0) -> list[Tensor]:
         maps = []
-        for stage in self.stages:
+        for stage in itertools.islice(self.stages, len(self.widths) - left_out):
             images = stage(images)
             maps.append(images)
-        return maps[-count:]
+        return maps[len(self.widths) - count :]
 
     def list_blocks(self) -> list[list[nn.Module]]:
         """List the blocks of each stage, for networks that use maps from within a stage."""
@@ -83,8 +83,9 @@ class TimmBackbone(Backbone):
         super().__init__([], widths)
         self.model = model
 
-    def forward(self, images: Tensor, count: int = 1) -> list[Tensor]:
-        return list(self.model(images))[-count:]
+    def forward(self, images: Tensor, count: int = 1, left_out: int = 0) -> list[Tensor]:
+        maps = list(self.model(images))  # runs as a whole
+        return maps[len(maps) - count : len(maps) - left_out]
 
     def list_blocks(self) -> list[list[nn.Module]]:
         raise ValueError("a timm backbone shows the maps of five levels, not the blocks between them; take another one")

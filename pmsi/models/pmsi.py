@@ -7,6 +7,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from mosaicaug import Targets, cross_entropy
 from pmsi.models.backbones import Backbone
 from pmsi.models.base import Logits, Network
 from pmsi.recipe import Recipe
@@ -27,6 +28,10 @@ class PMSI(Network):
         smooth_width: channels between the layers of the smooth convolutions; None is the hidden width.
         dropout: between the layers of the MLP, in training.
 
+    Attributes:
+        deeper_heads: heads deeper than the stage that a phase trains run in it too, as published; without them, and the
+            stages of the backbone that they alone need, zeros take the place of their vectors in Eq. 1.
+
     Raises:
         ValueError: ``stages`` outside 1..5, another ``smooth``, or fewer than two classes.
 
@@ -35,6 +40,8 @@ class PMSI(Network):
     >>> len(logits.stages), logits.mix.shape
     (3, torch.Size([2, 200]))
     """
+
+    deeper_heads = True
 
     def __init__(
         self,
@@ -70,8 +77,8 @@ class PMSI(Network):
 
     @classmethod
     def from_recipe(cls, backbone: Backbone, num_classes: int, recipe: Recipe) -> Self:
-        """Build the network with the recipe's stages, interaction, widths, smooth convolutions and dropout."""
-        return cls(
+        """Build the network with the recipe's stages, interaction, widths, smooth convolutions, dropout and phases."""
+        network = cls(
             backbone,
             num_classes,
             stages=recipe.stages,
@@ -82,19 +89,33 @@ class PMSI(Network):
             smooth_width=recipe.smooth_width,
             dropout=recipe.dropout,
         )
+        network.deeper_heads = recipe.deeper_heads
+        return network
 
     def forward(self, images: Tensor) -> Logits:
         """``[B, 3, H, W]`` to logits."""
-        maps = self.backbone(images, len(self.smooth))
-        vectors = [smooth(x).amax((2, 3)) for smooth, x in zip(self.smooth, maps, strict=True)]  # x_n [B, c]
-        parts = vectors
-        if self.interaction:
-            mutual = self.mlp(torch.cat(vectors, 1))  # x_m, Eq. 1
-            parts = [x + torch.sigmoid(mutual * x) * x for x in vectors]  # m_n, Eq. 2 and 3
+        parts, mutual = self._interact(images, len(self.smooth))
         logits = tuple(classify(m) for classify, m in zip(self.classifiers, parts, strict=True))
         if len(parts) == 1 and self.interaction:
             parts = [*parts, mutual]
         return Logits(logits, self.concat_classifier(torch.cat(parts, 1)))  # Eq. 5 and 6
+
+    def loss(self, images: Tensor, targets: Tensor | Targets, output: int | None = None) -> Tensor:
+        """Loss of one training phase, as of every network; see ``deeper_heads``."""
+        if self.deeper_heads or output is None:
+            return super().loss(images, targets, output)
+        parts, _ = self._interact(images, output + 1)
+        return cross_entropy(self.classifiers[output](parts[-1]), targets, label_smoothing=self.label_smoothing)
+
+    def _interact(self, images: Tensor, heads: int) -> tuple[list[Tensor], Tensor]:
+        """Vectors m_n of the shallowest ``heads`` stages, ``[B, c]`` each, and the mutual vector x_m."""
+        left_out = len(self.smooth) - heads
+        maps = self.backbone(images, len(self.smooth), left_out)
+        vectors = [smooth(x).amax((2, 3)) for smooth, x in zip(self.smooth, maps, strict=left_out == 0)]  # x_n [B, c]
+        if not self.interaction:
+            return vectors, vectors[0]
+        mutual = self.mlp(torch.cat([*vectors, *[torch.zeros_like(vectors[0])] * left_out], 1))  # Eq. 1
+        return [x + torch.sigmoid(mutual * x) * x for x in vectors], mutual  # Eq. 2 and 3
 
 
 def _smooth_conv(channels: int, hidden: int, width: int) -> nn.Sequential:

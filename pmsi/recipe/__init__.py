@@ -107,6 +107,8 @@ class Recipe:
     distill_weight: float = 0.0
     """Weight of the cross entropy between Concat and the probabilities of Mix, its teacher, in the concat phase of
     progressive training; concat_weight is on top."""
+    deeper_heads: bool = True
+    """Run the heads deeper than the trained one in its phase too; without them zeros take their places in Eq. 1."""
     zero_idle_grads: bool = True
     """Zero gradients between phases rather than drop them, so that idle layers keep weight decay and momentum."""
 

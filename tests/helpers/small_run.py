@@ -42,6 +42,7 @@ CHANGES: list[dict[str, Any]] = [
         "concat_recursions": 1,
         "distill_weight": 1.0,
         "label_smoothing": 0.1,
+        "deeper_heads": False,
     },
 ]
 BATCHES = 3  # of one epoch

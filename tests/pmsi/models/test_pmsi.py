@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from pmsi.models import registry as build
 from pmsi.models.backbones import make_mobilenet_v2
@@ -49,6 +50,50 @@ def test_every_parameter_is_in_one_group() -> None:
     groups = network.parameter_groups()
     assert [id(p) for p in groups[0]] == [id(p) for p in network.backbone.parameters()]
     assert sorted(id(p) for group in groups for p in group) == sorted(id(p) for p in network.parameters())
+
+
+@pytest.mark.parametrize("interaction", [True, False])
+@pytest.mark.parametrize("output", [0, 1, 2])
+def test_a_phase_without_deeper_heads_leaves_their_layers_out(output: int, interaction: bool) -> None:
+    network, images, labels = (
+        make_network(interaction=interaction),
+        torch.rand(4, 3, 64, 64),
+        torch.tensor([0, 1, 2, 0]),
+    )
+    network.train().deeper_heads = False
+    counts = {name: int(value) for name, value in network.named_buffers() if name.endswith("batches_tracked")}
+    torch.autograd.backward(network.loss(images, labels, output))
+    # Of the backbone's stages the last three have heads.
+    run = {name.rsplit(".", 1)[0] for name, value in network.named_buffers() if name in counts and value > counts[name]}
+    assert {name for name in run if name.startswith("backbone.stages")} == {
+        name.rsplit(".", 1)[0]
+        for name in counts
+        if name.startswith("backbone.stages") and int(name.split(".")[2]) < 3 + output
+    }
+    assert {int(name.split(".")[1]) for name in run if name.startswith("smooth")} == {*range(output + 1)}
+    learning = {name for name, value in network.named_parameters() if value.grad is not None}
+    assert not {name for name in learning if name.startswith(f"classifiers.{output + 1}")}
+    assert any(name.startswith("mlp") for name in learning) == interaction
+
+
+def test_zeros_take_the_place_of_deeper_vectors() -> None:
+    network, images, labels = make_network(), torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+    network.label_smoothing = 0.1
+    for parameter in network.mlp.parameters():
+        parameter.data *= 30
+    vectors, _ = watch_vectors(network)
+    network(images)
+    for output in range(3):
+        known = [x if n <= output else torch.zeros_like(x) for n, x in enumerate(vectors[:3])]
+        x, mutual = known[output], network.mlp(torch.cat(known, 1))
+        logits = network.classifiers[output](x + torch.sigmoid(mutual * x) * x)
+        network.deeper_heads = False
+        want = cross_entropy(logits, labels, label_smoothing=0.1)
+        assert torch.allclose(network.loss(images, labels, output), want, atol=1e-6)
+        network.deeper_heads = True
+        assert torch.allclose(network.loss(images, labels, output), want, atol=1e-6) == (output == 2)
+    network.deeper_heads = False
+    assert network.loss(images, labels) == cross_entropy(network(images).concat, labels, label_smoothing=0.1)
 
 
 @pytest.mark.parametrize(("stem_stride", "largest"), [(2, 32), (1, 64)])
