@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from bench.gpu.roofline import CHIPS, count, make_row
+from bench.gpu.roofline import CHIPS, count, floor, make_row
+from bench.gpu.traffic import SECTOR, count_tile_sectors
 from bench.results import FOLDER, ROOT, write_results
 from bench.throughput.batch import stored_size
 from bench.throughput.cases import DTYPES, LAYOUTS, PEERS, SIZES, Case, centre, list_pairs
@@ -63,11 +64,26 @@ def make_launch(case: Case, images: int = IMAGES) -> Launch:
 
 def model(case: Case) -> dict[str, Any]:
     """Row of results: the case, and its figures."""
-    images = IMAGES if case.augmentation in ("cutmix", "snapmix") else 1
+    images = IMAGES if case.augmentation in ("cutmix", "snapmix") or case.task == "pipeline" else 1
     reads = 2.0 if case.augmentation == "mixup" else 1.0
     counted = count(make_launch(case, images), reads=reads, batch=case.batch // images)
     named = {name: value for name, value in asdict(case).items() if name not in ("batch", "per")}
-    return named | make_row(counted)
+    row = named | make_row(counted)
+    if case.task == "augment" and case.augmentation in ("rmg", "jigsaw"):
+        loaded, stored = count_tile_bytes(case)
+        for chip in CHIPS:
+            row[chip.name]["floor"] = round(floor(loaded, stored, chip), 3)
+    return row
+
+
+def count_tile_bytes(case: Case) -> tuple[int, int]:
+    """Bytes of the sectors that the tiles of `make_launch`'s first image lie in, and bytes of that image."""
+    plan = make_augmentation(case).sample((1, 3, case.size, case.size), generator=torch.Generator().manual_seed(0))
+    inner = 3 if case.layout == "channels_last" else 1
+    width = case.size * inner * case.torch_dtype.itemsize
+    tiles = plan.tiles[0].reshape(plan.grid, plan.grid).numpy()
+    planes = 3 // inner
+    return planes * count_tile_sectors(tiles, case.size, width) * SECTOR, planes * case.size * width
 
 
 def describe(row: dict[str, Any]) -> str:

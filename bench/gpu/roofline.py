@@ -129,6 +129,11 @@ def predict(counted: Counted, chip: Chip) -> dict[str, float]:
     return {name: value / (counted.moved / chip.memory) for name, value in seconds.items()}
 
 
+def floor(loaded: int, stored: int, chip: Chip) -> float:
+    """Least time of L2 by the time of memory, for a copy that has to load whole sectors: of bytes so loaded."""
+    return (loaded + stored) / chip.l2 / (2 * stored / chip.memory)
+
+
 def make_row(counted: Counted) -> dict[str, Any]:
     """Figures of a launch, as a row of results."""
     load, store = counted.efficiency

@@ -21,7 +21,7 @@ def render(folder: Path = FOLDER) -> str:
     before, after = (_slowest(json.loads((folder / name).read_text(encoding="utf-8"))["rows"]) for name in FILES)
     measured = read_measured(folder)
     heads = ["task", "augmentation", "dtype", "layout", *(f"measured, {_shorten(device)}" for device in measured)]
-    heads += ["% of a copy, H200", "limit", "per KB", *CHIPS, "before: per KB", *CHIPS]
+    heads += ["% of a copy, H200", "limit", "per KB", *CHIPS, "floor, H200", "before: per KB", *CHIPS]
     lines = [heads, ["---"] * 4 + ["---:"] * (len(heads) - 4)]
     for key, row in after.items():
         task, augmentation, dtype, layout = key
@@ -30,8 +30,12 @@ def render(folder: Path = FOLDER) -> str:
             least, most = (round(100 * part) for part in found.get(key, (0.0, 0.0)))
             cells.append("-" if most == 0 else f"{most}" if least == most else f"{least}..{most}")
         cells += [f"{100 * row['H200']['fraction_of_copy']:.0f}", row["H200"]["limiter"]]
-        for one in (row, before[key]):
-            cells += [f"{one['instructions_per_kb']:.0f}", *(f"{one[chip]['ratio']:.2f}" for chip in CHIPS)]
+        counts = [
+            [f"{one['instructions_per_kb']:.0f}", *(f"{one[chip]['ratio']:.2f}" for chip in CHIPS)]
+            for one in (row, before[key])
+        ]
+        least = row["H200"].get("floor")
+        cells += [*counts[0], "-" if least is None else f"{least:.2f}", *counts[1]]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

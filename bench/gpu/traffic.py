@@ -56,6 +56,26 @@ class Watcher:
         return self.load, self.store
 
 
+def count_tile_sectors(tiles: Array, height: int, width: int) -> int:
+    """Sectors of the rows that an output's tiles are read from, where tiles that lie side by side are read as one.
+
+    Args:
+        tiles: ``[G, G]``, number of each output tile's source in one image, row by row.
+        height, width: of a plane, which begins at a sector: rows, and bytes of a row.
+    """
+    grid = len(tiles)
+    tile_height, tile_width = height // grid, width // grid
+    row, column = tiles // grid, tiles % grid
+    follows = np.zeros_like(tiles, dtype=np.bool_)  # its left neighbour in the source
+    follows[:, 1:] = (tiles[:, 1:] == tiles[:, :-1] + 1) & (column[:, 1:] > 0)
+    first = np.flatnonzero(~follows)  # tile that each run begins with
+    length = np.diff(np.append(first, grid * grid))
+    lines = row.reshape(-1)[first] * tile_height + np.arange(tile_height)[:, None]
+    begin = lines * width + column.reshape(-1)[first] * tile_width
+    end = begin + length * tile_width
+    return int(((end - 1) // SECTOR - begin // SECTOR + 1).sum())
+
+
 def _span(tensor: Tensor) -> tuple[int, int]:
     storage = tensor.untyped_storage()
     return storage.data_ptr(), storage.data_ptr() + storage.nbytes()

@@ -193,11 +193,14 @@ def describe(rows: list[Row]) -> str:
 
 
 def render(folder: Path = FOLDER) -> str:
-    """Table of the results for docs/benchmarks.md."""
+    """Table of each CPU's results for docs/benchmarks.md."""
     paths = sorted(folder.glob("busy-*.json"))
-    if not paths:
-        return "Not measured yet.\n"
-    results = json.loads(paths[0].read_text(encoding="utf-8"))
+    return (
+        "\n".join(_render_cpu(json.loads(path.read_text(encoding="utf-8"))) for path in paths) or "Not measured yet.\n"
+    )
+
+
+def _render_cpu(results: dict[str, Any]) -> str:
     heads = "augmentation | dtype | px | work / copy | work / plain | idle, ms | / copy | / plain | / DALI "
     heads += "| busy, ms | / one thread | / plain | / DALI"
     lines = [f"| {heads} |", f"|{' --- |' * 2}{' ---: |' * 11}"]

@@ -36,16 +36,16 @@ MODELLED = 90
 # Instructions of a warp for each KB that it moves, and its waits for memory, on sm_90: at most, about a tenth above the
 # slowest dtype and layout.
 MOST = {  # overlays have one row a chunk: more instructions than with four, and faster on an H100
-    "mosaic": (50, 4),
-    "cutmix": (75, 7),
-    "mosaic under cutmix": (130, 10),
-    "elsewhere": (240, 60),
-    "mixup": (290, 8),
-    "snapmix": (1900, 8),
+    "mosaic": (38, 4),
+    "cutmix": (75, 5),
+    "mosaic under cutmix": (138, 6),
+    "elsewhere": (268, 42),
+    "mixup": (230, 6),
+    "snapmix": (1900, 5),
     "mosaic pipeline": (155, 13),
-    "cutmix pipeline": (260, 6),
-    "mixup pipeline": (450, 13),
-    "snapmix pipeline": (1550, 13),
+    "cutmix pipeline": (280, 5),
+    "mixup pipeline": (375, 5),
+    "snapmix pipeline": (1550, 6),
 }
 
 

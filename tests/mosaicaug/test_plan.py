@@ -317,7 +317,7 @@ class NameOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def name_operations(function: Callable[[], object]) -> list[str]:
-    with NameOperations() as operations:  # type: ignore[no-untyped-call]
+    with NameOperations() as operations:
         function()
     names: list[str] = operations.names
     return names

@@ -142,21 +142,18 @@ def make_chunks(
         if OVERLAY == RESAMPLED and COMPUTE is not None:
             far_offset = near_offset + (far - near).to(OFFSET) * over_step[:, None]
 
-    # 4. Per plane and row: load, overlay, blend, normalise, cast. All loads stand before all stores: one after a store
-    # would wait for it, since the compiler cannot know that they never meet.
-    if MEAN:
-        mean_ptr = mean_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + mean_at
-    if SCALE:
-        scale_ptr = scale_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + scale_at
-    values = ()
+    # 4. Load, for all planes and rows: one that stood after arithmetic would be waited for by itself, and one after a
+    # store as well, since the compiler cannot know that they never meet.
+    bases, overs, insides = (), (), ()
+    rights, belows, corners, downs = (), (), (), ()  # other taps of the overlay, and the weight of the lower two
     for k in tl.static_range(PLANES):
         plane = first_plane + k  # of CHANNELS * FRAMES, or of FRAMES if channels are side by side
-        channel, frame = plane % CHANNELS, plane // CHANNELS
+        frame = plane // CHANNELS
         if INNER > 1:
             frame = plane
         plane_offset = frame.to(tl.int64) * stride_t
         if INNER == 1:
-            plane_offset += channel.to(tl.int64) * stride_c
+            plane_offset += (plane % CHANNELS).to(tl.int64) * stride_c
         for j in tl.static_range(ROWS):
             row_offset = plane_offset + tl.full((), j, tl.int64) * stride_y
             mask = in_image
@@ -168,23 +165,23 @@ def make_chunks(
                 if OVERLAY != WHOLE:
                     in_rows = mask & (y + j >= to_y0) & (y + j < to_y1)
                 inside = in_rows[:, None] & in_columns
+                insides = insides + (in_rows if PACKED else inside,)  # type: ignore[assignment]
                 base_mask = mask & ((in_rows & covered) == 0)
-            # Load the base.
+            # The base.
             if MERGED:
                 here = tl.where(
                     inside,
                     (over_ptr + row_offset)[:, None] + near_offset,
                     (base_ptr + row_offset)[:, None] + base_offset,
                 )
-                value = tl.load(here, mask=mask[:, None], other=0)
+                base = tl.load(here, mask=mask[:, None], other=0)
             elif CONTIGUOUS:
                 run_ptr = as_units(tl.multiple_of(base_ptr + row_offset, ALIGN_BYTES), PACKED)
-                value = tl.load(run_ptr[:, None] + tl.arange(0, UNITS)[None, :], mask=base_mask[:, None], other=0)
+                base = tl.load(run_ptr[:, None] + tl.arange(0, UNITS)[None, :], mask=base_mask[:, None], other=0)
             else:
-                value = tl.load((base_ptr + row_offset)[:, None] + base_offset, mask=base_mask[:, None], other=0)
-            if COMPUTE is not None:
-                value = to_compute(value, COMPUTE)
-            # Load the overlay, interpolate, blend, and lay it over the base.
+                base = tl.load((base_ptr + row_offset)[:, None] + base_offset, mask=base_mask[:, None], other=0)
+            bases = bases + (base,)  # type: ignore[assignment]
+            # The overlay.
             if OVERLAY > 0 and not MERGED:
                 top_ptr = over_ptr + row_offset
                 if OVERLAY == RESAMPLED:
@@ -198,41 +195,64 @@ def make_chunks(
                     over = tl.load(run_ptr[:, None] + tl.arange(0, UNITS)[None, :], mask=over_mask, other=0)
                 else:
                     over = tl.load(top_ptr[:, None] + near_offset, mask=inside, other=0)
+                overs = overs + (over,)  # type: ignore[assignment]
+                if OVERLAY == RESAMPLED and COMPUTE is not None:
+                    bottom_ptr = over_ptr + (plane_offset + bottom.to(tl.int64) * stride_y)
+                    rights = rights + (tl.load(top_ptr[:, None] + far_offset, mask=inside, other=0),)  # type: ignore[assignment]
+                    belows = belows + (tl.load(bottom_ptr[:, None] + near_offset, mask=inside, other=0),)  # type: ignore[assignment]
+                    corners = corners + (tl.load(bottom_ptr[:, None] + far_offset, mask=inside, other=0),)  # type: ignore[assignment]
+                    downs = downs + (down[:, None],)  # type: ignore[assignment]
+
+    # 5. Interpolate, blend, lay the overlay over the base, normalise, and cast.
+    means, scales = (), ()
+    if MEAN:
+        mean_ptr = mean_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + mean_at
+    if SCALE:
+        scale_ptr = scale_ptr.to(tl.pointer_type(COMPUTE), bitcast=True) + scale_at
+    for k in tl.static_range(PLANES):
+        channel = (first_plane + k) % CHANNELS
+        if MEAN:
+            mean = tl.load(mean_ptr + channel) if INNER == 1 else per_channel(mean_ptr, chunk_start, c, VEC, INNER)
+            means = means + (mean,)  # type: ignore[assignment]
+        if SCALE:
+            scale = tl.load(scale_ptr + channel) if INNER == 1 else per_channel(scale_ptr, chunk_start, c, VEC, INNER)
+            scales = scales + (scale,)  # type: ignore[assignment]
+    values = ()
+    for k in tl.static_range(PLANES):
+        for j in tl.static_range(ROWS):
+            value = bases[k * ROWS + j]  # type: ignore[var-annotated]
+            if COMPUTE is not None:
+                value = to_compute(value, COMPUTE)
+            if OVERLAY > 0 and not MERGED:
+                over, inside = overs[k * ROWS + j], insides[k * ROWS + j]
                 if COMPUTE is not None:
                     over = to_compute(over, COMPUTE)
                 if OVERLAY == RESAMPLED and COMPUTE is not None:
-                    bottom_ptr = over_ptr + (plane_offset + bottom.to(tl.int64) * stride_y)
-                    right = to_compute(tl.load(top_ptr[:, None] + far_offset, mask=inside, other=0), COMPUTE)
-                    below = to_compute(tl.load(bottom_ptr[:, None] + near_offset, mask=inside, other=0), COMPUTE)
-                    corner = to_compute(tl.load(bottom_ptr[:, None] + far_offset, mask=inside, other=0), COMPUTE)
-                    near_column = (1 - down[:, None]) * over + down[:, None] * below
-                    far_column = (1 - down[:, None]) * right + down[:, None] * corner
+                    down = downs[k * ROWS + j]
+                    near_column = (1 - down) * over + down * to_compute(belows[k * ROWS + j], COMPUTE)
+                    right, corner = rights[k * ROWS + j], corners[k * ROWS + j]  # type: ignore[var-annotated]
+                    far_column = (1 - down) * to_compute(right, COMPUTE) + down * to_compute(corner, COMPUTE)
                     over = tl.where(same_size, over, (1 - across) * near_column + across * far_column)
                 if BLEND and BYTES:  # finite: weights of 0 and 1 are exact, and hide what they should
                     weight = tl.where(inside, opacity, 0.0)
                     value = (1 - weight) * value + weight * over
                 elif PACKED:
-                    chosen = tl.where(in_rows[:, None], box_bits, 0)
+                    chosen = tl.where(inside[:, None], box_bits, 0)
                     value = (value & ~chosen) | (over & chosen)
                 else:
                     if BLEND:
                         weight = opacity.to(COMPUTE)
                         over = tl.where(opaque, over, (1 - weight) * value + weight * over)
                     value = tl.where(inside, over, value)
-            # Normalise.
             if MEAN:
-                mean = tl.load(mean_ptr + channel) if INNER == 1 else per_channel(mean_ptr, chunk_start, c, VEC, INNER)
-                value = value - mean
+                value = value - means[k]
             if SCALE:
-                scale = (
-                    tl.load(scale_ptr + channel) if INNER == 1 else per_channel(scale_ptr, chunk_start, c, VEC, INNER)
-                )
-                value = value * scale
+                value = value * scales[k]
             if not PACKED:
                 value = cast(value, out_ptr.dtype.element_ty, (not BYTES or MEAN) or SCALE)
             values = values + (value,)  # type: ignore[assignment]
 
-    # 5. Store.
+    # 6. Store.
     plane = image.to(tl.int64) * (FRAMES * CHANNELS // INNER) + first_plane
     out_offset = plane * (HEIGHT * ROW * VEC) + (y * (ROW * VEC) + chunk_start)
     out_pointers = tl.multiple_of(out_ptr + out_offset, VEC * (out_ptr.dtype.element_ty.primitive_bitwidth // 8))

@@ -56,13 +56,9 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     contiguous = window is None and stride_x == inner and (inner == 1 or stride_c == 1)
     reach = (images.shape[-1] - 1) * stride_x + (channels - 1) * stride_c * (inner > 1)  # elements, of a row
 
-    overlay = table.overlay
-    if overlay == Overlay.WHOLE and not contiguous:
-        overlay = Overlay.IN_PLACE  # modelled: without the box the compiler makes gathered loads wait for each other
-
     # 3. Width of a chunk: 16 bytes, or fewer where rows and tiles are no whole number of chunks wide.
     widest = 16 // out.element_size()
-    if overlay == Overlay.RESAMPLED or (images.element_size() == 1 and not contiguous):
+    if table.overlay == Overlay.RESAMPLED or (images.element_size() == 1 and not contiguous):
         widest = min(widest, 4)  # four taps of more would not fit the registers, and gathered bytes span more lines
     # Stores have to be aligned too: wider ones would go through shared memory.
     lengths = width * inner, *(width // grid * inner for grid in table.grids)
@@ -72,7 +68,7 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
 
     # Bytes and halves under an overlay that moves none are chosen four and two at a time.
     size = images.element_size()
-    in_place = overlay in (Overlay.WHOLE, Overlay.IN_PLACE)
+    in_place = table.overlay in (Overlay.WHOLE, Overlay.IN_PLACE)
     copies = compute is None and images.dtype == out.dtype and in_place
     packed = contiguous and copies and size < 4 and align * size % 4 == 0 and out.data_ptr() % 4 == 0
 
@@ -82,10 +78,10 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     planes_each = next(count for count in (4, 3, 2, 1) if planes % count == 0)
     in_registers = 4 if table.blend and not contiguous else out.element_size()  # bytes of an element until it is stored
     row_bytes = planes_each * vec * in_registers
-    resamples = overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
+    resamples = table.overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
     # An overlay reads a second image: one row is enough on its way, and leaves registers for more programs. On an H100,
     # halves and bytes of CutMix and MixUp take 5 to 25 % less time so; not where the channels lie side by side.
-    single = resamples or (overlay and inner == 1)
+    single = resamples or (table.overlay and inner == 1 and contiguous)
     most = 1 if single else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
     heights = [height // grid for grid in table.grids] or [height]
     rows_each = next(rows for rows in range(most, 0, -1) if all(extent % rows == 0 for extent in heights))
@@ -111,7 +107,7 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
         "TILES": bool(table.grids),
         "GRID": table.grid,
         "PLANS": table.plans,
-        "OVERLAY": int(overlay),
+        "OVERLAY": int(table.overlay),
         "BLEND": table.blend,
         "INDEX": index is not None,
         "WINDOW": window is not None,

@@ -60,6 +60,10 @@ def test_a_case_becomes_rows_and_a_line_of_the_table(monkeypatch: pytest.MonkeyP
     assert line.startswith("| MixUp | float32 | 16 |")
     assert line.count("|") == 14
     assert line.endswith("| - |")
+    write_results(tmp_path / "busy-other.json", {"device": "another", "threads": 4, "commit": "d"}, rows)
+    text = busy.render(tmp_path)
+    assert text.count("| MixUp | float32 | 16 |") == 2
+    assert text.index("**CPU**: a CPU, 2 threads; commit c.") < text.index("**CPU**: another, 4 threads; commit d.")
 
 
 def test_the_cases_are_three_sizes_and_the_pipelines() -> None:
