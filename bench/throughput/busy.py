@@ -1,6 +1,6 @@
 """CPU times, idle and beside busy loops: `python -m bench.throughput.busy [WORD ...]`.
 
-Sides of a case take turns in every round, on one plan and one batch, and must make the same pixels before they are
+Sides of a case take turns in every round, on the same batches and plans, and must make the same pixels before they are
 timed. Beside `WORD`s, only cases whose names hold one of them are run, and the results are printed, not kept.
 """
 
@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from mosaicaug import Plan, apply
 SIZES = {32: 128, 224: 32, 448: 32}  # px: images of a batch
 ROUNDS = {"idle": 7, "busy": 5}
 SECONDS = 0.02  # of a side's calls in one round, at the least
+SETS = 4  # of batch, plan and buffer, in turn: one batch of bytes would stay in the cache, as none does in training
 TILES = ("rmg", "jigsaw", "cutmix")
 
 
@@ -49,8 +50,27 @@ def list_cases() -> list[Case]:
     ]
 
 
-def make_sides(case: Case, batch: Batch) -> dict[str, Run]:
-    """Sides of a case by name.
+def make_sides(case: Case) -> dict[str, Run]:
+    """Sides of a case by name, each on `SETS` batches in turn; DALI, whose threads read ahead, on one."""
+    sets = [make_set(case, make_batch(case, "cpu")) for _ in range(SETS)]
+    sides = {name: take_turns([one[name] for one in sets]) for name in sets[0]}
+    with suppress(UnfitError):
+        sides["dali"] = make_run(case, "dali", make_batch(case, "cpu"))
+    return sides
+
+
+def take_turns(runs: Sequence[Run]) -> Run:
+    """Call of one after the other."""
+    turns = itertools.cycle(runs)
+
+    def run() -> Any:
+        return next(turns)()
+
+    return run
+
+
+def make_set(case: Case, batch: Batch) -> dict[str, Run]:
+    """Sides of a case on one batch and plan, by name.
 
     ``ours`` makes fresh images from a plan; ``ready`` writes them into a buffer, ``one`` on one thread; ``call`` draws
     the plan too, as ``dali`` does; ``copy`` fills a ready buffer; ``plain`` is what a user would write, where that is
@@ -67,8 +87,6 @@ def make_sides(case: Case, batch: Batch) -> dict[str, Run]:
     }
     if case.augmentation in ("mixup", "snapmix"):
         sides["plain"] = make_plain(case, batch.images, plan)
-    with suppress(UnfitError):
-        sides["dali"] = make_run(case, "dali", batch)
     return sides
 
 
@@ -163,13 +181,13 @@ def spin() -> None:
         pass
 
 
-def measure(case: Case, make: Callable[[Case, Batch], dict[str, Run]] = make_sides) -> list[Row]:
+def measure(case: Case, make: Callable[[Case], dict[str, Run]] = make_sides) -> list[Row]:
     """Rows of a case: ms of every side, idle and beside as many busy loops as there are cores.
 
     ``cpu_ms`` is the work of all threads in the best round: it hardly depends on what else the cores do.
     """
     torch.manual_seed(0)
-    sides = make(case, make_batch(case, "cpu"))
+    sides = make(case)
     check_equal(case, sides)
     rows = []
     for load in ROUNDS:

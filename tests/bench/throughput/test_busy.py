@@ -11,7 +11,7 @@ import torch
 
 from bench.results import write_results
 from bench.throughput import busy
-from bench.throughput.batch import Batch, UnfitError, make_batch
+from bench.throughput.batch import Batch, UnfitError
 from bench.throughput.cases import Case, centre
 from bench.throughput.sides import make_run
 
@@ -32,16 +32,28 @@ def _no_dali(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["mixup", "snapmix", "cutmix"])
 def test_all_sides_make_the_same_pixels(name: str, dtype: str) -> None:
     case = centre(name, batch=4, size=16, dtype=dtype)
-    sides = busy.make_sides(case, make_batch(case, "cpu"))
+    sides = busy.make_sides(case)
     busy.check_equal(case, sides)
     sides["ours"] = lambda: torch.zeros(case.shape, dtype=case.torch_dtype)
     with pytest.raises(AssertionError, match="ours makes other pixels"):
         busy.check_equal(case, sides)
 
 
+def test_every_batch_has_its_turn() -> None:
+    calls: list[int] = []
+    run = busy.take_turns([lambda: calls.append(0), lambda: calls.append(1), lambda: calls.append(2)])
+    for _ in range(4):
+        run()
+    assert calls == [0, 1, 2, 0]
+    sides = busy.make_sides(centre("rmg", level=1, batch=4, size=16))
+    made = [sides["ready"]() for _ in range(busy.SETS + 1)]
+    assert len({image.data_ptr() for image in made}) == busy.SETS
+    assert made[0] is made[-1]
+
+
 def test_plain_code_that_differs_is_not_timed() -> None:
     case = centre("mixup", batch=4, size=16)
-    sides = busy.make_sides(case, make_batch(case, "cpu"))
+    sides = busy.make_sides(case)
     plain = sides["plain"]
     sides["plain"] = lambda: plain() + 1
     with pytest.raises(AssertionError, match="plain code differs by 1"):
