@@ -6,9 +6,9 @@ Partners are one permutation of the batch, drawn after the block. Everything is 
 whatever the device of the images.
 
 On a GPU an image costs less than a microsecond and every small torch operation here one to three, so the operations are
-few, and none is repeated per level or tile. A test counts them. None is one that torch leaves to MKL's vector code
-(cos, sqrt, exp, trunc): after `torch.set_num_threads` it wakes all threads for the smallest tensor, and waits for them,
-8 ms each where others use the cores.
+few, and none is repeated per level or tile. A test counts them. None is one that torch leaves to MKL (cos, sqrt, exp,
+trunc, products of floating-point matrices): after `torch.set_num_threads` it wakes all threads for the smallest tensor,
+and waits for them, 8 ms each where others use the cores.
 """
 
 from __future__ import annotations

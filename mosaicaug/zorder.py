@@ -54,9 +54,10 @@ def nested_shuffles(uniforms: Tensor, permutation: Permutation) -> Tensor:
     """
     batch, tables = len(uniforms), _make_tables(uniforms.shape[1] // 2, permutation)
     # 1. Choose: per level, the number of a shuffle and of a quadrant.
-    choices = (uniforms * tables.num_choices).floor_()
+    choices = (uniforms * tables.num_choices).long()
     # 2. Translate choices into edges: at which tile in Z-order each lies, and which jump happens there.
-    edge_tiles, jump_numbers = torch.addmm(tables.edge_bias, choices, tables.edge_weight).long().chunk(2, 1)
+    # Of integers, which torch multiplies by itself: MKL would wake threads.
+    edge_tiles, jump_numbers = torch.addmm(tables.edge_bias, choices, tables.edge_weight).chunk(2, 1)
     # 3. Add the jumps of all levels, and sum them up along the curve: the source of each tile in Z-order.
     jumps = tables.home_jumps.expand(batch, -1).scatter_add(1, edge_tiles, tables.jumps.take(jump_numbers))
     sources = jumps.cumsum(1, dtype=torch.int32)
@@ -68,8 +69,8 @@ class _Tables(NamedTuple):
     """Constants of `nested_shuffles` for one r and one law."""
 
     num_choices: Tensor  # float64 [2r], per level: how many shuffles, how many quadrants to enter
-    edge_weight: Tensor  # float64 [2r, 10r]: choices @ edge_weight + edge_bias are the tiles of all 5r edges,
-    edge_bias: Tensor  # float64 [10r]: and then the numbers in `jumps` of the jumps there
+    edge_weight: Tensor  # int64 [2r, 10r]: choices @ edge_weight + edge_bias are the tiles of all 5r edges,
+    edge_bias: Tensor  # int64 [10r]: and then the numbers in `jumps` of the jumps there
     jumps: Tensor  # int32 [r * shuffles * 5], change of source - tile at each edge of each shuffle of each level
     home_jumps: Tensor  # int32 [4**r + 1], steps from tile to tile along the curve where nothing is moved
     z_numbers: Tensor  # int64 [4**r], number in Z-order of each tile, row by row
@@ -86,9 +87,9 @@ def _make_tables(r: int, permutation: Permutation) -> _Tables:
         # 2. Jumps: the difference of neighbouring quadrants' offsets from home; outside of the window these are 0.
         offsets = F.pad(corner[shuffles] - corner, (1, 1)) * half[:, None, None]  # [r, shuffles, 6]
         # 3. Edges: at the window's start, which entered quadrants determine, and after each of its quadrants.
-        weight = torch.zeros(r, 2, 2, r, 5, dtype=torch.float64)  # level and kind of choice; jump or tile, level, edge
-        weight[:, 0, 1] = 5 * torch.eye(r, dtype=torch.float64)[..., None]
-        weight[:, 1, 0] = (run[:, None] * torch.ones(r, r, dtype=torch.float64).triu(1))[..., None]
+        weight = torch.zeros(r, 2, 2, r, 5, dtype=torch.int64)  # level and kind of choice; jump or tile, level, edge
+        weight[:, 0, 1] = 5 * torch.eye(r, dtype=torch.int64)[..., None]
+        weight[:, 1, 0] = (run[:, None] * torch.ones(r, r, dtype=torch.int64).triu(1))[..., None]
         bias = torch.stack([run[:, None] * edge, level[:, None] * len(shuffles) * 5 + edge])
         # 4. The curve itself: the tiles, numbered row by row, in Z-order.
         curve = torch.zeros(1, dtype=torch.int64)
@@ -97,7 +98,7 @@ def _make_tables(r: int, permutation: Permutation) -> _Tables:
         return _Tables(
             num_choices=torch.tensor([len(shuffles), 4] * r, dtype=torch.float64),
             edge_weight=weight.view(2 * r, 10 * r),
-            edge_bias=bias.flatten().double(),
+            edge_bias=bias.flatten(),
             jumps=offsets.diff().flatten().int(),
             home_jumps=F.pad(curve, (1, 1)).diff().int(),
             z_numbers=curve.argsort(),
