@@ -89,7 +89,9 @@ def run_backend(name: str, case: Case, images: Tensor, plan: Plan, options: dict
             stack.enter_context(mock.patch.object(compiled, "load", return_value=None))
         if case.small_blocks:
             stack.enter_context(mock.patch.multiple(tiles, SCRATCH_BYTES=600, STAGE_BYTES=600))
-            stack.enter_context(mock.patch.multiple(compiled, UNIT_BYTES=600, STREAM_BYTES=0, STAGE_BYTES=200))
+            stack.enter_context(
+                mock.patch.multiple(compiled, UNIT_BYTES=600, STAGED_BYTES=0, STREAM_BYTES=0, STAGE_BYTES=200)
+            )
         if name == "interpreter":
             stack.enter_context(interpret(small=case.small_blocks))
         if name.startswith("cuda"):

@@ -22,8 +22,9 @@ TYPES = {torch.uint8: 0, torch.bfloat16: 1, torch.float32: 2}  # that the kernel
 COPIED = 3  # any other dtype
 UNIT_BYTES = 2**19  # of the output that a thread makes at a time
 SHARED_BYTES = 2**22  # of an output from which on helpers are worth waking: a thread fills it in about 1 ms
-STREAM_BYTES = 2**24  # of an output from which on it is written past the cache, which needs the room for the images
-STAGE_BYTES = 2**15  # of rows that are made in the cache before they are written past it
+STAGED_BYTES = 2**21  # of an output from which on its rows are put together in the cache, and then written in order
+STREAM_BYTES = 2**24  # of one from which on they are written past the cache, which needs the room for the images
+STAGE_BYTES = 2**15  # of rows that are put together at a time
 TOUCH_BYTES = 2**22  # of a plane up to which it is read in order before tiles are picked from it
 HUGE_BYTES = 2**22  # of fresh memory from which on huge pages are asked for
 WRONG = {1: "tiles", 2: "overlay", 3: "boxes", 4: "index", 5: "window"}  # what `check_job` finds
@@ -32,7 +33,7 @@ CALCULATES = 6
 _FIELDS = """
 stored stored_height stored_width batch height width planes channels pixel grid tile_height tile_width
 in_image in_row in_column out_image out_row out_column in_type out_type in_bytes out_bytes nearest
-unit_images unit_rows units touches stage_rows next done failed
+unit_images unit_rows units touches stage_rows streams next done failed
 *images *out *in_plane *out_plane *index *window *tiles *overlay *from_box *to_box *opacity *mean *scale
 """  # numbers of 64 bits, and addresses
 
@@ -138,7 +139,8 @@ def _make_job(images: Tensor, plan: Plan, request: Request, out: Tensor, *, fres
     # 3. Units: whole images, or bands of large ones.
     image_bytes, grid = out.nbytes // batch, plan.grid
     unit_images, bands = max(UNIT_BYTES // image_bytes, 1), min(-(-image_bytes // UNIT_BYTES), height)
-    stage_rows, touches = (0, False) if fresh else _choose_stream(images, grid, request, out, pixel)
+    stage_rows, touches = _choose_stage(images, grid, request, out, pixel)
+    streams = not fresh and out.nbytes >= STREAM_BYTES  # the system has just put zeros of fresh memory into the cache
     bands = 1 if touches else bands
     unit_rows = -(-height // bands)
     units = -(-batch // unit_images) * -(-height // unit_rows)
@@ -147,21 +149,21 @@ def _make_job(images: Tensor, plan: Plan, request: Request, out: Tensor, *, fres
         *(images.shape[0], *images.shape[-2:], batch, height, width, len(planes[0]), channels, pixel),
         *(grid, height // grid, width // grid, *in_strides, *out_strides),
         *(TYPES.get(images.dtype, COPIED), TYPES.get(out.dtype, COPIED), images.itemsize, out.itemsize),
-        *(request.nearest, unit_images, unit_rows, units, touches, stage_rows, 0, 0, 0),
+        *(request.nearest, unit_images, unit_rows, units, touches, stage_rows, streams, 0, 0, 0),
         *(images.data_ptr(), out.data_ptr(), *map(ctypes.addressof, offsets)),
         *(None if v is None else v.data_ptr() for v in (*integers, *fields, *floats)),
     )
     return job, (images, out, offsets, integers, fields, floats)
 
 
-def _choose_stream(images: Tensor, grid: int, request: Request, out: Tensor, pixel: int) -> tuple[int, bool]:
-    """Rows that are made in the cache before they are written past it, or 0; and if images are read in order first.
+def _choose_stage(images: Tensor, grid: int, request: Request, out: Tensor, pixel: int) -> tuple[int, bool]:
+    """Rows that are put together in the cache before they are written, or 0; and if images are read in order first.
 
     Where whole rows are copied, neither gains anything. Images are not read once for each of their bands.
     """
     batch, height, row = out.shape[0], out.shape[-2], out.shape[-1] * pixel
     pieces = grid > 1 or _converts(images, request, out)
-    if not pieces or out.nbytes < STREAM_BYTES or (out.stride(-1), out.stride(-2)) != (pixel, row):
+    if not pieces or out.nbytes < STAGED_BYTES or (out.stride(-1), out.stride(-2)) != (pixel, row):
         return 0, False
     stage_rows, tile_height = max(STAGE_BYTES // (row * out.itemsize), 1), height // grid
     stage_rows -= stage_rows % tile_height if stage_rows > tile_height else 0

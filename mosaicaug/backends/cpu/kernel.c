@@ -45,7 +45,8 @@ typedef struct {
     int64_t in_type, out_type, in_bytes, out_bytes; /* dtype, and bytes of an element */
     int64_t nearest, unit_images, unit_rows, units;
     int64_t touches;    /* images are read in order before tiles are picked from them */
-    int64_t stage_rows; /* rows of a plane that are made in the cache and then written past it; 0 writes them directly */
+    int64_t stage_rows; /* rows of a plane that are put together in the cache and then written; 0 writes them directly */
+    int64_t streams;    /* staged rows are written past the cache */
     int64_t next, done, failed; /* counted while units are made */
     const char *images;
     char *out;
@@ -66,7 +67,7 @@ typedef struct { /* memory of one thread */
     float *across;                      /* weight of each column's second tap */
     int32_t *near, *far;                /* taps of each column */
     Run *runs;
-    int64_t *stage_plane; /* [planes], as out_plane, of rows that are to be streamed */
+    int64_t *stage_plane; /* [planes], as out_plane, of staged rows */
     char *stage;          /* these rows, of one plane */
 } Scratch;
 
@@ -529,9 +530,9 @@ static void make_band(const Job *job, int64_t image, int64_t first, int64_t last
     }
 }
 
-#ifdef __SSE2__
 /* Bytes to memory past the cache, which need not be read from there first: a line of the cache at a time. */
 static void stream_bytes(char *to, const char *from, int64_t bytes) {
+#ifdef __SSE2__
     int64_t head = -(intptr_t)to & 63, at = head < bytes ? head : bytes;
     memcpy(to, from, (size_t)at);
     for (; at + 64 <= bytes; at += 64) {
@@ -541,10 +542,13 @@ static void stream_bytes(char *to, const char *from, int64_t bytes) {
             _mm_stream_si128((__m128i *)(to + at) + i, part[i]);
     }
     memcpy(to + at, from + at, (size_t)(bytes - at));
+#else
+    memcpy(to, from, (size_t)bytes);
+#endif
 }
 
-/* Planes of one image, some rows at a time made in the cache and then streamed: rows lie side by side in the output. */
-static void stream_band(const Job *job, int64_t image, int64_t first, int64_t last, Scratch *scratch) {
+/* Rows of one image, some at a time put together in the cache and then written: they lie side by side in the output. */
+static void stage_band(const Job *job, int64_t image, int64_t first, int64_t last, Scratch *scratch) {
     Job staged = *job;
     int64_t bytes = job->out_bytes, touches = job->touches && shows_itself(job, image);
     staged.out = scratch->stage, staged.out_image = 0, staged.out_plane = scratch->stage_plane;
@@ -554,16 +558,19 @@ static void stream_band(const Job *job, int64_t image, int64_t first, int64_t la
         for (int64_t top = first, bottom; top < last; top = bottom) {
             bottom = top + job->stage_rows < last ? top + job->stage_rows : last;
             char *to = job->out + (image * job->out_image + job->out_plane[plane] + top * job->out_row) * bytes;
+            int64_t size = (bottom - top) * job->out_row * bytes;
             scratch->stage_plane[plane] = -top * job->out_row;
             make_band(&staged, image, top, bottom, plane, 1, scratch);
-            stream_bytes(to, scratch->stage, (bottom - top) * job->out_row * bytes);
+            if (job->streams)
+                stream_bytes(to, scratch->stage, size);
+            else
+                memcpy(to, scratch->stage, (size_t)size);
         }
     }
+#ifdef __SSE2__
     _mm_sfence(); /* before another thread reads them */
-}
-#else
-#define stream_band(job, image, first, last, scratch) make_band(job, image, first, last, 0, (job)->planes, scratch)
 #endif
+}
 
 /* 8. Units, handed out as threads come free. */
 
@@ -597,7 +604,7 @@ static void make_unit(const Job *job, int64_t unit, Scratch *scratch) {
     end = end < job->batch ? end : job->batch, last = last < job->height ? last : job->height;
     for (; image < end; image++)
         if (job->stage_rows)
-            stream_band(job, image, first, last, scratch);
+            stage_band(job, image, first, last, scratch);
         else
             make_band(job, image, first, last, 0, job->planes, scratch);
 }

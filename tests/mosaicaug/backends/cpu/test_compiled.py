@@ -235,25 +235,30 @@ def test_units_are_whole_images_or_bands_of_them(
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_only_a_large_buffer_whose_rows_lie_side_by_side_is_streamed(channels_last: bool) -> None:
+def test_rows_of_a_large_output_that_lie_side_by_side_are_staged(channels_last: bool) -> None:
     images, plan = torch.zeros(1, 1, 1).expand(2, 3, 2048, 2048), Jigsaw(8).sample((2, 3, 2048, 2048))
     same = Request(torch.float32, channels_last=channels_last).make_output(tuple(images.shape), images.device)
     stored = torch.empty_like(same)  # 100 MB, of which nothing is touched
 
-    def stage_rows(images: Tensor, plan: Plan, out: Tensor, *, fresh: bool = False) -> int:
-        request = Request(out.dtype, channels_last=channels_last)
-        return int(compiled._make_job(images, plan, request, out, fresh=fresh)[0].stage_rows)
+    def make_job(images: Tensor, plan: Plan, out: Tensor, *, fresh: bool = False) -> compiled.Job:
+        return compiled._make_job(images, plan, Request(out.dtype, channels_last=channels_last), out, fresh=fresh)[0]
 
-    assert stage_rows(stored, plan, same) == (1 if channels_last else 4)
-    assert not stage_rows(stored, plan, same, fresh=True)  # the system has just put its zeros into the cache
-    part = Jigsaw(8).sample((2, 3, 256, 2048))
-    assert not stage_rows(stored[:, :, :256], part, same[:, :, :256])
+    job = make_job(stored, plan, same)
+    assert (job.stage_rows, job.streams) == (1 if channels_last else 4, 1)
+    job = make_job(stored, plan, same, fresh=True)
+    assert (job.stage_rows, job.streams) == (1 if channels_last else 4, 0)  # its zeros are in the cache
+    for height, staged, streams in ((128, True, False), (32, False, False)):  # 6 MB, 1.6 MB
+        part = Jigsaw(8).sample((2, 3, height, 2048))
+        job = make_job(stored[:, :, :height], part, torch.empty_like(same[:, :, :height]))
+        assert (job.stage_rows > 0, bool(job.streams)) == (staged, streams)
     other = torch.empty(2, 3, 2048, 2048) if channels_last else torch.empty(2, 2048, 2048, 3).movedim(-1, 1)
-    assert bool(stage_rows(stored, plan, other)) == channels_last  # planes of three channels in each row otherwise
+    assert (
+        make_job(stored, plan, other).stage_rows > 0
+    ) == channels_last  # planes of three channels in a row otherwise
     # Rows that are copied whole are written as they are; those that are converted are not.
     whole = Plan.identity(2, (2048, 2048))
-    assert not stage_rows(stored, whole, same)
-    assert stage_rows(stored.byte(), whole, same)
+    assert not make_job(stored, whole, same).stage_rows
+    assert make_job(stored.byte(), whole, same).stage_rows
 
 
 def test_stages_hold_whole_tiles_where_they_can() -> None:
@@ -277,7 +282,7 @@ def test_stages_hold_whole_tiles_where_they_can() -> None:
 def test_images_are_read_in_order_where_it_pays(
     change: Callable[[Tensor], Tensor], read: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled, "STREAM_BYTES", 0)
+    monkeypatch.setattr(compiled, "STAGED_BYTES", 0)
     monkeypatch.setattr(compiled, "UNIT_BYTES", 500)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     images = change(torch.zeros(4, 3, 64, 64))
