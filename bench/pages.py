@@ -56,6 +56,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "table-7": partial(paper_tables.render, BIRDS, "table7"),
         "candidates": partial(paper_tables.render, "reproduce-cub-candidates.json"),
         "candidates-long": partial(paper_tables.render, "reproduce-cub-candidates-long.json"),
+        "candidates-cpu": partial(paper_tables.render, "reproduce-cub-candidates-cpu.json"),
         "differences": partial(paper_tables.render_differences, BIRDS),
         "modern": partial(paper_tables.render, "reproduce-cub-modern.json"),
         "modern-long": partial(paper_tables.render, "reproduce-cub-modern-long.json"),
