@@ -471,20 +471,14 @@ static void lay_rows(const Job *job, int64_t image, int64_t plane, int64_t top, 
     }
 }
 
-INLINE int is_covered(const Job *job, int64_t image, int64_t first, int64_t last) {
-    const int32_t *box = job->to_box + 4 * image;
-    return box[2] > box[0] && box[3] > box[1] && box[0] < last && box[2] > first;
-}
-
-INLINE int is_converted(const Job *job) { return job->in_type != job->out_type || job->mean || job->scale; }
-
 /* Rows `first` to `last` of some planes of one image, one row of tiles after another. */
 static void make_band(const Job *job, int64_t image, int64_t first, int64_t last, int64_t plane, int64_t planes,
                       Scratch *scratch) {
     const int32_t *box = job->to_box + 4 * image, *from = job->from_box + 4 * image;
-    int covers = is_covered(job, image, first, last), converts = is_converted(job);
+    int covers = box[2] > box[0] && box[3] > box[1] && box[0] < last && box[2] > first;
     int resampled = covers && is_resampled(job, image);
     int copied = job->opacity[image] == 1.0f && (!resampled || job->nearest);
+    int converts = job->in_type != job->out_type || job->mean || job->scale;
     int64_t tiled = job->grid * job->tile_height, first_plane = plane, end = plane + planes;
     const Run *runs = scratch->runs;
     if (resampled)

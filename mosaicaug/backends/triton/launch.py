@@ -80,7 +80,8 @@ def prepare(images: Tensor, table: Table, request: Request, out: Tensor) -> Laun
     row_bytes = planes_each * vec * in_registers
     resamples = table.overlay == Overlay.RESAMPLED  # whose four taps fill the registers by themselves
     # An overlay reads a second image: one row is enough on its way, and leaves registers for more programs. On an H100,
-    # halves and bytes of CutMix and MixUp take 5 to 25 % less time so; not where the channels lie side by side.
+    # halves and bytes of CutMix and MixUp take 5 to 25 % less time so; not where the channels lie side by side, nor (by
+    # the model) where pixels are gathered, whose addresses cost more than their registers.
     single = resamples or (table.overlay and inner == 1 and contiguous)
     most = 1 if single else max(1, min(MOST_ROWS, THREAD_BYTES // row_bytes))
     heights = [height // grid for grid in table.grids] or [height]
