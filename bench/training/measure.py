@@ -26,7 +26,7 @@ from pmsi.training.batches import count_batches, plan_epoch
 PAPER = replace(RECIPES["paper"], freeze_epochs=0)
 SMALL = replace(PAPER, resize=110, crop=96)
 INPUTS = {"448px": PAPER, "96px": SMALL}
-STEPS = {"cuda": PAPER, "cpu": replace(SMALL, batch_size=8)}
+STEPS = {"cuda": PAPER, "cpu": replace(SMALL, feature_width=256, hidden_width=128)}  # heads of recipe "quick"
 STEP_BATCHES = {"cuda": 32, "cpu": 4}  # of an epoch
 SETTINGS: dict[str, list[tuple[str, ...]]] = {
     "cpu": [("plain", "32")],

@@ -1,6 +1,6 @@
 """Training in the style of published code: PIL and torchvision transforms in workers, loops over cells, fp32.
 
-Written from descriptions of the code of the paper and of PMG, on the network of `pmsi`.
+Written from descriptions of the code of the paper and of PMG, on the network of `pmsi` with torch's own layers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader
@@ -19,6 +19,7 @@ from torchvision.datasets import ImageFolder
 
 from bench.throughput.sides.loops import recurse
 from pmsi.models.base import Network
+from pmsi.models.layers import InplaceReLU6
 from pmsi.recipe import Recipe
 from pmsi.runtime.cores import count_workers
 
@@ -79,7 +80,7 @@ class PlainTrainer:
     """
 
     def __init__(self, network: Network, recipe: Recipe, steps: int) -> None:
-        self.network = network.to(memory_format=torch.contiguous_format).train()
+        self.network = _restore_layers(network).to(memory_format=torch.contiguous_format).train()
         rates = zip(network.parameter_groups(), (recipe.lr_backbone, recipe.lr_new), strict=True)
         self.optimizers = [SGD(part, lr=rate, momentum=0.9, weight_decay=5e-4) for part, rate in rates]
         self.schedules = [CosineAnnealingLR(optimizer, steps) for optimizer in self.optimizers]
@@ -107,3 +108,12 @@ class PlainTrainer:
             self.step(inputs, labels)
             count += len(labels)
         return count
+
+
+def _restore_layers(network: Network) -> Network:
+    """Put torch's own ReLU6 back in ``network``; `pmsi`'s 1x1 convolutions are torch's own in NCHW."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, InplaceReLU6):
+                setattr(parent, name, nn.ReLU6(inplace=True))
+    return network

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from bench.training.plain import PHASES, PlainInput, PlainTrainer
+from pmsi.models.layers import InplaceReLU6
 from pmsi.models.registry import make_network
 from tests.helpers.small_run import RECIPE
 
@@ -44,3 +46,10 @@ def test_a_step_trains_on_every_phase() -> None:
     assert all(
         optimizer.param_groups[0]["lr"] < rate for optimizer, rate in zip(trainer.optimizers, rates, strict=True)
     )
+
+
+def test_the_network_has_layers_of_torch() -> None:
+    network = PlainTrainer(make_network(SMALL, 3), SMALL, steps=4).network
+    kinds = {type(module) for module in network.modules()}
+    assert nn.ReLU6 in kinds
+    assert InplaceReLU6 not in kinds
