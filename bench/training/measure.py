@@ -23,10 +23,10 @@ from pmsi.runtime.cores import count_cores
 from pmsi.training.batches import count_batches, plan_epoch
 
 # The backbone learns from the first epoch on: ours would skip gradients that the published code throws away.
-PAPER = replace(RECIPES["paper"], freeze_epochs=0)
+PAPER, QUICK = replace(RECIPES["paper"], freeze_epochs=0), RECIPES["quick"]
 SMALL = replace(PAPER, resize=110, crop=96)
 INPUTS = {"448px": PAPER, "96px": SMALL}
-STEPS = {"cuda": PAPER, "cpu": replace(SMALL, feature_width=256, hidden_width=128)}  # heads of recipe "quick"
+STEPS = {"cuda": PAPER, "cpu": replace(SMALL, feature_width=QUICK.feature_width, hidden_width=QUICK.hidden_width)}
 STEP_BATCHES = {"cuda": 32, "cpu": 4}  # of an epoch
 SETTINGS: dict[str, list[tuple[str, ...]]] = {
     "cpu": [("plain", "32")],
